@@ -1,0 +1,28 @@
+# Each target does its own set-up; the stamp makes it happen once per change of what is to be installed.
+PYTHON ?= python3.11
+STAMP := .venv/.stamp
+
+.PHONY: setup demo test lint clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: $(STAMP)
+	.venv/bin/dstnet demo -o demo
+
+test: $(STAMP)
+	.venv/bin/python -m pytest
+
+lint: $(STAMP)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/pyright
+	.venv/bin/lint-imports
+
+clean:
+	rm -rf .venv demo build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

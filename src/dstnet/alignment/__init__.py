@@ -1,0 +1,7 @@
+"""Motion of a movie, real or simulated, estimated from its frames alone, and the sums of the frames with the motion taken out."""
+
+from dstnet.alignment.global_motion import estimate_global_motion
+from dstnet.alignment.settings import AlignmentSettings
+from dstnet.alignment.summing import AlignedMovie, accumulate
+
+__all__ = ["AlignedMovie", "AlignmentSettings", "accumulate", "estimate_global_motion"]

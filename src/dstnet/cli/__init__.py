@@ -1,0 +1,45 @@
+"""The command `dstnet`: one thin file a verb, no defaults and no science of its own.
+
+torch is imported by the verbs that need it, when they run: help answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from dstnet import __version__
+from dstnet.cli.demo import demo
+from dstnet.cli.enhance import enhance
+from dstnet.cli.models import models
+from dstnet.cli.simulate import simulate
+from dstnet.cli.train import train
+from dstnet.errors import DstnetError
+
+app = App(
+    name="dstnet",
+    version=__version__,
+    help="Enhance low-SNR cryo-EM movies, and make the synthetic ones that teach it.\n\n"
+    "Enhanced images are for looking, screening and picking; particles are extracted from the plain sums beside them.",
+    help_epilogue="Exit codes: 0 all done, 1 some inputs failed (named, the others finished), 2 bad usage.",
+    help_format="plaintext",
+)
+for verb in (demo, enhance, simulate, train, models):
+    app.command(verb)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and leave with its exit code: 0 all done, 1 some inputs failed, 2 bad usage or nowhere to write."""
+    try:
+        code = app(arguments, exit_on_error=False, result_action="return_value")
+    except CycloptsError:
+        code = 2  # cyclopts has printed what was wrong
+    except DstnetError as error:
+        print(f"dstnet: error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("dstnet: interrupted; finished results are whole, the same command goes on from them", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        code = 1
+    sys.exit(code or 0)

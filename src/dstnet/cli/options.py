@@ -1,0 +1,86 @@
+"""What several verbs share: options spelled the same everywhere, and progress."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from dstnet.errors import SettingsError
+
+if TYPE_CHECKING:
+    from dstnet.core.settings import Settings
+
+Output = Annotated[Path, Parameter(name=["--output", "-o"], help="Folder for the results; made if need be.")]
+SettingsFile = Annotated[Path | None, Parameter(name="--settings", help="YAML file of settings; options given here win over it.")]
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print results as JSON lines, for machines.")]
+Device = Annotated[
+    str | None,
+    Parameter(name=["--device", "-d"], help="cpu, cuda, cuda:1, ...; without it, cuda where there is one, and the run says which."),
+]
+
+
+def settings_from(kind: "type[Settings]", file: Path | None, **options: Any) -> Any:
+    """Settings of `kind` from a file and options; an option of None was not given."""
+    given = {k: v for k, v in options.items() if v is not None}
+    return kind.from_yaml(file, **given) if file else kind.checked(given, "options")
+
+
+def frame_range(text: str | None) -> slice | None:
+    """`A:B`, from 1 and inclusive, either side open, as a slice from 0.
+
+    Raises
+    ------
+    SettingsError
+        If the text is no such range.
+    """
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    try:
+        start, stop = int(first or 1) - 1, int(last) if last else None
+    except ValueError:
+        start, stop = -1, None
+    if not colon or start < 0 or (stop is not None and stop <= start):
+        raise SettingsError(f"frame range {text!r} is not A:B with 1 <= A <= B; 1:20 takes the first twenty frames, 3: leaves out two")
+    return slice(start, stop)
+
+
+def chosen_device(device: str | None) -> str:
+    """The device asked for, or cuda where there is one, else cpu."""
+    import torch
+
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Reporter:
+    """Lines for people or JSON for machines, with a progress bar above them on a terminal."""
+
+    def __init__(self, as_json: bool, advance: Any = None, write: Any = None):
+        self.as_json, self._advance, self._write = as_json, advance, write or (lambda text: print(text, flush=True))
+
+    def __call__(self, line: str, record: dict) -> None:
+        """Report one finished piece of work."""
+        self._write(json.dumps(record) if self.as_json else line)
+        if self._advance:
+            self._advance()
+
+    def say(self, line: str) -> None:
+        """A remark on standard error, out of the way of results."""
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def reporting(total: int, what: str, as_json: bool) -> Iterator[Reporter]:
+    """A reporter for `total` pieces of work; its bar shows on a terminal only."""
+    if as_json or not sys.stdout.isatty():
+        yield Reporter(as_json)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield Reporter(False, lambda: bar.advance(task), lambda text: bar.console.print(text, markup=False, highlight=False))

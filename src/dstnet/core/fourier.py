@@ -1,0 +1,86 @@
+"""The one FFT convention: unshifted ``rfft2`` over the last two axes, frequencies in cycles per unit of the given spacing.
+
+Sampling of a cropped or padded image keeps intensity (its mean), and keeps the position of pixel [0, 0].
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def frequencies(shape: tuple[int, int], spacing: float = 1.0, device=None) -> tuple[Tensor, Tensor]:
+    """Frequency axes (ky as a column, kx as a row) of ``rfft2`` of an image of `shape`, in cycles per unit of `spacing`."""
+    ky = torch.fft.fftfreq(shape[0], d=spacing, device=device)[:, None]
+    kx = torch.fft.rfftfreq(shape[1], d=spacing, device=device)[None, :]
+    return ky, kx
+
+
+def radial_frequency(shape: tuple[int, int], spacing: float = 1.0, device=None) -> Tensor:
+    """|k| on the ``rfft2`` grid of an image of `shape`, in cycles per unit of `spacing`."""
+    ky, kx = frequencies(shape, spacing, device)
+    return torch.hypot(ky, kx)
+
+
+def shift_phase(shape: tuple[int, int], shift: tuple[float, float], device=None) -> Tensor:
+    """The factor that moves an image's content by `shift` = (dy, dx) pixels when multiplied onto its ``rfft2``."""
+    ky, kx = frequencies(shape, 1.0, device)
+    return torch.polar(torch.ones(1, device=device), -2 * math.pi * (ky * shift[0])) * torch.polar(
+        torch.ones(1, device=device), -2 * math.pi * (kx * shift[1])
+    )
+
+
+def crop_spectrum(spectrum: Tensor, shape: tuple[int, int], new_shape: tuple[int, int]) -> Tensor:
+    """Resample the ``rfft2`` of images of `shape` to that of images of `new_shape`, cropping or zero-padding each axis.
+
+    Intensities are kept: the mean of the resampled image equals the mean of the original. Nyquist terms of even axes that the new
+    grid cannot represent without ambiguity are dropped.
+    """
+    rows = min(shape[0], new_shape[0])
+    positive = (rows + 1) // 2  # frequencies 0 .. positive-1; an even axis' lone Nyquist row is left out
+    negative = positive - 1
+    columns = (min(shape[1], new_shape[1]) + 1) // 2
+    out = spectrum.new_zeros((*spectrum.shape[:-2], new_shape[0], new_shape[1] // 2 + 1))
+    out[..., :positive, :columns] = spectrum[..., :positive, :columns]
+    if negative:
+        out[..., -negative:, :columns] = spectrum[..., -negative:, :columns]
+    return out * (new_shape[0] * new_shape[1] / (shape[0] * shape[1]))
+
+
+def resample(images: Tensor, new_shape: tuple[int, int]) -> Tensor:
+    """Fourier-resample images (last two axes) to `new_shape`, keeping the mean. Returns the input itself where the shape is the same."""
+    shape = (images.shape[-2], images.shape[-1])
+    if shape == tuple(new_shape):
+        return images
+    return torch.fft.irfft2(crop_spectrum(torch.fft.rfft2(images), shape, new_shape), s=new_shape)
+
+
+def good_size(n: int) -> int:
+    """The smallest even size >= n whose prime factors are 2, 3, 5 and 7 (fast in every FFT library)."""
+    n = max(2, n + n % 2)
+    while True:
+        rest = n
+        for p in (2, 3, 5, 7):
+            while rest % p == 0:
+                rest //= p
+        if rest == 1:
+            return n
+        n += 2
+
+
+def radial_mean(values: Tensor, shape: tuple[int, int], bins: int) -> Tensor:
+    """Mean of a real ``rfft2``-grid quantity in `bins` equal rings from 0 to Nyquist of the shorter axis (cycles/pixel 0.5).
+
+    Columns that stand for two conjugate frequencies are counted twice. Rings with no sample are 0.
+    """
+    k = radial_frequency(shape, device=values.device)
+    index = (k / 0.5 * bins).long()
+    weight = torch.full_like(k, 2.0)
+    weight[:, 0] = 1.0
+    if shape[1] % 2 == 0:
+        weight[:, -1] = 1.0
+    keep = index < bins
+    index, weight = index[keep], weight[keep]
+    total = torch.zeros(bins, dtype=torch.float64, device=values.device).index_add_(0, index, (values[keep] * weight).double())
+    count = torch.zeros(bins, dtype=torch.float64, device=values.device).index_add_(0, index, weight.double())
+    return (total / count.clamp(min=1)).float()

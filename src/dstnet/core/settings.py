@@ -1,0 +1,52 @@
+"""The base of all settings: frozen, closed, read from and written to YAML."""
+
+from pathlib import Path
+from typing import Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dstnet.errors import SettingsError
+
+
+class Settings(BaseModel):
+    """Frozen settings that refuse unknown names. "Off" is None, never a magic number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def checked(cls, values: dict, where: str) -> Self:
+        """Settings from plain values; an error names `where` they came from.
+
+        Raises
+        ------
+        SettingsError
+            If a name is unknown or a value not allowed.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+            raise SettingsError(f"{where}: {problems}; allowed names here: {', '.join(cls.model_fields)}") from None
+
+    @classmethod
+    def from_yaml(cls, path: Path | str, **overrides) -> Self:
+        """Settings from a YAML file; `overrides` win over the file, whatever is named in neither keeps its default.
+
+        Raises
+        ------
+        SettingsError
+            If the file cannot be read, is not a YAML mapping, or holds an unknown name or a value not allowed.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text()) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise SettingsError(f"cannot read settings from {path}: {reason}; give a YAML file of 'name: value' lines") from None
+        if not isinstance(values, dict):
+            raise SettingsError(f"{path} holds no settings (a {type(values).__name__}); give a YAML file of 'name: value' lines")
+        return cls.checked({**values, **overrides}, str(path))
+
+    def to_yaml(self) -> str:
+        """These settings as YAML that `from_yaml` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

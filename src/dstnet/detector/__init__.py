@@ -1,0 +1,1 @@
+"""Cameras: from expected electrons to counted ones."""

@@ -1,0 +1,22 @@
+"""Settings of enhancement."""
+
+from pydantic import Field
+
+from dstnet.alignment.settings import AlignmentSettings
+from dstnet.core.settings import Settings
+from dstnet.network.weights import DEFAULT_MODEL
+
+
+class EnhancementSettings(Settings):
+    """How one movie is enhanced."""
+
+    model: str = Field(
+        default=DEFAULT_MODEL, description="name of released weights, or path of a .safetensors file with its card beside it"
+    )
+    fractions: int | None = Field(
+        default=None, ge=1, description="groups that frames are summed to before the network; None: as many as it was trained with"
+    )
+    tile: int = Field(default=768, ge=128, description="side of the network's tiles in working pixels; memory grows with its square")
+    overlap: int = Field(default=128, ge=16, description="pixels that neighbouring tiles share")
+    half_precision: bool = Field(default=True, description="bfloat16 inside the network; input and output stay float32")
+    alignment: AlignmentSettings = AlignmentSettings()

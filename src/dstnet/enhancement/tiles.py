@@ -1,0 +1,63 @@
+"""Running a network over an image of any size, tile by tile, without a seam and without memory that grows with the image."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+
+def spans(length: int, tile: int, overlap: int) -> list[int]:
+    """Starts of tiles of `tile` pixels that cover `length` pixels, neighbours sharing at least `overlap`, evenly spread."""
+    if length <= tile:
+        return [0]
+    count = -(-(length - overlap) // (tile - overlap))
+    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+def _ramp(start: int, size: int, length: int, overlap: int, trim: int) -> Tensor:
+    """Blending weight along one axis: zero over the outermost `trim` pixels, then a raised cosine; 1 at the image's own edges."""
+    weight = torch.ones(size)
+    width = overlap - 2 * trim
+    rise = torch.cat((torch.zeros(trim), 0.5 - 0.5 * torch.cos(torch.pi * (torch.arange(width) + 0.5) / width)))
+    if start > 0:
+        weight[: len(rise)] = rise
+    if start + size < length:
+        weight[size - len(rise) :] = rise.flip(0)
+    return weight
+
+
+def _reflected(start: int, size: int, length: int) -> Tensor:
+    """Pixel numbers start .. start + size - 1 folded back into 0 .. length - 1 at the edges, however small the image."""
+    if length == 1:
+        return torch.zeros(size, dtype=torch.long)
+    phase = torch.arange(start, start + size) % (2 * length - 2)
+    return torch.where(phase < length, phase, 2 * length - 2 - phase)
+
+
+def blend_tiles(
+    run: Callable[[Tensor, Tensor], Tensor], frames: Tensor, total: Tensor, *, outputs: int, tile: int, overlap: int, stride: int
+) -> Tensor:
+    """Apply `run` to overlapping tiles of `frames` [frame, y, x] and `total` [y, x], blended to [outputs, y, x].
+
+    Every tile handed to `run` has sides that are a multiple of `stride`; small images are completed by reflection. The outer quarter of
+    each overlap, where a tile's network sees its own border, gets no weight.
+    """
+    height, width = total.shape
+    size_y = min(tile, -(-height // stride) * stride)
+    size_x = min(tile, -(-width // stride) * stride)
+    out = torch.zeros(outputs, height, width)
+    norm = torch.zeros(height, width)
+    for y, x in _corners(height, width, size_y, size_x, overlap):
+        rows, columns = _reflected(y, size_y, height), _reflected(x, size_x, width)
+        result = run(frames[:, rows[:, None], columns], total[rows[:, None], columns])
+        h, w = min(size_y, height - y), min(size_x, width - x)
+        weight = _ramp(y, size_y, height, overlap, overlap // 4)[:h, None] * _ramp(x, size_x, width, overlap, overlap // 4)[None, :w]
+        out[:, y : y + h, x : x + w] += result[:, :h, :w] * weight
+        norm[y : y + h, x : x + w] += weight
+    return out / norm
+
+
+def _corners(height: int, width: int, size_y: int, size_x: int, overlap: int) -> Iterator[tuple[int, int]]:
+    for y in spans(height, size_y, overlap):
+        for x in spans(width, size_x, overlap):
+            yield y, x

@@ -1,0 +1,8 @@
+"""MRC and TIFF files to `Movie` and back, a frame at a time; outputs appear whole or not at all."""
+
+from dstnet.io.atomic import atomic_path, ensure_writable_folder
+from dstnet.io.movie_file import open_movie
+from dstnet.io.mrc import MrcFrames, write_mrc
+from dstnet.io.tiff import TiffFrames, write_tiff
+
+__all__ = ["MrcFrames", "TiffFrames", "atomic_path", "ensure_writable_folder", "open_movie", "write_mrc", "write_tiff"]

@@ -1,0 +1,76 @@
+"""Outputs that appear whole or not at all: written beside their target under a hidden name, then renamed."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dstnet.errors import OutputError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space or choose another folder",
+    errno.EDQUOT: "free some space or choose another folder",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.EROFS: "choose a folder that you may write to",
+    errno.ENOENT: "make its folder first",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    remedy = _REMEDIES.get(error.errno or 0, "choose another output path")
+    return OutputError(f"cannot write {path}: {error.strerror or error}; {remedy}")
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a path to write to; once the block ends well, what lies there replaces `path` in one step.
+
+    The path yielded is a hidden name in the same folder with the same suffix. If the block fails, for whatever reason, nothing is left
+    behind and an older file at `path` stays as it was.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written or put in its place (no folder, no permission, disk full, a folder of that name).
+    """
+    path = Path(path)
+    # The stem is cut so that a name of the greatest length allowed can still be written.
+    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(6)}{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())  # else a crash of the machine could leave the new name on an empty file
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _output_error(path, error) from error
+    finally:
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:
+            pass  # the error that is already on its way says more
+
+
+def ensure_writable_folder(path: Path | str) -> Path:
+    """Make the folder `path` with its parents if need be, and make sure that files can be created in it.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made, is no folder, or no file can be created in it.
+    """
+    path = Path(path)
+    probe = path / f".{secrets.token_hex(6)}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        # Creating a file is the only honest test: permission bits mean little to network file systems and to root.
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"cannot write into {path}: it is a file, not a folder; choose another folder") from error
+        raise _output_error(path, error) from error
+    return path

@@ -1,0 +1,230 @@
+"""MRC files (MRC2014 and the older files of its family), a frame at a time.
+
+Rows are taken and written in the order in which they are stored: row 0 of a frame is the first stored row, as it is for TIFF files.
+
+The header is read with mrcfile's description of it, but the data are not read through mrcfile's memory maps: a plain read of one frame
+turns a file that was cut off meanwhile, or a failing disk, into an error that can be told, where a memory map would kill the process.
+It also keeps no file open, so that a reader can be sent to worker processes.
+"""
+
+import operator
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import mrcfile.dtypes
+import mrcfile.utils
+import numpy as np
+
+from dstnet.errors import BadInputError
+from dstnet.io.atomic import atomic_path
+from dstnet.movie import FrameStack
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_HEADER = mrcfile.dtypes.HEADER_DTYPE.newbyteorder("<")
+_MODES = {0: np.dtype("i1"), 1: np.dtype("i2"), 2: np.dtype("f4"), 6: np.dtype("u2"), 12: np.dtype("f2")}
+_MODE_4BIT = 101
+_REFUSED_MODES = {3: "complex", 4: "complex", 16: "RGB"}
+# Beyond these a header is taken for nonsense. They are what tells the byte order: a small number is huge in the other one.
+_MAX_SIDE = 1 << 17
+_MAX_FRAMES = 1 << 20
+# IMOD's flags, in the part of the header that MRC2014 leaves open (IMOD's description of its MRC format, bytes 152 to 160).
+_IMOD_STAMP = 1146047817
+_IMOD_SIGNED_BYTES = 1
+_IMOD_PACKED_4BIT = 16
+
+
+class MrcFrames:
+    """The frames of an MRC file, each read from the file when asked for: ``frames[i]`` is a new array ``[y, x]``.
+
+    Modes 0 (signed bytes, unless IMOD's flags say unsigned), 1, 2, 6, 12 and 101 (two pixels a byte, the lower half first), in either
+    byte order. An image is a movie of one frame, a volume one of its sections.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Attributes
+    ----------
+    shape
+        (frame, y, x).
+    pixel_size_yx_angstrom
+        Pixel size (y, x) in the header; None where it does not say.
+
+    Raises
+    ------
+    BadInputError
+        If it is no MRC file, is cut off, or holds something else than real-valued images. Also when a frame cannot be read.
+    """
+
+    shape: tuple[int, int, int]
+    pixel_size_yx_angstrom: tuple[float, float] | None
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            with open(self.path, "rb") as file:
+                raw = file.read(_HEADER.itemsize)
+                size = file.seek(0, 2)
+        except OSError as error:
+            raise BadInputError(f"cannot read {self.path}: {error.strerror or error}; check the path and its permissions") from error
+        header, order = self._header(raw)
+        self.shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
+        mode = int(header["mode"])
+        self._packed = mode == _MODE_4BIT
+        self._dtype = self._data_type(header, mode, order).newbyteorder(order)
+        row = (self.shape[2] + 1) // 2 if self._packed else self.shape[2]
+        self._stored = (self.shape[1], row)
+        self._start = _HEADER.itemsize + int(header["nsymbt"])
+        self._frame_bytes = self.shape[1] * row * self._dtype.itemsize
+        self._check(header, size)
+        cell, grid = header["cella"], (int(header["my"]), int(header["mx"]))
+        known = min(grid) > 0 and all(np.isfinite(cell[axis]) and cell[axis] > 0 for axis in "yx")
+        self.pixel_size_yx_angstrom = (float(cell["y"]) / grid[0], float(cell["x"]) / grid[1]) if known else None
+
+    def _header(self, raw: bytes) -> tuple[np.void, Literal["<", ">"]]:
+        """The header and its byte order; the machine stamp is believed first, but files are seen where it is wrong or blank."""
+        if len(raw) < _HEADER.itemsize:
+            raise BadInputError(f"{self.path} ends within its header ({len(raw)} of {_HEADER.itemsize} bytes); copy it again")
+        orders: tuple[Literal["<", ">"], ...] = (">", "<") if raw[212:214] == b"\x11\x11" else ("<", ">")
+        for order in orders:
+            header = np.frombuffer(raw, _HEADER.newbyteorder(order))[0]
+            sides_fit = all(0 < header[side] <= _MAX_SIDE for side in ("nx", "ny"))
+            if sides_fit and 0 < header["nz"] <= _MAX_FRAMES and 0 <= header["mode"] < 1024 and header["nsymbt"] >= 0:
+                return header, order
+        header = np.frombuffer(raw, _HEADER)[0]
+        raise BadInputError(
+            f"{self.path} has no valid MRC header (size {header['nx']} x {header['ny']} x {header['nz']}, mode {header['mode']}); "
+            "give an MRC file or copy it again"
+        )
+
+    def _data_type(self, header: np.void, mode: int, order: str) -> np.dtype:
+        stamp, flags = np.frombuffer(header["extra2"].tobytes()[40:48], f"{order}i4")
+        flags = int(flags) if stamp == _IMOD_STAMP else _IMOD_SIGNED_BYTES
+        if mode == 0 and flags & _IMOD_PACKED_4BIT:
+            raise BadInputError(f"{self.path} holds 4-bit pixels as bytes (an old IMOD form); convert it to mode 6 or to mode 101")
+        if mode == _MODE_4BIT or (mode == 0 and not flags & _IMOD_SIGNED_BYTES):
+            return np.dtype("u1")
+        if mode not in _MODES:
+            kind = _REFUSED_MODES.get(mode, "unknown")
+            raise BadInputError(f"{self.path} is of MRC mode {mode} ({kind}); modes 0, 1, 2, 6, 12 and 101 can be read, convert it")
+        return _MODES[mode]
+
+    def _check(self, header: np.void, size: int) -> None:
+        """Refuse what holds other data, or more or less data, than its header says."""
+        if mrcfile.utils.spacegroup_is_volume_stack(header["ispg"]):
+            raise BadInputError(f"{self.path} is a stack of volumes (4 dimensions); a movie has 3, give an image or an image stack")
+        axes = tuple(int(header[axis]) for axis in ("mapc", "mapr", "maps"))
+        if sorted(axes) == [1, 2, 3] and axes != (1, 2, 3):
+            raise BadInputError(f"{self.path} stores its axes in the order {axes}; only (1, 2, 3) can be read, transpose it")
+        expected = self._start + self.shape[0] * self._frame_bytes
+        if size < expected:
+            whole = max(0, size - self._start) // self._frame_bytes
+            raise BadInputError(
+                f"{self.path} is cut off: {size} bytes where its header asks for {expected}, {whole} of {self.shape[0]} frames whole; "
+                "copy it again"
+            )
+        # Some writers pad the end; a whole frame more than the header says means that the header is wrong. Files older than the map
+        # mark have only their size to vouch for them.
+        if size - expected >= self._frame_bytes or (size != expected and bytes(header["map"])[:3] != b"MAP"):
+            raise BadInputError(
+                f"{self.path} has {size} bytes where its header asks for {expected}: its header is damaged or it is no MRC file; "
+                "copy it again or mend the header"
+            )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        index = range(self.shape[0])[operator.index(index)]
+        count = self._stored[0] * self._stored[1]
+        try:
+            flat = np.fromfile(self.path, self._dtype, count, offset=self._start + index * self._frame_bytes)
+        except OSError as error:
+            raise BadInputError(f"{self.path}: frame {index + 1} cannot be read: {error.strerror or error}; copy it again") from error
+        if flat.size != count:
+            raise BadInputError(f"{self.path}: frame {index + 1} is cut off; the file changed since it was opened, copy it again")
+        frame = flat.reshape(self._stored)
+        if self._packed:
+            return np.stack([frame & 15, frame >> 4], axis=-1).reshape(self.shape[1], -1)[:, : self.shape[2]]
+        return frame.astype(frame.dtype.newbyteorder("="), copy=False)
+
+
+def write_mrc(
+    path: Path | str, array: "np.ndarray | Tensor | FrameStack", pixel_size_angstrom: float, label: str, *, stack: bool = False
+) -> None:
+    """Write an image, an image stack or a volume as an MRC2014 file, atomically; the header's statistics are those of the data.
+
+    Parameters
+    ----------
+    path
+        The file to write; one of that name is replaced.
+    array
+        ``[y, x]``, or ``[frame, y, x]`` (read frame by frame, so it may lie in a file). float32, float16, int8, int16 or uint16, kept
+        as they are.
+    pixel_size_angstrom
+        Pixel size, the same along all axes.
+    label
+        What the file is; its text goes into the header's labels (ten of 80 ASCII characters).
+    stack
+        Three dimensions are a stack of images; otherwise a volume.
+
+    Raises
+    ------
+    BadInputError
+        If the number type, the shape or the pixel size does not fit an MRC file.
+    OutputError
+        If the file cannot be written.
+    """
+    shape = tuple(array.shape)
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise BadInputError(f"{path}: an array of shape {shape} cannot be an MRC file; give [y, x] or [frame, y, x]")
+    if not 0 < pixel_size_angstrom < float("inf"):
+        raise BadInputError(f"{path}: pixel size is {pixel_size_angstrom} Å; give a positive one")
+    frames: FrameStack = array if len(shape) == 3 else np.asarray(array)[None]  # pyright: ignore[reportAssignmentType]
+    count, height, width = frames.shape
+    dtype = np.asarray(frames[0]).dtype
+    mode = next((mode for mode, allowed in _MODES.items() if (allowed.kind, allowed.itemsize) == (dtype.kind, dtype.itemsize)), None)
+    if mode is None:
+        raise BadInputError(f"{path}: {dtype} has no MRC mode; convert to float32, float16, int8, int16 or uint16")
+
+    volume = len(shape) == 3 and not stack
+    header = np.zeros((), _HEADER)
+    header["nx"], header["ny"], header["nz"], header["mode"] = width, height, count, mode
+    header["mx"], header["my"], header["mz"] = width, height, count if volume else 1
+    for axis in "xyz":
+        header["cella"][axis] = pixel_size_angstrom * float(header["m" + axis])
+    for angle in ("alpha", "beta", "gamma"):
+        header["cellb"][angle] = 90
+    header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
+    header["ispg"] = 1 if volume else 0
+    header["nversion"] = 20141
+    header["map"] = b"MAP "
+    header["machst"] = list(mrcfile.utils.machine_stamp_from_byte_order("<"))
+    lines = textwrap.wrap(label.encode("ascii", "replace").decode(), 80)[:10]
+    header["nlabl"] = len(lines)
+    for i, line in enumerate(lines):
+        header["label"][i] = line.encode()
+
+    low, high, mean, squares = np.inf, -np.inf, 0.0, 0.0
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(header.tobytes())
+        for i in range(count):
+            frame = np.asarray(frames[i])
+            if frame.shape != (height, width) or frame.dtype != dtype:
+                raise BadInputError(f"{path}: frame {i + 1} is {frame.dtype} {frame.shape}, the first {dtype} {(height, width)}")
+            file.write(frame.astype(dtype.newbyteorder("<"), copy=False).tobytes())
+            # Merge this frame's mean and sum of squared deviations into those before it (Chan, Golub & LeVeque 1979); a plain sum of
+            # squares would cancel for data far from zero.
+            values = frame.astype(np.float64)
+            difference = values.mean() - mean
+            mean += difference / (i + 1)
+            squares += values.var() * values.size + difference**2 * values.size * i / (i + 1)
+            low, high = min(low, frame.min()), max(high, frame.max())
+        header["dmin"], header["dmax"], header["dmean"] = low, high, mean
+        header["rms"] = np.sqrt(squares / (count * height * width))
+        file.seek(0)
+        file.write(header.tobytes())

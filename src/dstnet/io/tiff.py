@@ -1,0 +1,201 @@
+"""Multi-page TIFF files (classic and BigTIFF, plain or losslessly compressed), a frame at a time.
+
+Rows are taken and written in the order in which they are stored: row 0 of a frame is the first stored row, as it is for MRC files.
+(RELION reads TIFF movies from the last stored row to the first, so its coordinates along y run the other way for them.)
+
+The resolution tags of TIFF files are defaults of some library more often than not; a pixel size is read only where the description
+names its unit, as ImageJ and `write_tiff` do.
+"""
+
+import logging
+import math
+import operator
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tifffile
+
+from dstnet.errors import BadInputError
+from dstnet.io.atomic import atomic_path
+from dstnet.movie import FrameStack
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ANGSTROM_PER_UNIT = {"angstrom": 1.0, "angstroms": 1.0, "å": 1.0, "\\u00c5": 1.0, "nm": 10.0, "nanometer": 10.0}
+_EER_COMPRESSIONS = (65000, 65001, 65002)
+_CLASSIC_LIMIT_BYTES = 3 << 30  # a classic TIFF ends at 4 GiB; LZW can also make noise a little larger
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Turn whatever tifffile and the codecs do about a damaged file into one BadInputError."""
+    logger = logging.getLogger("tifffile")
+
+    def quiet(_record: logging.LogRecord) -> bool:
+        return False  # tifffile also prints what it meets; the error below is all that a user should see
+
+    logger.addFilter(quiet)
+    try:
+        yield
+    except BadInputError:
+        raise
+    except OSError as error:
+        raise BadInputError(f"{what}: {error.strerror or error}; check the file and its permissions") from error
+    except Exception as error:  # damaged bytes surface as nearly every kind of error there is
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BadInputError(f"{what}: {reason}; copy it again or save it anew") from error
+    finally:
+        logger.removeFilter(quiet)
+
+
+class TiffFrames:
+    """The frames of a TIFF file, each read from the file when asked for: ``frames[i]`` is a new array ``[y, x]``.
+
+    One grey image a page, all pages of one size and number type. No file is kept open, so a reader can be sent to worker processes.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Attributes
+    ----------
+    shape
+        (frame, y, x).
+    pixel_size_yx_angstrom
+        Pixel size (y, x); None where the file does not say it beyond doubt.
+
+    Raises
+    ------
+    BadInputError
+        If it is no TIFF file, is cut off, or its pages are no movie. Also when a frame cannot be read or decompressed.
+    """
+
+    shape: tuple[int, int, int]
+    pixel_size_yx_angstrom: tuple[float, float] | None
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        with _told(f"cannot read {self.path} as TIFF"), tifffile.TiffFile(self.path) as tif:
+            self._offsets = self._page_offsets(tif)
+            first = self._page(tif, 0)
+            for i in range(len(self._offsets)):
+                self._check_page(first, self._page(tif, i), i, tif.filehandle.size)
+            self.shape = (len(self._offsets), first.shape[0], first.shape[1])
+            self.pixel_size_yx_angstrom = _pixel_size(first)
+            # ImageJ keeps stacks beyond 4 GB, and tifffile some others, as one page and bytes after it.
+            told = re.search(r"^images=(\d+)", first.description, re.MULTILINE)
+            if told and int(told[1]) > self.shape[0] == 1:
+                raise BadInputError(f"{self.path} says {told[1]} images but has 1 page; save it as a TIFF file of one page a frame")
+
+    def _page_offsets(self, tif: tifffile.TiffFile) -> list[int]:
+        """Where each page's directory starts. Walked here, since tifffile drops the pages behind a broken link and goes on."""
+        file, form = tif.filehandle, tif.tiff
+        offsets: list[int] = []
+        seen: set[int] = set()
+        file.seek(form.offsetsize if form.offsetsize == 8 else 4)
+        (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+        while offset:
+            if offset in seen or offset >= file.size:
+                raise BadInputError(f"{self.path} is cut off or damaged after frame {len(offsets)}; copy it again")
+            seen.add(offset)
+            offsets.append(offset)
+            file.seek(offset)
+            (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+            file.seek(offset + form.tagnosize + tags * form.tagsize)
+            (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+        if not offsets:
+            raise BadInputError(f"{self.path} is a TIFF file with no image in it; copy it again")
+        return offsets
+
+    def _page(self, tif: tifffile.TiffFile, index: int) -> tifffile.TiffPage:
+        tif.filehandle.seek(self._offsets[index])
+        return tifffile.TiffPage(tif, index)
+
+    def _check_page(self, first: tifffile.TiffPage, page: tifffile.TiffPage, index: int, file_size: int) -> None:
+        where = f"{self.path}: frame {index + 1}"
+        if page.compression in _EER_COMPRESSIONS:
+            raise BadInputError(f"{self.path} is an EER movie, which cannot be read; convert it to MRC or TIFF frames first")
+        if page.samplesperpixel != 1 or len(page.shape) != 2:
+            raise BadInputError(f"{where} has shape {page.shape} (colour or volume); a movie has one grey image a page, convert it")
+        if page.dtype is None or page.dtype.kind not in "buif":
+            raise BadInputError(f"{where} holds {page.dtype or 'unknown'} pixels; integers and real numbers can be read, convert it")
+        if page.shape != first.shape or page.dtype != first.dtype:
+            raise BadInputError(
+                f"{where} is {page.dtype} {page.shape}, the first {first.dtype} {first.shape}; all must be alike, split the file"
+            )
+        # tifffile fills strips that are missing with zeros, so they have to be found here.
+        spans = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+        if len(spans) != math.prod(page.chunked) or any(start <= 0 or count <= 0 for start, count in spans):
+            raise BadInputError(f"{where} lacks parts of its data; copy it again")
+        if max(start + count for start, count in spans) > file_size:
+            raise BadInputError(f"{self.path} is cut off: frame {index + 1} of {len(self._offsets)} is not whole; copy it again")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        index = range(self.shape[0])[operator.index(index)]
+        what = f"{self.path}: frame {index + 1} cannot be read"
+        with _told(what), tifffile.TiffFile(self.path) as tif:
+            frame = self._page(tif, index).asarray()
+            if frame.shape != self.shape[1:]:
+                raise BadInputError(f"{what}: the file changed since it was opened; copy it again")
+            return frame
+
+
+def _pixel_size(page: tifffile.TiffPage) -> tuple[float, float] | None:
+    """Pixel size (y, x) in Angstrom, where the description has ImageJ's line ``unit=`` with a unit of the nanometre's order."""
+    unit = re.search(r"^unit=(.+)$", page.description, re.MULTILINE)
+    scale = _ANGSTROM_PER_UNIT.get(unit[1].strip().lower()) if unit else None
+    tags = [page.tags.valueof(name) for name in ("YResolution", "XResolution")]
+    if scale is None or not all(isinstance(tag, tuple) and len(tag) == 2 and min(tag) > 0 for tag in tags):
+        return None
+    (y_pixels, y_units), (x_pixels, x_units) = tags
+    return scale * y_units / y_pixels, scale * x_units / x_pixels
+
+
+def write_tiff(path: Path | str, stack: "Iterable[np.ndarray] | Tensor | FrameStack", pixel_size_angstrom: float | None) -> None:
+    """Write a movie as a multi-page LZW TIFF file, atomically, one frame in memory at a time.
+
+    Parameters
+    ----------
+    path
+        The file to write; one of that name is replaced.
+    stack
+        Frames ``[y, x]``, all of one shape and number type: integers of 8, 16 or 32 bits, float16 or float32.
+    pixel_size_angstrom
+        Pixel size, written so that `TiffFrames` and ImageJ read it back; None where it is not known.
+
+    Raises
+    ------
+    BadInputError
+        If there is no frame, frames differ, or their number type does not fit.
+    OutputError
+        If the file cannot be written.
+    """
+    frames = (np.asarray(frame) for frame in stack)  # pyright: ignore[reportGeneralTypeIssues]
+    first = next(frames, None)
+    if first is None:
+        raise BadInputError(f"{path}: a movie of no frames cannot be written; give at least one")
+    if first.ndim != 2 or first.dtype.kind not in "uif" or first.dtype.itemsize > 4:
+        raise BadInputError(f"{path}: frames are {first.dtype} {first.shape}; give [y, x] of integers, float16 or float32")
+    count = len(stack) if hasattr(stack, "__len__") else None  # pyright: ignore[reportArgumentType]
+    big = count is None or count * first.nbytes > _CLASSIC_LIMIT_BYTES  # BigTIFF only where needed: fewer programs read it
+    options: dict = {"compression": "lzw", "photometric": "minisblack", "metadata": None, "software": "dstnet"}
+    description = None
+    if pixel_size_angstrom is not None:
+        options |= {"resolution": (1 / pixel_size_angstrom,) * 2, "resolutionunit": "NONE"}
+        description = "unit=Angstrom\n"
+    with atomic_path(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=big) as tif:
+        for i, frame in enumerate(chain([first], frames)):
+            if frame.shape != first.shape or frame.dtype != first.dtype:
+                raise BadInputError(f"{path}: frame {i + 1} is {frame.dtype} {frame.shape}, the first {first.dtype} {first.shape}")
+            tif.write(frame, description=description if i == 0 else None, **options)

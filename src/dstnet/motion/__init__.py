@@ -1,0 +1,1 @@
+"""Motion of the specimen under the beam and its damage: trajectories and local fields, warping, the exposure filter."""

@@ -1,0 +1,81 @@
+"""A movie: frames that may still lie in a file, and what is known about how they were taken."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from dstnet.core.shapes import Image, Stack
+from dstnet.errors import BadInputError
+
+
+@runtime_checkable
+class FrameStack(Protocol):
+    """Frames by number: a NumPy array ``[frame, y, x]`` is one; so is a file that reads a frame when asked."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Movie:
+    """A cryo-EM movie (or a single image, which is a movie of one frame).
+
+    Parameters
+    ----------
+    frames
+        Frames as ``[frame, y, x]``, any real number type, in whatever unit the file holds.
+    pixel_size_angstrom
+        Sampling of the frames in the specimen.
+    name
+        What messages and outputs call this movie; of a file, its path.
+    exposure_e_per_a2
+        Exposure of one frame; None where it is not known.
+    pre_exposure_e_per_a2
+        Exposure of the specimen before the first frame.
+    voltage_kv
+        Acceleration voltage.
+    """
+
+    frames: FrameStack
+    pixel_size_angstrom: float
+    name: str = "movie"
+    exposure_e_per_a2: float | None = None
+    pre_exposure_e_per_a2: float = 0.0
+    voltage_kv: float = 300.0
+
+    def __post_init__(self) -> None:
+        if len(self.frames.shape) != 3 or min(self.frames.shape) < 1:
+            raise BadInputError(f"{self.name}: frames have shape {tuple(self.frames.shape)}; a movie is [frame, y, x]")
+        if not self.pixel_size_angstrom > 0:
+            raise BadInputError(f"{self.name}: pixel size is {self.pixel_size_angstrom} Å; pass a positive --pixel-size")
+
+    def __len__(self) -> int:
+        return self.frames.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(y, x) of a frame."""
+        return (self.frames.shape[1], self.frames.shape[2])
+
+    def frame(self, index: int) -> Image:
+        """Frame `index` (from 0) as a new float32 tensor.
+
+        Raises
+        ------
+        BadInputError
+            If the frame holds NaN or infinity, or cannot be read.
+        """
+        frame = torch.from_numpy(np.array(self.frames[index], dtype=np.float32, order="C"))
+        if not torch.isfinite(frame.sum()):  # one pass; only then look for which pixels
+            bad = int((~torch.isfinite(frame)).sum())
+            if bad:
+                raise BadInputError(f"{self.name}: frame {index + 1} holds {bad} NaN or infinite pixels; mend or leave out that frame")
+        return frame
+
+    def stack(self) -> Stack:
+        """All frames in memory. For short movies only."""
+        return torch.stack([self.frame(i) for i in range(len(self))])

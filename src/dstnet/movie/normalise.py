@@ -1,0 +1,68 @@
+"""One intensity scale for every camera, unit and exposure: noise of standard deviation one per working pixel.
+
+Counts, gains and 8-bit scalings differ from file to file, so the noise is measured in the image itself: near the grid's Nyquist
+frequency a cryo-EM image holds next to no signal, and shot noise is flat.
+"""
+
+import torch
+from torch import Tensor
+
+from dstnet.core.fourier import radial_frequency
+from dstnet.core.shapes import Image
+from dstnet.errors import BadInputError
+
+NOISE_BAND = (0.36, 0.48)  # cycles per pixel; 5.6 to 4.2 Å at 2 Å/px, short of the ice ring at 3.7 Å
+
+
+def noise_level(image: Image, name: str = "image", nyquist: float = 0.5) -> float:
+    """Standard deviation of the white noise whose power density is that of `image` in `NOISE_BAND`.
+
+    Parameters
+    ----------
+    image
+        Any units.
+    name
+        For messages.
+    nyquist
+        Highest frequency, in cycles per pixel, that `image` holds (below 0.5 where it was up-sampled).
+
+    Raises
+    ------
+    BadInputError
+        If there is no noise at those frequencies: the image is constant, or was filtered or up-sampled before.
+    """
+    height, width = image.shape
+    k = radial_frequency((height, width), device=image.device)
+    band = (k > NOISE_BAND[0] / 0.5 * nyquist) & (k < NOISE_BAND[1] / 0.5 * nyquist)
+    power = torch.fft.rfft2(image - image.mean()).abs().square()[band].double().mean() / (height * width)
+    # The spread of all pixels is the yardstick: 1e-4 of it is rounding, not noise.
+    spread = float(image.std())
+    if not spread > 0 or float(power) ** 0.5 < 1e-4 * spread:
+        raise BadInputError(
+            f"{name} holds no noise between {NOISE_BAND[0]} and {NOISE_BAND[1]} cycles/pixel (constant, or low-pass filtered before); "
+            "give unfiltered frames, or pass the --pixel-size at which they were taken"
+        )
+    return float(power) ** 0.5
+
+
+def normalised(fractions: Tensor, name: str = "movie") -> tuple[Tensor, Tensor, float, float]:
+    """Fractions [fraction, y, x] and their sum, each with mean zero and unit noise.
+
+    Returns
+    -------
+    fractions, total
+        New tensors, [fraction, y, x] and [y, x].
+    mean, noise
+        Of the sum, in input units: sum = mean + noise * total.
+
+    Raises
+    ------
+    BadInputError
+        As `noise_level`.
+    """
+    unit = torch.empty_like(fractions)
+    for i, fraction in enumerate(fractions):
+        unit[i] = (fraction - fraction.mean()) / noise_level(fraction, f"{name}: fraction {i + 1}")
+    total = fractions.sum(0)
+    mean, noise = float(total.mean()), noise_level(total, name)
+    return unit, (total - mean) / noise, mean, noise

@@ -1,0 +1,44 @@
+"""What the simulator knows about a movie. Nothing that enhances may import or read it."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from dstnet.core.shapes import Image, Stack, Trajectory
+
+
+@dataclass(frozen=True)
+class Particle:
+    """One particle: centre from pixel [0, 0], height above the ice's middle towards the source, rotation R [3, 3], r' = R r, r = (x, y, z)."""
+
+    species: str
+    y_angstrom: float
+    x_angstrom: float
+    height_angstrom: float
+    rotation: Tensor
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Ground truths of one movie, on the movie's own pixel grid.
+
+    Attributes
+    ----------
+    phase
+        Projected protein phase in rad, no CTF, at the reference position (mean position of the content over frames).
+    clean
+        Protein image contrast after CTF and envelopes, undamaged, at the reference position; dimensionless, mean near 0, protein dark.
+    global_shift_angstrom
+        Motion of the specimen as a whole in each frame, (y, x): frame_t(x) = clean(x - u_t(x)).
+    local_coefficients_angstrom
+        Local motion of each frame, [frame, 2, 5]: coefficients of (x, y, x^2 - 1/3, y^2 - 1/3, x y), x and y from -1 to 1 over the field.
+    defocus_angstrom
+        Underfocus of the field's middle plane.
+    """
+
+    phase: Image
+    clean: Image
+    global_shift_angstrom: Trajectory
+    local_coefficients_angstrom: Stack
+    defocus_angstrom: float
+    particles: tuple[Particle, ...] = field(default=())

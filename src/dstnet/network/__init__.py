@@ -1,0 +1,1 @@
+"""Networks by name, the card that describes their weights, and the released weights."""

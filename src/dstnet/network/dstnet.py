@@ -1,0 +1,163 @@
+"""DST-Net: the deep spatio-temporal network, in four parts.
+
+The paper (Chong et al., IEEE/ACM TCBB 21(5), 2024) names the parts: spatial and temporal features are extracted from each frame, fused
+spatio-temporally, and a high-resolution re-constructor gives the enhanced output. Its abstract leaves widths, cells and losses open; those
+here are our choices. Frames come with unit noise (`dstnet.movie.normalise`) and pass one at a time, so that memory does not grow with
+their number.
+"""
+
+from itertools import pairwise
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dstnet.core.settings import Settings
+from dstnet.network.blocks import MovieNetwork, ResidualBlock, ResidualDenseBlock, conv
+
+# Particles are some hundredths to tenths of the sum's noise in amplitude; so scaled, the last layer works with numbers near one.
+OUTPUT_SCALE = 0.1
+
+
+class DSTNetSettings(Settings):
+    """Size of the network."""
+
+    features: int = Field(
+        default=32, ge=8, description="channels of a frame's spatial and temporal features, at half the working resolution"
+    )
+    growth: int = Field(default=16, ge=4, description="growth of the residual dense block")
+    dense_layers: int = Field(default=2, ge=1)
+    widths: tuple[int, ...] = Field(
+        default=(48, 80, 112, 128), min_length=1, description="re-constructor channels, one scale after another"
+    )
+    blocks: int = Field(default=2, ge=1, description="residual blocks a scale and direction")
+
+
+class SpatialExtractor(nn.Module):
+    """Features of one frame: sub-pixel unshuffle by two, a convolution, exposure added as a bias, a residual dense block."""
+
+    def __init__(self, s: DSTNetSettings):
+        super().__init__()
+        self.first = conv(4, s.features)
+        self.exposure = nn.Linear(3, s.features)
+        self.dense = ResidualDenseBlock(s.features, s.growth, s.dense_layers)
+
+    def forward(self, frame: Tensor, exposure: Tensor) -> Tensor:
+        x = self.first(F.pixel_unshuffle(frame, 2)) + self.exposure(exposure)[:, :, None, None]
+        return self.dense(x)
+
+
+class TemporalExtractor(nn.Module):
+    """A minimal gated convolutional recurrence over frames (after Zhou et al. 2016): what this frame adds to those before."""
+
+    def __init__(self, s: DSTNetSettings):
+        super().__init__()
+        self.features = s.features
+        self.mix = conv(2 * s.features, 2 * s.features)
+
+    def forward(self, features: Tensor, state: Tensor) -> Tensor:
+        update, candidate = self.mix(torch.cat((features, state), 1)).split(self.features, 1)
+        return state + update.sigmoid() * (F.leaky_relu(candidate, 0.1) - state)
+
+
+class Fusion(nn.Module):
+    """Attention over frames, each pixel and channel with its own weights, as running sums so that any number of frames fits."""
+
+    def __init__(self, s: DSTNetSettings):
+        super().__init__()
+        self.value = conv(2 * s.features, s.features, 1)
+        self.logit = conv(2 * s.features, s.features, 1)
+
+    def forward(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        both = torch.cat((features, state), 1)
+        weight = torch.exp(4 * torch.tanh(self.logit(both) / 4))  # bounded: no running maximum is needed
+        return weight * self.value(both), weight
+
+
+class Reconstructor(nn.Module):
+    """A residual U-Net at half the working resolution that ends in a sub-pixel shuffle (Shi et al. 2016) to the full one."""
+
+    def __init__(self, s: DSTNetSettings):
+        super().__init__()
+        w = s.widths
+        self.enter = conv(3 * s.features + 4, w[0])
+        self.down = nn.ModuleList(nn.Sequential(*(ResidualBlock(c) for _ in range(s.blocks))) for c in w)
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairwise(w))
+        self.grow = nn.ModuleList(conv(b, a, 1) for a, b in pairwise(w))
+        self.up = nn.ModuleList(nn.Sequential(*(ResidualBlock(c) for _ in range(s.blocks))) for c in w[:-1])
+        self.leave = conv(w[0], 4)
+
+    def forward(self, fused: Tensor, own: Tensor, state: Tensor, total: Tensor) -> Tensor:
+        x = self.enter(torch.cat((fused, own, state, F.pixel_unshuffle(total, 2)), 1))
+        skips = []
+        for i, stage in enumerate(self.down):
+            x = stage(x)
+            if i < len(self.shrink):
+                skips.append(x)
+                x = self.shrink[i](x)
+        for i in reversed(range(len(self.up))):
+            x = F.interpolate(self.grow[i](x), scale_factor=2, mode="nearest") + skips[i]
+            x = self.up[i](x)
+        return OUTPUT_SCALE * F.pixel_shuffle(self.leave(x), 2)
+
+
+class DSTNet(MovieNetwork):
+    """Frames with unit noise in, the enhanced micrograph (and frames) out, in units of the sum's noise."""
+
+    settings: DSTNetSettings
+
+    def __init__(self, settings: DSTNetSettings):
+        super().__init__()
+        self.settings = settings
+        self.spatial = SpatialExtractor(settings)
+        self.temporal = TemporalExtractor(settings)
+        self.fusion = Fusion(settings)
+        self.reconstructor = Reconstructor(settings)
+
+    @property
+    def stride(self) -> int:
+        return 2 ** len(self.settings.widths)
+
+    def forward(self, frames: Tensor, total: Tensor, exposure: Tensor, which: int | None = None, every: bool = False) -> Tensor:
+        """Enhance.
+
+        Parameters
+        ----------
+        frames
+            [batch, frame, y, x], aligned, each with mean zero and unit noise; sides a multiple of `stride`.
+        total
+            [batch, y, x]: their sum in input units, brought to unit noise.
+        exposure
+            [batch, frame, 3]: from `exposure_features`.
+        which
+            A frame whose own enhanced image to give in addition to the micrograph.
+        every
+            Give every frame's enhanced image in addition to the micrograph.
+
+        Returns
+        -------
+        Tensor
+            [batch, 1 + frames asked for, y, x]: the micrograph, then the frames; in units of `total`'s noise.
+        """
+        batch, count, height, width = frames.shape
+        # Sums over frames stay in float32 whatever the precision inside: hundreds of small terms must not round away.
+        value = frames.new_zeros(batch, self.settings.features, height // 2, width // 2)
+        weight, mean, state = torch.zeros_like(value), torch.zeros_like(value), None
+        wanted = []
+        for t in range(count):
+            features = self.spatial(frames[:, t : t + 1], exposure[:, t])
+            state = self.temporal(features, torch.zeros_like(features) if state is None else state)
+            v, w = self.fusion(features, state)
+            value, weight, mean = value + v, weight + w, mean + features / count
+            if every or t == which:
+                wanted.append(features)
+        fused, total = value / weight, total[:, None]
+        return torch.cat([self.reconstructor(fused, own, state, total) for own in [mean, *wanted]], 1)
+
+
+def exposure_features(mid_e_per_a2: Tensor | None, own_e_per_a2: Tensor | None, count: int) -> Tensor:
+    """What the network is told about exposure, [frame, 3]: known or not, log of the frame's own exposure, exposure before its middle."""
+    if mid_e_per_a2 is None or own_e_per_a2 is None:
+        return torch.zeros(count, 3)
+    return torch.stack((torch.ones(count), own_e_per_a2.clamp(min=1e-3).log() / 3, mid_e_per_a2 / 50), 1)

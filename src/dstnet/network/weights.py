@@ -1,0 +1,119 @@
+"""Weights as safetensors beside a JSON card that says what they are; and the registry of networks and released weights."""
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from dstnet.core.settings import Settings
+from dstnet.errors import SettingsError, WeightsError
+from dstnet.io import atomic_path
+from dstnet.network.blocks import MovieNetwork
+from dstnet.network.dstnet import DSTNet, DSTNetSettings
+
+ARCHITECTURES = {"dstnet": (DSTNet, DSTNetSettings)}
+DEFAULT_MODEL = "dstnet-1"
+
+
+class Card(Settings):
+    """What a weights file is, how it was made and where it may be used."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    architecture: str
+    architecture_settings: dict
+    parameters: int
+    working_pixel_angstrom: float = Field(gt=0)
+    fractions: int = Field(ge=1, description="most frames trained with; longer movies are grouped to this many")
+    valid_pixel_angstrom: tuple[float, float]
+    valid_exposure_e_per_a2: tuple[float, float]
+    normalisation: str
+    training: dict = Field(description="settings, steps, time, digests of structures, held-out names")
+    scores: dict = Field(default_factory=dict)
+    licence: str = "BSD-3-Clause"
+    sha256: str = ""
+
+
+def build(architecture: str, settings: dict) -> MovieNetwork:
+    """An untrained network, its weights laid out channels last, which convolutions on CPUs run fastest on.
+
+    Raises
+    ------
+    SettingsError
+        If the architecture is unknown, or its settings are.
+    """
+    if architecture not in ARCHITECTURES:
+        raise SettingsError(f"no network is called {architecture!r}; there are {', '.join(ARCHITECTURES)}")
+    network, schema = ARCHITECTURES[architecture]
+    made = network(schema.checked(settings, f"settings of {architecture}"))
+    return made.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save_weights(network: nn.Module, card: Card, path: Path) -> Card:
+    """Write weights in half precision as `path` (.safetensors) and its card as the same name with .json; returns the card as written.
+
+    Half precision is enough: 2^-11 relative per weight is far below the noise of training, and halves the package.
+    """
+    with atomic_path(path) as temporary:
+        save_file({k: v.detach().cpu().half().contiguous() for k, v in network.state_dict().items()}, temporary)
+    card = card.model_copy(update={"sha256": digest(path)})
+    with atomic_path(path.with_suffix(".json")) as temporary:
+        temporary.write_text(card.model_dump_json(indent=2) + "\n")
+    return card
+
+
+def released() -> dict[str, Path]:
+    """Names and files of the weights that ship in the package."""
+    folder = Path(str(resources.files("dstnet.network") / "released"))
+    return {p.stem: p for p in sorted(folder.glob("*.safetensors"))}
+
+
+def read_card(path: Path) -> Card:
+    """The card beside a weights file.
+
+    Raises
+    ------
+    WeightsError
+        If it is missing, unreadable or of another schema.
+    """
+    card_path = path.with_suffix(".json")
+    try:
+        return Card.checked(json.loads(card_path.read_text()), str(card_path))
+    except (OSError, ValueError, SettingsError) as error:
+        raise WeightsError(f"cannot read the card {card_path} of {path.name}: {' '.join(str(error).split())}") from None
+
+
+def load_weights(model: str = DEFAULT_MODEL) -> tuple[MovieNetwork, Card]:
+    """A network ready to use, from the name of released weights or the path of a .safetensors file with its card beside it.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such model, or its file is damaged, changed since its card was written, or of another architecture.
+    """
+    names = released()
+    path = names.get(model) or Path(model)
+    if not path.is_file():
+        raise WeightsError(f"no model {model!r}; released ones are {', '.join(names) or '(none)'}, or give the path of a .safetensors file")
+    card = read_card(path)
+    if digest(path) != card.sha256:
+        raise WeightsError(f"{path} is not the file that its card describes (truncated or changed); copy both files again")
+    try:
+        tensors = load_file(path)
+        network = build(card.architecture, card.architecture_settings)
+        network.load_state_dict({k: v.float() for k, v in tensors.items()})
+    except (SafetensorError, RuntimeError, SettingsError) as error:
+        raise WeightsError(f"{path} does not hold {card.architecture} weights: {' '.join(str(error).split())[:200]}") from None
+    return network.eval(), card

@@ -1,0 +1,1 @@
+"""From a phase to image contrast: the contrast transfer function and its envelopes."""

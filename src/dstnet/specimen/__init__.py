@@ -1,0 +1,1 @@
+"""What the beam passes through: placed particles, ice, contamination."""

@@ -1,0 +1,171 @@
+"""Atoms of one molecular complex, and reading them from PDB and mmCIF files."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import gemmi
+import numpy as np
+
+from dstnet.errors import BadInputError
+
+_DEUTERIUM = 119  # gemmi's code for D in arrays of elements; all others are atomic numbers, 0 for unknown
+MAX_ATOMS = 5_000_000  # a whole HIV capsid has 2.4 million with its hydrogens; far more is a mistaken assembly or a filled memory
+
+
+@dataclass(frozen=True, eq=False)
+class Atoms:
+    """Atoms of one complex.
+
+    Attributes
+    ----------
+    name : str
+        What to call the structure, usually the file's stem.
+    positions_angstrom : ndarray, float32, shape (n, 3)
+        Positions as (x, y, z).
+    elements : ndarray, int64, shape (n,)
+        Atomic numbers.
+    b_factors : ndarray, float32, shape (n,)
+        Isotropic B-factors in Å².
+    occupancies : ndarray, float32, shape (n,)
+        Fractions 0 to 1.
+    """
+
+    name: str
+    positions_angstrom: np.ndarray
+    elements: np.ndarray
+    b_factors: np.ndarray
+    occupancies: np.ndarray
+
+    def __len__(self) -> int:
+        """The number of atoms."""
+        return len(self.elements)
+
+    def centred(self) -> Self:
+        """These atoms with their mean position moved to the origin."""
+        centre = self.positions_angstrom.mean(axis=0, dtype=np.float64)
+        return replace(self, positions_angstrom=(self.positions_angstrom - centre).astype(np.float32))
+
+    @property
+    def diameter_angstrom(self) -> float:
+        """Diameter in Å of the smallest sphere around the origin that holds every atom's centre."""
+        return 2 * float(np.linalg.norm(self.positions_angstrom, axis=1).max())
+
+    @property
+    def mass_kda(self) -> float:
+        """Mass in kDa of the atoms present, weighted by occupancy."""
+        weights = np.zeros(int(self.elements.max()) + 1)
+        for z in np.unique(self.elements):
+            weights[z] = gemmi.Element(int(z)).weight
+        return float((weights[self.elements] * self.occupancies).sum()) / 1000
+
+
+def read_structure(path: Path | str, *, assembly: bool = True) -> Atoms:
+    """Read one complex from a PDB or mmCIF file, gzipped or not, centred on its mean position.
+
+    The first model is taken. Waters are dropped; ligands, metals and nucleic acids stay. Where a residue has alternative conformations
+    only the one of highest occupancy stays, carrying the occupancy of all of them. Hydrogens are kept as in the file: most files have
+    none, and none are added.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file.
+    assembly : bool
+        Build biological assembly 1 where the file describes one; otherwise the coordinates are taken as written.
+
+    Raises
+    ------
+    BadInputError
+        If the file is missing, is no structure, holds no atom to use, an unknown element or a position that is not finite, or if the
+        complex has more than `MAX_ATOMS` atoms.
+    """
+    path = Path(path)
+    structure = _parse(path)
+    while len(structure) > 1:
+        del structure[-1]
+    for chain in structure[0] if structure else ():
+        _keep_main_conformer(chain)
+    if assembly and structure and structure.assemblies:
+        _expand(structure, path)
+    structure.remove_waters()  # not before: an assembly may name a chain that holds water only
+    if not structure or structure[0].count_atom_sites() == 0:
+        raise BadInputError(f"no atoms (other than water) in {path}; give a PDB or mmCIF file of a molecule")
+
+    flat = gemmi.FlatStructure(structure)
+    elements = np.array(flat.elements, dtype=np.int64)
+    elements[elements == _DEUTERIUM] = 1
+    positions = np.array(flat.pos, dtype=np.float64)
+    occupancies = np.array(flat.occ, dtype=np.float32)
+    for wrong, what in ((elements == 0, "an unknown element"), (~np.isfinite(positions).all(axis=1), "no finite position")):
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            names = (flat.chain_ids, flat.resnums, flat.residue_names, flat.atom_names)
+            atom = "/".join(_text(np.asarray(column)[i]) for column in names)
+            raise BadInputError(f"atom {atom} in {path} has {what}; correct or remove it")
+    if not occupancies.any():
+        raise BadInputError(f"every atom in {path} has occupancy 0; set the occupancy column to 1")
+    name = path.name.removesuffix(".gz").rsplit(".", 1)[0]
+    return Atoms(name, positions, elements, np.array(flat.b_iso, dtype=np.float32), occupancies).centred()
+
+
+def _parse(path: Path) -> gemmi.Structure:
+    if not path.is_file():
+        raise BadInputError(f"no such structure file: {path}; give a PDB or mmCIF file (.gz allowed)")
+    if path.stat().st_size == 0:
+        raise BadInputError(f"{path} is an empty file; give a PDB or mmCIF file (.gz allowed)")
+    try:
+        structure = gemmi.read_structure(str(path), format=gemmi.CoorFormat.Detect)
+    except (RuntimeError, ValueError, OSError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInputError(f"cannot read {path} as a structure: {reason}; give a PDB or mmCIF file (.gz allowed)") from None
+    if structure:
+        _refuse_too_many(structure[0].count_atom_sites(), path)
+    return structure
+
+
+def _refuse_too_many(count: int, path: Path) -> None:
+    if count > MAX_ATOMS:
+        raise BadInputError(f"{path} gives {count} atoms, more than the {MAX_ATOMS} allowed; read it without its assembly or give a part")
+
+
+def _expand(structure: gemmi.Structure, path: Path) -> None:
+    """Turn `structure` into its biological assembly 1 in place."""
+    assembly = next((a for a in structure.assemblies if a.name == "1"), structure.assemblies[0])
+    copies = sum(len(generator.operators) for generator in assembly.generators)
+    _refuse_too_many(structure[0].count_atom_sites() * copies, path)  # an upper bound: an operator may apply to some chains only
+    try:
+        structure.transform_to_assembly(assembly.name, gemmi.HowToNameCopiedChain.Dup)
+    except (RuntimeError, ValueError) as error:
+        raise BadInputError(f"assembly {assembly.name} of {path} cannot be built: {error}; read the file without its assembly") from None
+
+
+def _keep_main_conformer(chain: gemmi.Chain) -> None:
+    """Drop all but the conformer of highest mean occupancy from every residue of `chain`, in place.
+
+    Residues of one sequence number are judged together, because a point mutation is written as two residues with one number.
+    """
+    groups: dict[str, list[tuple[int, int]]] = {}
+    for r, residue in enumerate(chain):
+        for a, atom in enumerate(residue):
+            if atom.has_altloc():
+                groups.setdefault(str(residue.seqid), []).append((r, a))
+    drop = []
+    for members in groups.values():
+        by_label: dict[str, list[float]] = {}
+        for r, a in members:
+            by_label.setdefault(chain[r][a].altloc, []).append(chain[r][a].occ)
+        mean = {label: sum(values) / len(values) for label, values in by_label.items()}
+        best = min(mean, key=lambda label: (-mean[label], label))
+        for r, a in members:
+            if chain[r][a].altloc == best:
+                chain[r][a].occ = min(1.0, sum(mean.values()))
+            else:
+                drop.append((r, a))
+    for r, a in sorted(drop, reverse=True):
+        del chain[r][a]
+
+
+def _text(value: np.ndarray | np.int32) -> str:
+    """A name or number from one row of a `gemmi.FlatStructure`, whose names are rows of zero-padded bytes."""
+    return value.tobytes().rstrip(b"\0").decode(errors="replace") if value.ndim else str(value)

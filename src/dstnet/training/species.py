@@ -1,0 +1,92 @@
+"""The structures that a network learns from, and those kept from it: the split is by structure, before anything is simulated."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dstnet.core.randomness import stream
+from dstnet.errors import SettingsError
+from dstnet.potential import Projector, build_potential
+from dstnet.specimen.species import BankedSpecies
+from dstnet.structure import Atoms, phantom, read_structure
+
+NEVER_TRAINED = frozenset({"6z6u"})  # apoferritin: the real fields that prove the weights show it
+
+
+def stem(path: Path) -> str:
+    """A structure's name: its file name without .pdb, .cif and .gz, lower case."""
+    name = path.name.lower()
+    for suffix in (".gz", ".pdb", ".cif", ".ent", ".mmcif"):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def split(structures: Sequence[Path], held_out: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """Structure files to train on and held-out ones; a structure is held out by name, and `NEVER_TRAINED` always are.
+
+    Raises
+    ------
+    SettingsError
+        If a held-out name fits no file, or nothing is left to train on.
+    """
+    names = {stem(p) for p in structures}
+    wanted = {h.lower() for h in held_out}
+    if missing := wanted - names:
+        raise SettingsError(f"cannot hold out {', '.join(sorted(missing))}: no such structure among {', '.join(sorted(names))}")
+    train = [p for p in structures if stem(p) not in wanted | NEVER_TRAINED]
+    return train, [p for p in structures if p not in train]
+
+
+def digest_of(atoms: Atoms) -> str:
+    """A short digest of a structure's atoms, for the card."""
+    return hashlib.sha256(np.ascontiguousarray(atoms.positions_angstrom).tobytes()).hexdigest()[:16]
+
+
+def bank(atoms: Atoms, pixel_size_angstrom: float, poses: int, seed: int) -> BankedSpecies:
+    """A structure's bank of random projections at 300 kV (at 200 kV phases are 12 % larger, less than ice and B-factor vary contrast)."""
+    projector = Projector(build_potential(atoms, pixel_size_angstrom), 300.0)
+    return BankedSpecies.from_projector(atoms.name, atoms.diameter_angstrom / 2, projector, poses, stream(seed, "poses", atoms.name))
+
+
+def prepare(
+    structures: Sequence[Path],
+    held_out: Sequence[str],
+    *,
+    phantoms: int,
+    poses: int,
+    pixel_size_angstrom: float,
+    seed: int,
+    widest_angstrom: float,
+    report: Callable[[str], None],
+) -> tuple[list[BankedSpecies], list[BankedSpecies], dict[str, str]]:
+    """Banks to train on, banks held out, and digests of all by name.
+
+    A structure that its file builds from copies is trained on both as built and as the single copy, a subcomplex; complexes wider than
+    `widest_angstrom` are left out, aloud. Phantoms 1 to `phantoms` are trained on as well (phantom 0, the demonstration's, never is).
+    """
+    train_files, held_files = split(structures, held_out) if structures else ([], [])
+    digests: dict[str, str] = {}
+
+    def banked(all_atoms: Sequence[Atoms]) -> list[BankedSpecies]:
+        out = []
+        for atoms in all_atoms:
+            if atoms.diameter_angstrom > widest_angstrom:
+                report(f"{atoms.name}: {atoms.diameter_angstrom:.0f} Å wide, more than {widest_angstrom:.0f}: left out")
+                continue
+            out.append(bank(atoms, pixel_size_angstrom, poses, seed))
+            digests[atoms.name] = digest_of(atoms)
+            report(f"{atoms.name}: {len(atoms)} atoms, {atoms.diameter_angstrom:.0f} Å wide")
+        return out
+
+    def versions(path: Path) -> list[Atoms]:
+        whole, single = read_structure(path), read_structure(path, assembly=False)
+        parts = [replace(single, name=f"{single.name}-part")] if len(single) < len(whole) else []
+        return [atoms.centred() for atoms in [whole, *parts]]
+
+    train = [atoms for path in train_files for atoms in versions(path)] + [phantom(i + 1) for i in range(phantoms)]
+    if not train:
+        raise SettingsError("nothing to train on; give structure files, or phantoms above 0")
+    return banked(train), banked([read_structure(path).centred() for path in held_files]), digests

@@ -1,0 +1,46 @@
+"""Radiation damage: the published numbers, the limits, and the exposure at which a frame is counted."""
+
+import math
+
+import pytest
+import torch
+
+from dstnet.motion.exposure_filter import critical_exposure, damage_amplitude, middle_exposures
+
+
+@pytest.mark.parametrize(("resolution", "expected"), [(10.0, 14.1), (5.0, 6.4), (4.0, 5.3), (3.0, 4.3)])
+def test_critical_exposure_at_300_kv(resolution, expected):
+    assert float(critical_exposure(torch.tensor(1 / resolution), 300)) == pytest.approx(expected, abs=0.05)  # printed to one decimal
+
+
+@pytest.mark.parametrize(("voltage", "factor"), [(300, 1.0), (200, 0.8), (100, 0.53), (150, 0.665), (400, 1.0)])
+def test_critical_exposure_scales_with_voltage(voltage, factor):
+    k = torch.tensor([0.05, 0.3])
+    assert torch.allclose(critical_exposure(k, voltage), factor * critical_exposure(k, 300))
+
+
+def test_amplitude_at_the_critical_exposure():
+    k = torch.tensor([0.1, 0.25])
+    for k_, n_e in zip(k, critical_exposure(k, 200), strict=True):
+        assert float(damage_amplitude(k_, float(n_e), 200)) == pytest.approx(math.exp(-0.5), rel=1e-5)
+
+
+def test_no_exposure_and_zero_frequency_keep_everything():
+    k = torch.linspace(0, 0.5, 20)
+    assert torch.equal(damage_amplitude(k, 0.0, 300), torch.ones(20))
+    assert float(damage_amplitude(k, 1e4, 300)[0]) == 1
+
+
+def test_exposures_multiply():
+    k = torch.linspace(0, 0.4, 9)
+    assert torch.allclose(damage_amplitude(k, 7.0, 300), damage_amplitude(k, 3.0, 300) * damage_amplitude(k, 4.0, 300))
+
+
+def test_middle_of_a_frame_is_its_mean_decay():
+    """exp(-x) over a frame of width h: its mean differs from its middle by the factor sinh(h/2)/(h/2) = 1 + h^2/24."""
+    k = torch.tensor(1 / 3.0)
+    middle = damage_amplitude(k, middle_exposures(1, 4.0)[0], 300)
+    over = torch.stack([damage_amplitude(k, float(n), 300) for n in torch.linspace(0, 4, 2001)]).mean()
+    h = 4.0 / (2 * float(critical_exposure(k, 300)))
+    assert float(over / middle) - 1 == pytest.approx(h**2 / 24, rel=0.02)
+    assert middle_exposures(3, 2.0, 5.0) == [6.0, 8.0, 10.0]

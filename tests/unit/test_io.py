@@ -1,0 +1,364 @@
+"""Files come back as they were written, in every form that cameras and programs write."""
+
+import math
+import pickle
+
+import mrcfile
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from dstnet.errors import BadInputError, OutputError
+from dstnet.io import MrcFrames, TiffFrames, atomic_path, ensure_writable_folder, open_movie, write_mrc, write_tiff
+from dstnet.movie import FrameStack
+
+MRC_TYPES = ["i1", "i2", "f4", "u2", "f2"]
+
+
+def numbers(shape, dtype="f4", seed=0):
+    values = np.random.default_rng(seed).poisson(20.0, shape)
+    return values.astype(dtype)
+
+
+# --- MRC ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", MRC_TYPES)
+def test_mrc_stack_round_trip(tmp_path, dtype):
+    stack = numbers((3, 40, 33), dtype)
+    write_mrc(tmp_path / "a.mrcs", stack, 1.234, "a test", stack=True)
+    frames = MrcFrames(tmp_path / "a.mrcs")
+    assert isinstance(frames, FrameStack)
+    assert frames.shape == (3, 40, 33)
+    for i in range(3):
+        assert frames[i].dtype == stack.dtype
+        np.testing.assert_array_equal(frames[i], stack[i])
+    np.testing.assert_array_equal(frames[-1], stack[2])
+    with pytest.raises(IndexError):
+        frames[3]
+
+
+@pytest.mark.parametrize("dtype", MRC_TYPES)
+def test_mrcfile_agrees_with_what_is_written(tmp_path, dtype):
+    stack = numbers((3, 40, 33), dtype)
+    write_mrc(tmp_path / "a.mrcs", stack, 1.5, "enhanced in Å " * 10, stack=True)
+    if dtype != "f2":  # mrcfile's own sums overflow in half precision
+        assert mrcfile.validate(tmp_path / "a.mrcs")
+    with mrcfile.open(tmp_path / "a.mrcs") as file:
+        np.testing.assert_array_equal(file.data, stack)
+        assert file.data.dtype == stack.dtype
+        assert file.is_image_stack()
+        assert file.voxel_size.tolist() == (1.5, 1.5, 1.5)
+        assert file.header.origin.tolist() == (0, 0, 0)
+        wide = stack.astype("f8")
+        for name, value in (("dmin", wide.min()), ("dmax", wide.max()), ("dmean", wide.mean()), ("rms", wide.std())):
+            assert math.isclose(file.header[name], value, rel_tol=1e-6), name
+        assert file.get_labels()[0].startswith("enhanced in ? enhanced")
+        assert all(len(line) <= 80 for line in file.get_labels())
+
+
+def test_mrc_statistics_far_from_zero(tmp_path):
+    stack = (numbers((4, 32, 32)) + 1e6).astype("f4")
+    write_mrc(tmp_path / "a.mrcs", stack, 1.0, "x", stack=True)
+    with mrcfile.open(tmp_path / "a.mrcs") as file:
+        assert math.isclose(file.header.rms, stack.astype("f8").std(), rel_tol=1e-6)
+
+
+def test_mrc_image_and_volume(tmp_path):
+    write_mrc(tmp_path / "image.mrc", torch.ones(32, 48), 2.0, "image")
+    write_mrc(tmp_path / "volume.mrc", np.ones((5, 32, 48), "f4"), 2.0, "volume")
+    with mrcfile.open(tmp_path / "image.mrc") as file:
+        assert file.is_single_image() and file.data.shape == (32, 48)
+    with mrcfile.open(tmp_path / "volume.mrc") as file:
+        assert file.is_volume() and file.voxel_size.z == 2.0
+    assert MrcFrames(tmp_path / "image.mrc").shape == (1, 32, 48)
+    assert MrcFrames(tmp_path / "volume.mrc").shape == (5, 32, 48)
+
+
+def test_mrc_writes_from_a_reader(tmp_path):
+    stack = numbers((3, 32, 32), "u2")
+    write_mrc(tmp_path / "a.mrcs", stack, 1.0, "x", stack=True)
+    write_mrc(tmp_path / "b.mrcs", MrcFrames(tmp_path / "a.mrcs"), 1.0, "x", stack=True)
+    assert (tmp_path / "a.mrcs").read_bytes() == (tmp_path / "b.mrcs").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f8", "i4", "c8", "?"])
+def test_mrc_refuses_types_it_would_have_to_change(tmp_path, dtype):
+    with pytest.raises(BadInputError, match="convert to float32"):
+        write_mrc(tmp_path / "a.mrc", np.zeros((32, 32), dtype), 1.0, "x")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 2, 32, 32), (0, 32)])
+def test_mrc_refuses_shapes(tmp_path, shape):
+    with pytest.raises(BadInputError, match="give"):
+        write_mrc(tmp_path / "a.mrc", np.zeros(shape, "f4"), 1.0, "x")
+
+
+@pytest.mark.parametrize("pixel_size", [0.0, -1.0, math.nan, math.inf])
+def test_mrc_refuses_pixel_sizes(tmp_path, pixel_size):
+    with pytest.raises(BadInputError, match="pixel size"):
+        write_mrc(tmp_path / "a.mrc", np.zeros((32, 32), "f4"), pixel_size, "x")
+
+
+@pytest.mark.parametrize("dtype", ["i2", "f4", "u2", "f2"])
+@pytest.mark.parametrize("stamp", [True, False])
+def test_mrc_big_endian_with_and_without_stamp(tmp_path, dtype, stamp):
+    stack = numbers((2, 33, 40), dtype)
+    with mrcfile.new(tmp_path / "a.mrc") as file:
+        file.set_data(stack.astype(stack.dtype.newbyteorder(">")))
+        file.voxel_size = 1.1
+    raw = bytearray((tmp_path / "a.mrc").read_bytes())
+    assert raw[:4] == (40).to_bytes(4, "big")
+    if not stamp:
+        raw[212:216] = bytes(4)
+        (tmp_path / "a.mrc").write_bytes(raw)
+    movie = open_movie(tmp_path / "a.mrc")
+    assert movie.pixel_size_angstrom == 1.1
+    assert movie.frames[1].dtype.isnative
+    np.testing.assert_array_equal(movie.frames[1], stack[1])
+    np.testing.assert_array_equal(movie.frame(1).numpy(), stack[1].astype("f4"))
+
+
+def edit_header(path, **fields):
+    raw = bytearray(path.read_bytes())
+    header = np.frombuffer(raw[:1024], mrcfile.dtypes.HEADER_DTYPE.newbyteorder("<")).copy()
+    for name, value in fields.items():
+        header[name] = value
+    raw[:1024] = header.tobytes()
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("width", [40, 41])
+def test_mrc_4bit(tmp_path, width):
+    pixels = np.random.default_rng(1).integers(0, 16, (3, 32, width), dtype="u1")
+    padded = np.pad(pixels, ((0, 0), (0, 0), (0, width % 2)))
+    packed = padded[..., ::2] | padded[..., 1::2] << 4
+    write_mrc(tmp_path / "a.mrc", np.zeros((1, 1), "f4"), 1.0, "x")
+    edit_header(tmp_path / "a.mrc", nx=width, ny=32, nz=3, mode=101)
+    (tmp_path / "a.mrc").write_bytes((tmp_path / "a.mrc").read_bytes()[:1024] + packed.tobytes())
+    frames = MrcFrames(tmp_path / "a.mrc")
+    np.testing.assert_array_equal(np.stack([frames[i] for i in range(3)]), pixels)
+
+
+def test_mrc_bytes_are_signed_unless_imod_says_otherwise(tmp_path):
+    write_mrc(tmp_path / "a.mrc", np.full((32, 32), -1, "i1"), 1.0, "x")
+    assert MrcFrames(tmp_path / "a.mrc")[0][0, 0] == -1
+    flags = bytearray(84)
+    flags[40:48] = np.array([1146047817, 0], "<i4").tobytes()
+    edit_header(tmp_path / "a.mrc", extra2=bytes(flags))
+    assert MrcFrames(tmp_path / "a.mrc")[0][0, 0] == 255
+
+
+def test_mrc_extended_header_and_old_files(tmp_path):
+    image = numbers((32, 40))
+    with mrcfile.new(tmp_path / "a.mrc", image) as file:
+        file.set_extended_header(np.arange(777, dtype="u1"))
+    np.testing.assert_array_equal(MrcFrames(tmp_path / "a.mrc")[0], image)
+    edit_header(tmp_path / "a.mrc", map=b"")
+    np.testing.assert_array_equal(MrcFrames(tmp_path / "a.mrc")[0], image)
+
+
+# --- TIFF --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4", "f2"])
+def test_tiff_round_trip(tmp_path, dtype):
+    stack = numbers((3, 40, 33), dtype)
+    write_tiff(tmp_path / "a.tif", stack, 1.635)
+    frames = TiffFrames(tmp_path / "a.tif")
+    assert isinstance(frames, FrameStack)
+    assert frames.shape == (3, 40, 33)
+    for i in range(3):
+        assert frames[i].dtype == stack.dtype
+        np.testing.assert_array_equal(frames[i], stack[i])
+    with pytest.raises(IndexError):
+        frames[3]
+    assert open_movie(tmp_path / "a.tif").pixel_size_angstrom == 1.635
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), stack)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert tif.pages.first.compression == tifffile.COMPRESSION.LZW and not tif.is_bigtiff
+
+
+def test_tiff_writes_from_an_iterator_and_a_tensor(tmp_path):
+    stack = numbers((3, 40, 33), "u1")
+    write_tiff(tmp_path / "a.tif", iter(stack), None)
+    write_tiff(tmp_path / "b.tif", torch.from_numpy(stack), None)
+    for name in "ab":
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / f"{name}.tif"), stack)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert tif.is_bigtiff  # its length was not known
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "lzw", "predictor": 2}, {"compression": "zlib"}, {"compression": "zstd"}], ids=str)
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_tiff_forms(tmp_path, dtype, order, bigtiff, options):
+    if dtype == "f4" and "predictor" in options:
+        options = {**options, "predictor": 3}
+    stack = numbers((4, 40, 48), dtype)
+    tifffile.imwrite(tmp_path / "a.tif", stack, byteorder=order, bigtiff=bigtiff, photometric="minisblack", rowsperstrip=7, **options)
+    frames = TiffFrames(tmp_path / "a.tif")
+    np.testing.assert_array_equal(np.stack([frames[i] for i in range(4)]), stack)
+
+
+def test_tiff_pixel_size_only_where_its_unit_is_told(tmp_path):
+    stack = numbers((2, 40, 48), "u2")
+    for unit, expected in (("nm", 2.5), ("Angstrom", 0.25), ("\\u00C5", 0.25), ("micron", None), ("inch", None)):
+        tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, resolution=(4, 4), metadata={"unit": unit, "axes": "TYX"})
+        stored = TiffFrames(tmp_path / "a.tif").pixel_size_yx_angstrom
+        assert stored == (None if expected is None else pytest.approx((expected, expected))), unit
+    tifffile.imwrite(tmp_path / "a.tif", stack, resolution=(1e8, 1e8), resolutionunit="CENTIMETER")
+    assert TiffFrames(tmp_path / "a.tif").pixel_size_yx_angstrom is None
+
+
+def test_tiff_refuses_to_write(tmp_path):
+    with pytest.raises(BadInputError, match="no frames"):
+        write_tiff(tmp_path / "a.tif", [], 1.0)
+    with pytest.raises(BadInputError, match="frame 2"):
+        write_tiff(tmp_path / "a.tif", [np.zeros((32, 32), "u1"), np.zeros((32, 33), "u1")], 1.0)
+    with pytest.raises(BadInputError, match="give"):
+        write_tiff(tmp_path / "a.tif", np.zeros((2, 32, 32), "c8"), 1.0)
+    assert not list(tmp_path.iterdir())
+
+
+# --- opening -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stack_file(tmp_path):
+    write_mrc(tmp_path / "a.mrcs", numbers((10, 32, 40), "u2"), 0.83, "x", stack=True)
+    return tmp_path / "a.mrcs"
+
+
+def test_open_movie_keeps_what_it_is_told(stack_file):
+    movie = open_movie(stack_file, exposure_e_per_a2=1.5, pre_exposure_e_per_a2=2.0, voltage_kv=200.0)
+    assert (len(movie), movie.shape, movie.pixel_size_angstrom, movie.name) == (10, (32, 40), 0.83, str(stack_file))
+    assert (movie.exposure_e_per_a2, movie.pre_exposure_e_per_a2, movie.voltage_kv) == (1.5, 2.0, 200.0)
+    assert open_movie(stack_file, pixel_size_angstrom=2.0).pixel_size_angstrom == 2.0
+
+
+def test_frames_left_out_count_as_exposure_before(stack_file):
+    whole = open_movie(stack_file)
+    part = open_movie(stack_file, exposure_e_per_a2=1.5, pre_exposure_e_per_a2=2.0, frames=slice(3, 7))
+    assert len(part) == 4 and part.pre_exposure_e_per_a2 == 2.0 + 3 * 1.5
+    for i in range(4):
+        np.testing.assert_array_equal(part.frames[i], whole.frames[3 + i])
+    with pytest.raises(IndexError):
+        part.frames[4]
+    assert len(open_movie(stack_file, frames=slice(None, 2))) == 2
+    assert len(open_movie(stack_file, frames=slice(9, None))) == 1
+
+
+@pytest.mark.parametrize("chosen", [slice(0, 11), slice(4, 4), slice(-2, None), slice(0, 10, 2), slice(12, None)])
+def test_frames_that_are_not_there(stack_file, chosen):
+    with pytest.raises(BadInputError, match="has frames 1 to 10"):
+        open_movie(stack_file, frames=chosen)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.TIFF", "a.mrc", "a.MRCS", "a.st", "a.map", "a.bin", "a"])
+def test_format_by_suffix_else_by_content(tmp_path, name):
+    stack = numbers((2, 32, 40), "u2")
+    write_mrc(tmp_path / "x.mrc", stack, 1.0, "x", stack=True)
+    write_tiff(tmp_path / "x.tif", stack, 1.0)
+    sources = ["x.mrc", "x.tif"] if name in ("a.bin", "a") else ["x.tif" if name.lower().startswith("a.t") else "x.mrc"]
+    for source in sources:
+        (tmp_path / name).write_bytes((tmp_path / source).read_bytes())
+        np.testing.assert_array_equal(open_movie(tmp_path / name).frames[1], stack[1])
+
+
+@pytest.mark.parametrize("suffix", ["mrc", "tif"])
+def test_movies_travel_to_worker_processes(tmp_path, suffix):
+    stack = numbers((3, 32, 40), "u2")
+    write_mrc(tmp_path / "a.mrc", stack, 1.0, "x", stack=True)
+    write_tiff(tmp_path / "a.tif", stack, 1.0)
+    movie = pickle.loads(pickle.dumps(open_movie(tmp_path / f"a.{suffix}", frames=slice(1, 3))))
+    np.testing.assert_array_equal(movie.frames[1], stack[2])
+
+
+# --- outputs -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_atomic_path_replaces_at_once(tmp_path):
+    target = tmp_path / "a.mrc"
+    target.write_text("old")
+    with atomic_path(target) as temporary:
+        assert temporary.parent == tmp_path and temporary.suffix == ".mrc" and temporary.name.startswith(".")
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, BadInputError])
+def test_atomic_path_leaves_nothing_behind(tmp_path, failure):
+    target = tmp_path / "a.mrc"
+    target.write_text("old")
+    with pytest.raises(failure), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise failure
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_atomic_path_takes_the_longest_name(tmp_path):
+    target = tmp_path / ("n" * 251 + ".mrc")
+    write_mrc(target, np.zeros((32, 32), "f4"), 1.0, "x")
+    assert target.exists()
+
+
+def test_outputs_that_cannot_be_written(tmp_path):
+    image = np.zeros((32, 32), "f4")
+    (tmp_path / "folder.mrc").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*missing.*make its folder first"):
+        write_mrc(tmp_path / "missing" / "a.mrc", image, 1.0, "x")
+    with pytest.raises(OutputError, match=r"folder\.mrc"):
+        write_mrc(tmp_path / "folder.mrc", image, 1.0, "x")
+    with pytest.raises(OutputError, match="make its folder first"):
+        write_tiff(tmp_path / "missing" / "a.tif", [image], 1.0)
+    assert [p.name for p in tmp_path.iterdir()] == ["folder.mrc"]
+
+
+def test_disk_full_is_told(tmp_path):
+    with pytest.raises(OutputError, match="free some space"), atomic_path(tmp_path / "a.mrc"):
+        raise OSError(28, "No space left on device")
+
+
+def test_ensure_writable_folder(tmp_path):
+    assert ensure_writable_folder(tmp_path / "a" / "b").is_dir()
+    assert not list((tmp_path / "a" / "b").iterdir())
+    (tmp_path / "file").write_text("x")
+    for bad in ("file", "file/below"):
+        with pytest.raises(OutputError, match="choose"):
+            ensure_writable_folder(tmp_path / bad)
+    with pytest.raises(OutputError):
+        ensure_writable_folder("/proc/nothing/can/be/made/here")
+
+
+# --- real files --------------------------------------------------------------------------------------------------------------------
+
+
+def test_real_mrc(data_folder):
+    movie = open_movie(next((data_folder / "real" / "apoferritin").glob("*_frame.mrc")))
+    assert (len(movie), movie.shape, movie.pixel_size_angstrom) == (1, (1200, 1240), 1.5)
+    assert movie.frame(0).std() > 0
+
+
+def test_real_tiff(data_folder):
+    path = data_folder / "real" / "gold_growth" / "gold_growth_k2_13frames.tif"
+    with pytest.raises(BadInputError, match=r"pixel size missing in .*; pass --pixel-size"):
+        open_movie(path)
+    movie = open_movie(path, pixel_size_angstrom=1.635)
+    assert (len(movie), movie.shape) == (13, (1917, 1851))
+    np.testing.assert_array_equal(movie.frames[12], tifffile.imread(path, key=12))
+
+
+def test_real_detector_files(data_folder):
+    folder = data_folder / "real" / "detector"
+    movie = open_movie(folder / "de_celeritas_5x256x256_raw.tif", pixel_size_angstrom=1.0)
+    assert (len(movie), movie.shape) == (5, (256, 256))
+    with pytest.raises(BadInputError, match="pixel size missing"):
+        open_movie(folder / "de_celeritas_gain.mrc")
+    np.testing.assert_array_equal(MrcFrames(folder / "de_celeritas_gain.mrc")[0], mrcfile.read(folder / "de_celeritas_gain.mrc"))
