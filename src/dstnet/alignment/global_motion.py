@@ -187,32 +187,32 @@ def _read(movie: Movie, band: _Band, progress: Progress | None) -> Tensor:
     device = band.k.device
     spectra = torch.empty(n, len(band.k), dtype=torch.complex64, device=device)
     total = torch.zeros(movie.shape, device=device)
+    variance = torch.zeros((), device=device)
     for i in range(n):
         frame = checked_frame(movie, i, device)
         frame -= frame.mean()
         for _ in range(3):  # so that one cosmic ray does not lift the limit, and with it all hot pixels, in its frame alone
-            limit = _CLIP_SIGMAS * torch.linalg.vector_norm(frame) / math.sqrt(frame.numel())
-            frame.clamp_(-limit, limit)
+            deviation = torch.linalg.vector_norm(frame) / math.sqrt(frame.numel())
+            frame.clamp_(-_CLIP_SIGMAS * deviation, _CLIP_SIGMAS * deviation)
         spectra[i] = band.coefficients(frame)
         total += frame
+        variance += deviation.square()
         if progress is not None:
             progress(i + 1, n)
-    spectra -= band.coefficients(_outliers(total / n))
+    # Of frames with independent noise, the mean deviates by sqrt(sum of variances) / n.
+    spectra -= band.coefficients(_outliers(total / n, _OUTLIER_SIGMAS * variance.sqrt() / n))
     return spectra
 
 
-def _outliers(mean: Image) -> Image:
-    """What sticks out of the median of its 8 x 8 neighbourhood in the movie's mean frame; zero at all other pixels."""
+def _outliers(mean: Image, limit: Tensor) -> Image:
+    """What of the movie's mean frame is further than `limit` from the median of its 8 x 8 neighbourhood; zero at all other pixels."""
     size = 8
     height, width = mean.shape
     padded = F.pad(mean[None, None], (0, -width % size, 0, -height % size), mode="replicate")[0, 0]
     rows, columns = padded.shape[0] // size, padded.shape[1] // size
     blocks = padded.reshape(rows, size, columns, size).transpose(1, 2).reshape(rows, columns, size * size)
     residual = blocks - blocks.median(-1, keepdim=True).values
-    sigma = residual.square().mean().sqrt()
-    for _ in range(3):  # the outliers themselves must not widen the limit
-        sigma = residual[residual.abs() < 4 * sigma].square().mean().sqrt()
-    excess = torch.where(residual.abs() > _OUTLIER_SIGMAS * sigma, residual, 0.0)
+    excess = torch.where(residual.abs() > limit, residual, 0.0)
     return excess.reshape(rows, columns, size, size).transpose(1, 2).reshape(padded.shape)[:height, :width]
 
 
@@ -242,7 +242,7 @@ class _Aligner:
 
     def _align(self, spectra: Tensor, shifts: Tensor, radius: float, limit: float, acceleration: float | None) -> None:
         """Align `spectra` with each other in place, adding to `shifts` in place: peaks of the correlation, then Gauss-Newton."""
-        power = self.band.ring_mean(sum(s.abs().square() for s in spectra) / len(spectra))
+        power = torch.stack([self.band.ring_mean(s.abs().square()) for s in spectra]).mean(0)
         step = self.band.step
         for _ in range(4):
             delta = self._search(spectra, shifts, power, radius, limit)

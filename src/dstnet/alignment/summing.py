@@ -103,13 +103,13 @@ def accumulate(
         raise SettingsError(
             f"working pixel {working_pixel_angstrom} Å and {max_fractions} fractions were asked for; give a positive size and at least 1"
         )
-    small = tuple(_working_size(s, pixel, working_pixel_angstrom) for s in shape)
+    small = (_working_size(shape[0], pixel, working_pixel_angstrom), _working_size(shape[1], pixel, working_pixel_angstrom))
     counts = [n // min(n, max_fractions) + (i < n % min(n, max_fractions)) for i in range(min(n, max_fractions))]
     ends = torch.tensor(counts).cumsum(0).tolist()
     fractions = torch.empty(len(counts), *small, device=device)
     total = torch.zeros(shape[0], shape[1] // 2 + 1, dtype=torch.complex64, device=device)
     group = torch.zeros(small[0], small[1] // 2 + 1, dtype=torch.complex64, device=device)
-    weighting = _DoseWeighting(movie, device) if movie.exposure_e_per_a2 is not None else None
+    weighting = None if movie.exposure_e_per_a2 is None else _DoseWeighting(movie, movie.exposure_e_per_a2, device)
     shifts_px = (shifts_angstrom / pixel).tolist()
     done = 0
     for i, (dy, dx) in enumerate(shifts_px):
@@ -140,7 +140,7 @@ def accumulate(
         working_pixel_angstrom=pixel * 0.5 * (shape[0] / small[0] + shape[1] / small[1]),
         shifts_angstrom=shifts_angstrom.clone(),
         pixel_size_angstrom=pixel,
-        margin_px=tuple(math.ceil(max(abs(shift[axis]) for shift in shifts_px)) for axis in (0, 1)),
+        margin_px=(math.ceil(max(abs(dy) for dy, _ in shifts_px)), math.ceil(max(abs(dx) for _, dx in shifts_px))),
     )
 
 
@@ -151,8 +151,8 @@ class _DoseWeighting:
     so weights are taken relative to the first frame: the sums never underflow, however large the exposure before it.
     """
 
-    def __init__(self, movie: Movie, device: torch.device | str) -> None:
-        exposures = middle_exposures(len(movie), movie.exposure_e_per_a2)
+    def __init__(self, movie: Movie, exposure_e_per_a2: float, device: torch.device | str) -> None:
+        exposures = middle_exposures(len(movie), exposure_e_per_a2)
         self.exposures = [e - exposures[0] for e in exposures]
         k = radial_frequency(movie.shape, movie.pixel_size_angstrom, device)
         self.decay = 0.5 / critical_exposure(k, movie.voltage_kv)  # kept, because a power of every frequency costs more than an FFT

@@ -77,7 +77,7 @@ class Shot:
             for particle, patch in place(species, settings.specimen, extent, pixel, stream(seed, "placement")):
                 slab = round(particle.height_angstrom / settings.slab_angstrom)
                 y, x = round(particle.y_angstrom / pixel), round(particle.x_angstrom / pixel)
-                add_patch(slabs.setdefault(slab, torch.zeros(self._padded)), patch, (y, x))
+                add_patch(slabs.setdefault(slab, torch.zeros(self._padded)), patch * settings.specimen.contrast, (y, x))
                 y, x = y - self._offset[0], x - self._offset[1]
                 if 0 <= y < settings.shape[0] and 0 <= x < settings.shape[1]:
                     particles.append(replace(particle, y_angstrom=y * pixel, x_angstrom=x * pixel))

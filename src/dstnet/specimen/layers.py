@@ -22,6 +22,9 @@ class SpecimenSettings(Settings):
         default=0.15, ge=0, le=0.5, description="part of the field's area under particles (as discs); random placing jams near 0.5"
     )
     gap_angstrom: float = Field(default=5.0, description="least space between particles' discs; negative lets them overlap")
+    contrast: float = Field(
+        default=1.0, gt=0, description="factor on the particles' phase: potentials measured and computed, and programs, differ by up to 2"
+    )
     ice_thickness_angstrom: float = Field(default=350.0, gt=0)
     ice_noise: float = Field(default=1.0, ge=0, description="strength of the ice's structure; 1 is 0.05 rad rms per 300 Å at 1 Å/px")
     thickness_gradient: float = Field(

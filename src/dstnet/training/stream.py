@@ -30,7 +30,8 @@ class StreamSettings(Settings):
         default=(0.7, 80.0), description="whole exposure; half of the crops lie above the range's 2/3 in log"
     )
     defocus_angstrom: tuple[float, float] = Field(default=(4000.0, 32000.0), description="log-uniform")
-    coverage: tuple[float, float] = (0.02, 0.45)
+    coverage: tuple[float, float] = (0.04, 0.45)
+    contrast: tuple[float, float] = Field(default=(0.8, 2.0), description="log-uniform")
     empty: float = Field(default=0.06, ge=0, le=1, description="part of crops without any particle")
     mixed: float = Field(default=0.3, ge=0, le=1, description="part of crops with two or three species")
     exposure_known: float = Field(default=0.7, ge=0, le=1, description="part of crops whose exposure the network is told")
@@ -73,6 +74,7 @@ def draw_settings(ranges: StreamSettings, fractions: int, generator: torch.Gener
     )
     specimen = SpecimenSettings(
         coverage=0.0 if chance(ranges.empty) else uniform(*ranges.coverage),
+        contrast=log_uniform(*ranges.contrast),
         ice_thickness_angstrom=log_uniform(200, 900),
         ice_noise=uniform(0.6, 1.6),
         thickness_gradient=uniform(0, 0.6),
