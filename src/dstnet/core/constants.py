@@ -6,7 +6,7 @@ ELECTRON_REST_ENERGY_KEV = 510.998950  # m0 c^2, CODATA 2018
 PLANCK_TIMES_C_KEV_ANGSTROM = 12.398419843  # h c, CODATA 2018 (exact from the 2019 SI)
 # h^2 / (2 pi m0 e): turns an electron scattering factor in Angstrom into a potential integral in V Angstrom^3.
 # From CODATA 2018: h = 6.62607015e-34 J s, m0 = 9.1093837015e-31 kg, e = 1.602176634e-19 C.
-MOTT_VOLT_ANGSTROM2 = 47.87801
+MOTT_VOLT_ANGSTROM2 = 47.87765
 
 
 def electron_wavelength_angstrom(voltage_kv: float) -> float:

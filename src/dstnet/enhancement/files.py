@@ -82,6 +82,7 @@ def enhance_files(
         record: dict = {"input": str(path), "name": str(stem), "status": "failed"}
         try:
             if stem in taken:
+                record["name"] += path.suffix  # the records are kept by name, and the other input's must not be lost
                 raise BadInputError(f"{path}: its results would have the name of those of {taken[stem]}; enhance it into another folder")
             taken[stem] = path
             movie = open_input(path)

@@ -65,9 +65,10 @@ class NetworkRestorer:
 
     def __init__(self, settings: EnhancementSettings | None = None, device: str = "cpu"):
         self.settings = settings or EnhancementSettings()
-        if self.settings.overlap >= self.settings.tile:
-            raise SettingsError(f"overlap {self.settings.overlap} must be smaller than tile {self.settings.tile}")
         network, self.card = load_weights(self.settings.model)
+        tile = self.settings.tile - self.settings.tile % network.stride
+        if self.settings.overlap >= tile:
+            raise SettingsError(f"overlap {self.settings.overlap} must be smaller than tile {tile} (a multiple of {network.stride})")
         try:
             self.device = torch.device(device)
             self.network = network.to(self.device)

@@ -22,7 +22,7 @@ def _ramp(start: int, size: int, length: int, overlap: int, trim: int) -> Tensor
     if start > 0:
         weight[: len(rise)] = rise
     if start + size < length:
-        weight[size - len(rise) :] = rise.flip(0)
+        weight[size - len(rise) :] *= rise.flip(0)  # times: with a large overlap both ramps reach the same pixels
     return weight
 
 
@@ -39,10 +39,11 @@ def blend_tiles(
 ) -> Tensor:
     """Apply `run` to overlapping tiles of `frames` [frame, y, x] and `total` [y, x], blended to [outputs, y, x].
 
-    Every tile handed to `run` has sides that are a multiple of `stride`; small images are completed by reflection. The outer quarter of
-    each overlap, where a tile's network sees its own border, gets no weight.
+    Every tile handed to `run` has sides of at most `tile` that are a multiple of `stride`, and more than `overlap`; small images are
+    completed by reflection. The outer quarter of each overlap, where a tile's network sees its own border, gets no weight.
     """
     height, width = total.shape
+    tile -= tile % stride
     size_y = min(tile, -(-height // stride) * stride)
     size_x = min(tile, -(-width // stride) * stride)
     out = torch.zeros(outputs, height, width)

@@ -14,7 +14,7 @@ from dstnet.errors import BadInputError
 NOISE_BAND = (0.36, 0.48)  # cycles per pixel; 5.6 to 4.2 Å at 2 Å/px, short of the ice ring at 3.7 Å
 
 
-def noise_level(image: Image, name: str = "image", nyquist: float = 0.5) -> float:
+def noise_level(image: Image, name: str = "image") -> float:
     """Standard deviation of the white noise whose power density is that of `image` in `NOISE_BAND`.
 
     Parameters
@@ -23,8 +23,6 @@ def noise_level(image: Image, name: str = "image", nyquist: float = 0.5) -> floa
         Any units.
     name
         For messages.
-    nyquist
-        Highest frequency, in cycles per pixel, that `image` holds (below 0.5 where it was up-sampled).
 
     Raises
     ------
@@ -33,7 +31,7 @@ def noise_level(image: Image, name: str = "image", nyquist: float = 0.5) -> floa
     """
     height, width = image.shape
     k = radial_frequency((height, width), device=image.device)
-    band = (k > NOISE_BAND[0] / 0.5 * nyquist) & (k < NOISE_BAND[1] / 0.5 * nyquist)
+    band = (k > NOISE_BAND[0]) & (k < NOISE_BAND[1])
     power = torch.fft.rfft2(image - image.mean()).abs().square()[band].double().mean() / (height * width)
     # The spread of all pixels is the yardstick: 1e-4 of it is rounding, not noise.
     spread = float(image.std())

@@ -9,7 +9,7 @@ from dstnet.core.shapes import Image, Stack, Trajectory
 
 @dataclass(frozen=True)
 class Particle:
-    """One particle: centre from pixel [0, 0], height above the ice's middle towards the source, rotation [3, 3]: r' = R r, r = (x, y, z)."""
+    """One particle: centre from pixel [0, 0], height above the ice's middle towards the source, rotation r' = R r with r = (x, y, z)."""
 
     species: str
     y_angstrom: float

@@ -110,7 +110,8 @@ class Shot:
         image = torch.fft.irfft2(spectrum * shift_phase(self._padded, (dy, dx)), s=self._padded)
         local = self.truth.local_coefficients_angstrom[frame]
         if bool(local.any()):
-            grow = (self._padded[0] / self.settings.shape[0], self._padded[1] / self.settings.shape[1])
+            # -1 and 1 are the centres of the field's outermost pixels
+            grow = ((self._padded[0] - 1) / (self.settings.shape[0] - 1), (self._padded[1] - 1) / (self.settings.shape[1] - 1))
             image = warp(image, local_displacement(local, self._padded, grow) / pixel)
         return self._crop(image)
 

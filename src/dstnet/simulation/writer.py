@@ -36,15 +36,15 @@ def write_shot(shot: Shot, folder: Path, record: MovieRecord) -> bool:
         If a file cannot be written.
     """
     truth, name = folder / "truth", record.name
-    last = truth / f"{name}_settings.yaml"
-    if last.is_file() and last.read_text() == record.to_yaml():
+    last, movie = truth / f"{name}_settings.yaml", folder / "movies" / f"{name}.tif"
+    if movie.is_file() and last.is_file() and last.read_text() == record.to_yaml():
         return False
     ensure_writable_folder(folder / "movies")
     ensure_writable_folder(truth)
     last.unlink(missing_ok=True)  # from here on the old movie is not whole any more
     pixel = shot.settings.pixel_size_angstrom
     counting = shot.settings.detector.mode == "counting"
-    write_tiff(folder / "movies" / f"{name}.tif", (_stored(frame, counting) for frame in shot.frames()), pixel)
+    write_tiff(movie, (_stored(frame, counting) for frame in shot.frames()), pixel)
     write_mrc(truth / f"{name}_phase.mrc", shot.truth.phase.numpy(), pixel, "dstnet truth: projected phase, rad")
     write_mrc(truth / f"{name}_clean.mrc", shot.truth.clean.numpy(), pixel, "dstnet truth: contrast after the CTF, no noise")
     with atomic_path(truth / f"{name}_motion.json") as path:
@@ -69,7 +69,7 @@ def _stored(frame: Tensor, counting: bool) -> np.ndarray:
 def euler_angles_deg(rotation: Tensor) -> tuple[float, float, float]:
     """RELION's rot, tilt, psi of a rotation r' = R r of a structure: R = Rz(psi) Ry(tilt) Rz(rot), each turning axes, not points."""
     r = rotation.double().tolist()
-    tilt = math.acos(max(-1.0, min(1.0, r[2][2])))
+    tilt = math.atan2(math.hypot(r[2][0], r[2][1]), r[2][2])  # not acos, which loses half the digits near 0 and 180
     if abs(math.sin(tilt)) < 1e-6:  # only the sum (or difference) of rot and psi is defined
         rot = math.atan2(-r[1][0], r[0][0] if r[2][2] > 0 else -r[0][0])
         return math.degrees(rot), math.degrees(tilt), 0.0

@@ -209,7 +209,8 @@ class Run:
             if own is not None:
                 loss = loss + loss_of(output[:, 1:], frame_target[:, None], s)
             if not torch.isfinite(loss):
-                raise DstnetError(f"loss became {float(loss)} at step {self.step + 1}; the last checkpoint stays: lower learning_rate")
+                value = float(loss.detach())
+                raise DstnetError(f"loss became {value} at step {self.step + 1}; the last checkpoint stays: lower learning_rate")
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), s.clip)

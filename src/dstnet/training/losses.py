@@ -37,4 +37,5 @@ def ring_correlation_loss(output: Tensor, target: Tensor, rings: int, power_floo
     cross = ring_sum((a * b.conj()).real)
     correlation = cross / (ring_sum(a.abs().square()) * ring_sum(b.abs().square()) + 1e-12).sqrt()
     weight = 1 / (torch.arange(rings, device=output.device) + 0.5)
+    weight = weight * (torch.bincount(index[inside], minlength=rings) > 0)  # small images have rings without any frequency
     return ((1 - correlation) * weight).sum(-1).mean() / weight.sum()

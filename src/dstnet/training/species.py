@@ -89,4 +89,7 @@ def prepare(
     train = [atoms for path in train_files for atoms in versions(path)] + [phantom(i + 1) for i in range(phantoms)]
     if not train:
         raise SettingsError("nothing to train on; give structure files, or phantoms above 0")
-    return banked(train), banked([read_structure(path).centred() for path in held_files]), digests
+    banks = banked(train)
+    if not banks:
+        raise SettingsError(f"nothing to train on: all structures are wider than a crop's {widest_angstrom:.0f} Å; raise stream.crop")
+    return banks, banked([read_structure(path).centred() for path in held_files]), digests
