@@ -62,6 +62,7 @@ def main() -> None:
     arguments.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "held_out.json")
     options = arguments.parse_args()
     restorer = NetworkRestorer(EnhancementSettings(model=options.model))
+    network_alone = NetworkRestorer(EnhancementSettings(model=options.model, evidence=False))
     rows = []
     for path in options.structures:
         atoms = read_structure(path)
@@ -75,6 +76,7 @@ def main() -> None:
             started = time.process_time()
             enhanced = restorer(movie)
             seconds = time.process_time() - started
+            network = network_alone(movie).micrograph
             truth = shot.truth.clean
             gaussian, sigma = best_gaussian(enhanced.aligned, truth)
             unmoved = movie.stack().sum(0)
@@ -90,6 +92,7 @@ def main() -> None:
                     "best Gaussian": gaussian,
                     "oracle Wiener": oracle_wiener(enhanced.aligned, truth),
                     "dstnet": residual_after_best_shift(enhanced.micrograph, truth),
+                    "network alone": residual_after_best_shift(network, truth),
                     "best sigma px": sigma,
                     "global shift error px": float((shifts - shifts.mean(0)).square().mean().sqrt()),
                     "cpu seconds": seconds,

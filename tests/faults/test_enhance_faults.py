@@ -59,10 +59,12 @@ def truncated_tiff(folder):
 def damaged_tiff(folder):
     """A page whose compressed bytes are spoilt: only reading the frame finds it."""
     tifffile.imwrite(
-        folder / "spoilt.tif", make_frames(), photometric="minisblack", compression="zlib", resolution=(1, 1), description="unit=nm\n"
+        folder / "spoilt.tif", make_frames(), photometric="minisblack", compression="zlib", resolution=(5, 5), description="unit=nm\n"
     )
+    with tifffile.TiffFile(folder / "spoilt.tif") as file:
+        start = file.pages[1].dataoffsets[0]
     raw = bytearray((folder / "spoilt.tif").read_bytes())
-    raw[2000:9000] = bytes(7000)
+    raw[start + 50 : start + 300] = bytes(250)
     (folder / "spoilt.tif").write_bytes(raw)
     return folder / "spoilt.tif"
 
@@ -153,7 +155,7 @@ BAD = [
     (empty, "is empty"),
     (truncated_mrc, "cut off.*copy it again"),
     (truncated_tiff, "cut off|damaged|cannot read"),
-    (damaged_tiff, "cannot be read"),
+    (damaged_tiff, "frame 2 cannot be read"),
     (text, "text file"),
     (random_bytes, "MRC"),
     (one_row, "32 to"),
