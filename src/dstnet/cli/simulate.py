@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from dstnet.cli.options import Json, Output, SettingsFile, reporting, settings_from
 
@@ -15,7 +16,7 @@ def simulate(
     /,
     *,
     output: Output,
-    movies: Annotated[int, Parameter(help="How many.")] = 1,
+    movies: Annotated[int, Parameter(help="How many.", validator=Number(gte=1))] = 1,
     seed: Annotated[int, Parameter(help="Of the first movie; each next one has the next.")] = 0,
     pixel_size: Annotated[float | None, Parameter(name=["--pixel-size", "--apix", "--angpix"], help="Å.")] = None,
     shape: Annotated[tuple[int, int] | None, Parameter(help="Height and width of a frame in pixels.")] = None,

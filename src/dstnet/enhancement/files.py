@@ -75,7 +75,10 @@ def enhance_files(
         "weights_sha256": restorer.card.sha256,
         "settings": restorer.settings.model_dump(mode="json"),
     }
+    recorded = (folder / "provenance.json").is_file()
     earlier = _earlier(folder, made_with, overwrite)
+    # Written before any image: images without a record are then a broken-off run's of these settings, and may be made again.
+    _write_provenance(folder, made_with, earlier)
     summary, taken = Summary(), {}
     for path, stem in zip(inputs, output_stems(inputs), strict=True):
         started, cpu = time.perf_counter(), time.process_time()
@@ -87,19 +90,27 @@ def enhance_files(
             taken[stem] = path
             movie = open_input(path)
             wanted = _names(folder / "micrographs" / stem, movie, frames)
-            if not overwrite and all(p.is_file() for p in wanted):
-                record = {**earlier.get(str(stem), record), "input": str(path), "status": "skipped"}
+            made_from = {
+                "frames": len(movie),
+                "pixel_size_angstrom": movie.pixel_size_angstrom,
+                "exposure_per_frame_e_per_a2": movie.exposure_e_per_a2,
+                "pre_exposure_e_per_a2": movie.pre_exposure_e_per_a2,
+                "voltage_kv": movie.voltage_kv,
+            }
+            before = earlier.get(str(stem), {})
+            exists = not overwrite and any(p.is_file() for p in wanted)
+            if exists and (not recorded or any(k in before and before[k] != v for k, v in made_from.items())):
+                raise BadInputError(
+                    f"{path}: {wanted[0].parent / stem.name}_* were made with other frames, pixel size, exposure or voltage, or by "
+                    "something else; pass --overwrite, or choose another folder"
+                )
+            if exists and before.get("status") in ("done", "skipped") and all(p.is_file() for p in wanted):
+                record = {**before, "input": str(path), "status": "skipped"}
             else:
                 enhanced = restorer(movie, frames=frames)
                 ensure_writable_folder(wanted[0].parent)
                 _write(wanted, enhanced, movie)
-                record |= {
-                    "status": "done",
-                    "frames": len(movie),
-                    "pixel_size_angstrom": movie.pixel_size_angstrom,
-                    "notes": enhanced.notes,
-                }
-                record["exposure_per_frame_e_per_a2"] = movie.exposure_e_per_a2
+                record |= {"status": "done", **made_from, "notes": enhanced.notes}
                 record["shifts_angstrom"] = [[round(v, 3) for v in row] for row in enhanced.shifts_angstrom.tolist()]
                 record["seconds"], record["cpu_seconds"] = round(time.perf_counter() - started, 2), round(time.process_time() - cpu, 2)
         except OutputError:

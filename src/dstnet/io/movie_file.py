@@ -84,7 +84,7 @@ def open_movie(
     if frames is not None:
         start, stop = frames.start or 0, count if frames.stop is None else frames.stop
         if not 0 <= start < stop <= count or frames.step not in (None, 1):
-            raise BadInputError(f"{path} has frames 1 to {count}, but {start + 1} to {stop} were asked for; change --frames")
+            raise BadInputError(f"{path} has frames 1 to {count}, but {start + 1} to {stop} were asked for; change --frame-range")
         chosen = _FrameRange(stack, start, stop)
         pre_exposure_e_per_a2 += start * (exposure_e_per_a2 or 0.0)
     return Movie(chosen, pixel_size_angstrom, str(path), exposure_e_per_a2, pre_exposure_e_per_a2, voltage_kv)

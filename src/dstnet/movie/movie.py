@@ -1,5 +1,6 @@
 """A movie: frames that may still lie in a file, and what is known about how they were taken."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -50,8 +51,15 @@ class Movie:
     def __post_init__(self) -> None:
         if len(self.frames.shape) != 3 or min(self.frames.shape) < 1:
             raise BadInputError(f"{self.name}: frames have shape {tuple(self.frames.shape)}; a movie is [frame, y, x]")
-        if not self.pixel_size_angstrom > 0:
+        if not 0 < self.pixel_size_angstrom < math.inf:
             raise BadInputError(f"{self.name}: pixel size is {self.pixel_size_angstrom} Å; pass a positive --pixel-size")
+        exposure, before = self.exposure_e_per_a2, self.pre_exposure_e_per_a2
+        if exposure is not None and not 0 < exposure < math.inf:
+            raise BadInputError(f"{self.name}: exposure of a frame is {exposure} e-/Å2; pass a positive --dose-per-frame, or none")
+        if not 0 <= before < math.inf:
+            raise BadInputError(f"{self.name}: exposure before the first frame is {before} e-/Å2; pass a --pre-exposure of 0 or more")
+        if not 10 <= self.voltage_kv <= 3000:
+            raise BadInputError(f"{self.name}: voltage is {self.voltage_kv} kV; pass a --voltage such as 200 or 300")
 
     def __len__(self) -> int:
         return self.frames.shape[0]

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from dstnet import __version__
 from dstnet.core.settings import Settings
 from dstnet.errors import DstnetError, OutputError, WeightsError
-from dstnet.io import ensure_writable_folder
+from dstnet.io import atomic_path, ensure_writable_folder
 from dstnet.metrics.image import residual_energy
 from dstnet.network.blocks import MovieNetwork
 from dstnet.network.weights import Card, build, save_weights
@@ -116,7 +116,7 @@ def loss_of(output: Tensor, target: Tensor, settings: TrainingSettings) -> Tenso
 
 
 class Run:
-    """A training run in a folder: settings.yaml, log.jsonl, checkpoint.safetensors with checkpoint.json.
+    """A training run in a folder: settings.yaml, log.jsonl, checkpoint.safetensors.
 
     Parameters
     ----------
@@ -147,7 +147,8 @@ class Run:
         path = folder / "checkpoint.safetensors"
         if resume and path.exists():
             self._load(path)
-        (folder / "settings.yaml").write_text(settings.to_yaml())
+        with atomic_path(folder / "settings.yaml") as temporary:
+            temporary.write_text(settings.to_yaml())
 
     def _load(self, path: Path) -> None:
         stored = TrainingSettings.from_yaml(self.folder / "settings.yaml")
@@ -227,8 +228,11 @@ class Run:
                 record = {"step": self.step, "seconds": round(self.seconds), "loss": sum(losses) / max(1, len(losses)), **self.validate()}
                 losses.clear()
                 self.save()
-                with open(self.folder / "log.jsonl", "a") as log:
-                    log.write(json.dumps(record) + "\n")
+                try:
+                    with open(self.folder / "log.jsonl", "a") as log:
+                        log.write(json.dumps(record) + "\n")
+                except OSError as error:
+                    raise OutputError(f"cannot write {self.folder / 'log.jsonl'}: {error}; free some space and add --resume") from None
                 report(record)
 
     def release(self, structures: dict) -> Path:
