@@ -140,7 +140,7 @@ class _Band:
         if len(radius) < 16:
             raise BadInputError(
                 f"{movie.name}: frames of {movie.shape} pixels at {pixel} Å hold {len(radius)} usable frequencies, too few to align; "
-                "skip the alignment or widen lowest_resolution_angstrom"
+                "give a larger field, or raise alignment: lowest_resolution_angstrom in the settings"
             )
         rings = max(4, min(64, len(radius) // 200))
         ring = (radius / radius.max() * rings).long().clamp(max=rings - 1)

@@ -22,7 +22,7 @@ class OpticsSettings(Settings):
     cs_mm: float = Field(default=2.7, ge=0)
     cc_mm: float = Field(default=2.7, ge=0)
     amplitude_contrast: float = Field(default=0.07, ge=0, le=1)
-    defocus_angstrom: float = Field(default=12000.0, description="mean underfocus of the field's middle plane")
+    defocus_angstrom: float = Field(default=15000.0, description="mean underfocus of the field's middle plane")
     astigmatism_angstrom: float = Field(default=200.0, ge=0, description="major minus minor underfocus")
     astigmatism_angle_deg: float = Field(default=30.0, description="of the major axis, from x towards y")
     phase_plate_deg: float = 0.0

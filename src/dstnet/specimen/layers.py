@@ -19,7 +19,7 @@ class SpecimenSettings(Settings):
     """The specimen in the field of view."""
 
     coverage: float = Field(
-        default=0.15, ge=0, le=0.5, description="part of the field's area under particles (as discs); random placing jams near 0.5"
+        default=0.25, ge=0, le=0.5, description="part of the field's area under particles (as discs); random placing jams near 0.5"
     )
     gap_angstrom: float = Field(default=5.0, description="least space between particles' discs; negative lets them overlap")
     contrast: float = Field(
