@@ -9,7 +9,7 @@ from torch import Tensor
 from dstnet.alignment import AlignedMovie, accumulate, estimate_global_motion
 from dstnet.core.fourier import resample
 from dstnet.core.shapes import Image, Stack, Trajectory
-from dstnet.enhancement.evidence import unexplained
+from dstnet.enhancement.evidence import fading
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.tiles import blend_tiles
 from dstnet.errors import BadInputError, SettingsError
@@ -126,7 +126,7 @@ class NetworkRestorer:
         if not torch.isfinite(out).all():
             raise BadInputError(f"{movie.name}: the network gave values that are not finite; look for extreme pixels in the frames")
         if self.settings.evidence:
-            out += unexplained(total, out[0], aligned.working_pixel_angstrom)
+            out += fading(total, out[0], aligned.working_pixel_angstrom)
         on_grid = [mean + noise * resample(image, movie.shape) for image in out]
         return on_grid[0], torch.stack(on_grid[1:]) if frames else None
 

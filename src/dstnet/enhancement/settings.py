@@ -19,7 +19,8 @@ class EnhancementSettings(Settings):
     tile: int = Field(default=768, ge=128, description="side of the network's tiles in working pixels; memory grows with its square")
     overlap: int = Field(default=128, ge=16, description="pixels that neighbouring tiles share")
     evidence: bool = Field(
-        default=True, description="add back, through a Wiener filter, what the network left unexplained (dstnet.enhancement.evidence)"
+        default=True,
+        description="fade to the Wiener-filtered input where the network leaves most of the signal (dstnet.enhancement.evidence)",
     )
     half_precision: bool = Field(default=True, description="bfloat16 inside the network; input and output stay float32")
     alignment: AlignmentSettings = AlignmentSettings()
