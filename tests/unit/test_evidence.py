@@ -60,7 +60,7 @@ def test_the_share_left_governs_how_far_it_fades():
     assert powers == sorted(powers, reverse=True) and powers[0] > 10 * powers[3]
 
 
-def test_slow_gradients_stay_out_and_arguments_stay_as_they_are():
+def test_slow_gradients_alone_are_no_signal_and_arguments_stay_as_they_are():
     ramp = 3 * torch.cos(2 * torch.pi * torch.arange(SHAPE[0]) / SHAPE[0])[:, None].expand(SHAPE)  # period 768 Å
     total, enhanced = noise(0) + ramp, torch.zeros(SHAPE)
     before = total.clone()

@@ -1,6 +1,6 @@
 """dstnet demo: the main job on a movie that the package makes itself."""
 
-from dstnet.cli.options import Device, Output, chosen_device
+from dstnet.cli.options import Device, Output
 
 
 def demo(*, output: Output, device: Device = None) -> int:
@@ -37,7 +37,7 @@ def demo(*, output: Output, device: Device = None) -> int:
         ],
         output / "demo.png",
         pixel_size_angstrom=results["aligned"].pixel_size_angstrom,
-        title=f"A synthetic movie of the built-in phantom, enhanced by {chosen_device(device)}; residual: share of the truth not explained",
+        title="A synthetic movie of the built-in phantom, never seen in training; residual: share of the truth not explained",
     )
     for name, value in residual.items():
         print(f"residual energy against the truth, {name}: {value:.3f}")

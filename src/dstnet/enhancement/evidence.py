@@ -12,8 +12,8 @@ from dstnet.core.fourier import radial_frequency, radial_mean
 from dstnet.core.shapes import Image
 
 RINGS = 120
-COARSEST_ANGSTROM = 500.0  # beyond lie illumination and ice gradients, which no one wants back
-FINEST_ANGSTROM = 10.0  # to which the share is judged; beyond it most images hold no signal to speak of
+# The share is judged between these: beyond lie illumination and ice gradients, and what most images hold no signal of.
+COARSEST_ANGSTROM, FINEST_ANGSTROM = 500.0, 10.0
 SIGNIFICANCE = 3.0  # standard errors of a ring's mean power; 120 rings of noise alone pass it about once in five images
 # At a power of 8 a share of 0.98 (a real single frame) still weighs 0.85, one of 0.8 (faint particles at 48 e-/Å2) 0.17.
 SHARE_POWER = 8
@@ -51,5 +51,5 @@ def fading(total: Image, enhanced: Image, pixel_size_angstrom: float) -> Image:
         return torch.zeros_like(enhanced)
     share = left / (left + float((ring_power(given) * weight).sum()))
     power = ring_power(spectrum)
-    wiener = (excess(power) / power.clamp(min=1e-6))[index] * (k > pixel_size_angstrom / COARSEST_ANGSTROM) * (k < 0.5)
+    wiener = (excess(power) / power.clamp(min=1e-6))[index] * (k < 0.5)
     return share**SHARE_POWER * torch.fft.irfft2(wiener * spectrum - given, s=shape)
