@@ -32,6 +32,7 @@ ONE_PARTICLE = BARE_ICE.model_copy(update={"coverage": 1e-9})  # placing stops a
 PERFECT = DetectorSettings(quantum_efficiency=1, mtf_half_frequency=None)
 NEAR_FOCUS = OpticsSettings(defocus_angstrom=2000, astigmatism_angstrom=0)  # so that little padding is needed
 NO_ENVELOPE = OpticsSettings(
+    defocus_angstrom=12000,
     astigmatism_angstrom=0,
     energy_spread_ev=0,
     voltage_instability_ppm=0,
