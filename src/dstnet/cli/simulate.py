@@ -28,7 +28,7 @@ def simulate(
     """Make synthetic movies: OUTPUT/movies/NAME.tif, and their truths in OUTPUT/truth.
 
     What is already whole there, made with the same settings, is skipped. Everything else about the specimen, the microscope, the motion and
-    the camera is a setting: --settings takes a YAML file such as the OUTPUT/truth/NAME_settings.yaml of an earlier movie holds.
+    the camera is a setting: --settings takes a YAML file of them, or the OUTPUT/truth/NAME_settings.yaml of an earlier movie.
     """
     import dstnet
     from dstnet.potential import Projector, build_potential

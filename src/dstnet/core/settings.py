@@ -45,7 +45,12 @@ class Settings(BaseModel):
             raise SettingsError(f"cannot read settings from {path}: {reason}; give a YAML file of 'name: value' lines") from None
         if not isinstance(values, dict):
             raise SettingsError(f"{path} holds no settings (a {type(values).__name__}); give a YAML file of 'name: value' lines")
-        return cls.checked({**values, **overrides}, str(path))
+        return cls.checked({**cls.unwrapped(values), **overrides}, str(path))
+
+    @classmethod
+    def unwrapped(cls, values: dict) -> dict:
+        """The settings among what a file holds; a kind whose settings also travel inside records finds them there."""
+        return values
 
     def to_yaml(self) -> str:
         """These settings as YAML that `from_yaml` reads back."""

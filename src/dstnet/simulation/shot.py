@@ -39,6 +39,11 @@ class SimulationSettings(Settings):
     motion: MotionSettings = MotionSettings()
     detector: DetectorSettings = DetectorSettings()
 
+    @classmethod
+    def unwrapped(cls, values: dict) -> dict:
+        """Settings as such, or those in the record of a written movie (`dstnet.simulation.MovieRecord`)."""
+        return values["settings"] if {"seed", "species", "settings"} <= values.keys() else values
+
 
 class Shot:
     """One movie in the making: its truths at once, its frames one at a time.
