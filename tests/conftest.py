@@ -19,3 +19,12 @@ def data_folder() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Weights of a tiny random network, with their card."""
+    from tiny import save_model
+
+    (tmp_path / "model").mkdir()
+    return save_model(tmp_path / "model")

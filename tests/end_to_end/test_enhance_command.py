@@ -8,17 +8,11 @@ import mrcfile
 import numpy as np
 import pytest
 import tifffile
-from tiny import dstnet, make_frames, save_model
+from tiny import dstnet, make_frames
 
 import dstnet as package
 from dstnet.io import open_movie, write_mrc, write_tiff
 from dstnet.network.weights import digest, released
-
-
-@pytest.fixture
-def model(tmp_path):
-    (tmp_path / "model").mkdir()
-    return save_model(tmp_path / "model")
 
 
 @pytest.fixture

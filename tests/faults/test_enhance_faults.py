@@ -14,12 +14,6 @@ from dstnet.io import write_mrc, write_tiff
 
 
 @pytest.fixture
-def model(tmp_path):
-    (tmp_path / "model").mkdir()
-    return save_model(tmp_path / "model")
-
-
-@pytest.fixture
 def data(tmp_path):
     (tmp_path / "data").mkdir()
     return tmp_path / "data"
@@ -409,3 +403,15 @@ def test_out_of_memory_is_one_inputs_failure(enhance, good, data, monkeypatch):
     write_mrc(data / "other.mrc", make_frames(1), 2.0, "x", stack=True)
     code, _, err = enhance(good, data / "other.mrc")
     assert code == 1 and "good.mrc: out of memory (9 GB); pass a smaller --tile" in err and "1 enhanced" in err
+
+
+def test_a_refusal_does_not_forget_how_the_results_were_made(enhance, good, tmp_path):
+    """Asked twice for other values, the finished result is refused twice, and the first command still finds it whole."""
+    assert enhance(good, "--dose-per-frame", "1")[0] == 0
+    result = tmp_path / "out" / "micrographs" / "good_enhanced.mrc"
+    before = result.read_bytes()
+    for _ in range(2):
+        assert enhance(good, "--dose-per-frame", "5")[0] == 1
+    assert result.read_bytes() == before
+    code, out, _ = enhance(good, "--dose-per-frame", "1")
+    assert code == 0 and "already there" in out

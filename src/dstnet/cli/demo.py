@@ -15,12 +15,13 @@ def demo(*, output: Output, device: Device = None) -> int:
     from dstnet.io import open_movie
     from dstnet.metrics.image import residual_after_best_shift
     from dstnet.report.picture import picture
+    from dstnet.simulation import SimulationSettings
 
     print("making a movie of the built-in phantom ...", flush=True)
+    made = SimulationSettings()  # those of a simulation that asks for nothing else
     simulate(output=output)
     movie = next((output / "movies").glob("*.tif"))
-    # The camera counts 2 e-/Å2 a frame in 24 frames: the defaults of SimulationSettings.
-    code = enhance([movie], output=output, dose_per_frame=2.0, device=device, overwrite=True)
+    code = enhance([movie], output=output, dose_per_frame=made.exposure_e_per_a2, device=device, overwrite=True)
     if code:
         return code
     results = {n: open_movie(output / "micrographs" / f"{movie.stem}_{n}.mrc") for n in ("aligned", "dw", "enhanced")}
@@ -30,8 +31,11 @@ def demo(*, output: Output, device: Device = None) -> int:
     single = open_movie(movie).frame(0).numpy()
     picture(
         [
-            ("one raw frame, 2 e⁻/Å²", single),
-            (f"motion-corrected sum, 48 e⁻/Å² (residual {residual['aligned']:.2f})", images["aligned"].numpy()),
+            (f"one raw frame, {made.exposure_e_per_a2:g} e⁻/Å²", single),
+            (
+                f"motion-corrected sum, {made.frames * made.exposure_e_per_a2:g} e⁻/Å² (residual {residual['aligned']:.2f})",
+                images["aligned"].numpy(),
+            ),
             (f"dstnet (residual {residual['enhanced']:.2f})", images["enhanced"].numpy()),
             ("truth", np.asarray(truth)),
         ],

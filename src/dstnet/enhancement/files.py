@@ -82,10 +82,12 @@ def enhance_files(
     summary, taken = Summary(), {}
     for path, stem in zip(inputs, output_stems(inputs), strict=True):
         started, cpu = time.perf_counter(), time.process_time()
-        record: dict = {"input": str(path), "name": str(stem), "status": "failed"}
+        name = f"{stem}{path.suffix}" if stem in taken else str(stem)  # records are kept by name; another input's must not be lost
+        # A failure now keeps what is on record of the results that lie there: it guards them against other values the next time.
+        before = {k: v for k, v in earlier.get(name, {}).items() if k != "error"}
+        record: dict = {**before, "input": str(path), "name": name, "status": "failed"}
         try:
             if stem in taken:
-                record["name"] += path.suffix  # the records are kept by name, and the other input's must not be lost
                 raise BadInputError(f"{path}: its results would have the name of those of {taken[stem]}; enhance it into another folder")
             taken[stem] = path
             movie = open_input(path)
@@ -97,15 +99,14 @@ def enhance_files(
                 "pre_exposure_e_per_a2": movie.pre_exposure_e_per_a2,
                 "voltage_kv": movie.voltage_kv,
             }
-            before = earlier.get(str(stem), {})
             exists = not overwrite and any(p.is_file() for p in wanted)
             if exists and (not recorded or any(k in before and before[k] != v for k, v in made_from.items())):
                 raise BadInputError(
                     f"{path}: {wanted[0].parent / stem.name}_* were made with other frames, pixel size, exposure or voltage, or by "
                     "something else; pass --overwrite, or choose another folder"
                 )
-            if exists and before.get("status") in ("done", "skipped") and all(p.is_file() for p in wanted):
-                record = {**before, "input": str(path), "status": "skipped"}
+            if exists and "shifts_angstrom" in before and all(p.is_file() for p in wanted):
+                record["status"] = "skipped"
             else:
                 enhanced = restorer(movie, frames=frames)
                 ensure_writable_folder(wanted[0].parent)
@@ -152,15 +153,15 @@ def _write(paths: list[Path], enhanced: Enhanced, movie: Movie) -> None:
 
 
 def _earlier(folder: Path, made_with: dict, overwrite: bool) -> dict[str, dict]:
-    """Records of an earlier run into the same folder, by name."""
+    """Records of an earlier run into the same folder, by name; none where it was made with something else and is to be overwritten."""
     try:
         stored = json.loads((folder / "provenance.json").read_text())
         records = {r["name"]: r for r in stored["movies"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    if overwrite:
-        return {}
     if different := [k for k in made_with if stored.get(k) != made_with[k]]:
+        if overwrite:
+            return {}
         raise OutputError(f"{folder} holds results made with other {' and '.join(different)}; pass --overwrite, or choose another folder")
     return records
 

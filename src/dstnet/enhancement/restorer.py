@@ -131,8 +131,7 @@ class NetworkRestorer:
         return on_grid[0], torch.stack(on_grid[1:]) if frames else None
 
     def _exposure(self, movie: Movie, aligned: AlignedMovie) -> Tensor:
-        if movie.exposure_e_per_a2 is None:
+        if movie.exposure_e_per_a2 is None or aligned.fraction_exposure_e_per_a2 is None:
             return exposure_features(None, None, len(aligned.fractions))
-        counts = torch.tensor(aligned.fraction_frames, dtype=torch.float32)
-        own = counts * movie.exposure_e_per_a2
-        return exposure_features(movie.pre_exposure_e_per_a2 + own.cumsum(0) - own / 2, own, len(counts))
+        own = torch.tensor(aligned.fraction_frames) * movie.exposure_e_per_a2
+        return exposure_features(torch.tensor(aligned.fraction_exposure_e_per_a2), own, len(own))

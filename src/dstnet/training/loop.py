@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -171,13 +170,11 @@ class Run:
         for i, parameter in enumerate(self.network.parameters()):
             tensors |= {f"optimizer.{i}.{n}": v.contiguous() for n, v in self.optimizer.state[parameter].items()}
         tensors["step"], tensors["seconds"] = torch.tensor(self.step), torch.tensor(self.seconds, dtype=torch.float64)
-        path, temporary = self.folder / "checkpoint.safetensors", self.folder / ".checkpoint.part"
         try:
-            save_file(tensors, temporary)
-            os.replace(temporary, path)
-        except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {path}: {error}; the checkpoint before it is kept: free some space and add --resume") from None
+            with atomic_path(self.folder / "checkpoint.safetensors") as temporary:
+                save_file(tensors, temporary)
+        except (OutputError, SafetensorError) as error:
+            raise OutputError(f"{error}; the checkpoint before it is kept: add --resume once that is mended") from None
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
