@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 STAMP := .venv/.stamp
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test oracles lint clean
 
 setup: $(STAMP)
 
@@ -17,6 +17,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	.venv/bin/python -m pytest
 
+# The comparisons with other programs, none of which may be skipped: abTEM is installed here, RELION must be on PATH.
+oracles:
+	$(PYTHON) -m venv .venv-oracle
+	.venv-oracle/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[test,oracle]'
+	DSTNET_REQUIRE_ORACLES=1 .venv-oracle/bin/python -m pytest -m oracle
+
 lint: $(STAMP)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -24,5 +30,5 @@ lint: $(STAMP)
 	.venv/bin/lint-imports
 
 clean:
-	rm -rf .venv demo build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-oracle demo build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,7 +23,7 @@ from dstnet.metrics.image import best_shift, residual_after_best_shift
 from dstnet.network.weights import DEFAULT_MODEL
 from dstnet.potential import Projector, build_potential
 from dstnet.simulation import Shot, SimulationSettings
-from dstnet.specimen.layers import SpecimenSettings
+from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import read_structure
 

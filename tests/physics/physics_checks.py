@@ -14,19 +14,19 @@ from dstnet.core import constants, fourier
 from dstnet.core.randomness import stream
 from dstnet.detector import camera
 from dstnet.detector.camera import DetectorSettings
-from dstnet.motion import field
+from dstnet.motion import warp
 from dstnet.motion.field import MotionSettings
 from dstnet.optics import ctf
 from dstnet.optics.ctf import OpticsSettings
 from dstnet.potential import random_rotation
 from dstnet.simulation import Shot, SimulationSettings
-from dstnet.specimen import layers
-from dstnet.specimen.layers import SpecimenSettings
+from dstnet.specimen import layers, placing
+from dstnet.specimen.settings import SpecimenSettings
 
 # --- A world small enough to compute by hand ---------------------------------------------------------------------------------------
 
 STILL = MotionSettings(burst_angstrom=0, drift_angstrom_per_e=0, jitter_angstrom=0, local_angstrom=0)
-BARE_ICE = SpecimenSettings(ice_noise=0, thickness_gradient=0)
+BARE_ICE = SpecimenSettings(ice_noise=0, thickness_gradient=0, inelastic_mean_free_path_angstrom=1e9)  # nothing but the particles
 EMPTY = BARE_ICE.model_copy(update={"coverage": 0.0})
 ONE_PARTICLE = BARE_ICE.model_copy(update={"coverage": 1e-9})  # placing stops as soon as the coverage is passed
 PERFECT = DetectorSettings(quantum_efficiency=1, mtf_half_frequency=None)
@@ -50,7 +50,7 @@ class Blob:
         r2 = (torch.arange(size) - size // 2).square()
         self.patch = peak * torch.exp(-(r2[:, None] + r2[None, :]) / (2 * sigma**2))
 
-    def draw(self, generator):
+    def draw(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         return random_rotation(generator), self.patch
 
 
@@ -60,7 +60,7 @@ def quiet(**changes) -> SimulationSettings:
         "shape": (96, 128),
         "pixel_size_angstrom": 1.0,
         "frames": 1,
-        "damage": False,
+        "damage": None,
         "specimen": BARE_ICE,
         "optics": NEAR_FOCUS,
         "motion": STILL,
@@ -133,12 +133,13 @@ def check_shift():
 
 def check_warp():
     """Content moves by +u, (y, x), at the speed that the field has there."""
-    image = blob_image((20, 35))
-    u = torch.zeros(2, 48, 64)
-    u[0], u[1] = 3.0, -6.0
-    y, x = centre_of_mass(field.warp(image, u))
-    assert abs(y - 23) < 0.01
-    assert abs(x - 29) < 0.01
+    image, u = blob_image((20, 40), sigma=3.0), torch.zeros(2, 5)
+    u[0, 0], u[1, 1] = 8.0, -12.0  # u_y = 8 x, u_x = -12 y, with x and y from -1 to 1 over the field
+    sharp = torch.fft.irfft2(torch.fft.rfft2(image) * warp.warp_prefilter((48, 64)), s=(48, 64))
+    y, x = centre_of_mass(warp.warp_local(sharp, u))
+    # An affine map takes the middle to the middle: where (y, x) - u(y, x) = (20, 40).
+    assert abs(y - 8 * (x / 31.5 - 1) - 20) < 0.02
+    assert abs(x + 12 * (y / 23.5 - 1) - 40) < 0.02
 
 
 # --- Optics ------------------------------------------------------------------------------------------------------------------------
@@ -184,7 +185,7 @@ def check_temporal_envelope():
 def check_integrating_noise():
     """Counts blurred after they fell: noise power follows MTF^2 (five standard errors), the mean stays."""
     settings = DetectorSettings(mode="integrating", quantum_efficiency=0.8, mtf_half_frequency=0.3)
-    frame = camera.detect(torch.full((256, 320), 5.0), settings, stream(1, "check"))
+    frame = camera.Camera(settings, (256, 320)).detect(torch.full((256, 320), 5.0), stream(1, "check"))
     power, error = rings(frame, 16)
     k = (torch.arange(16) + 0.5) / 32
     expected = 4.0 / (1 + (k / 0.3) ** 2) ** 2
@@ -224,7 +225,7 @@ def check_patch_lands_on_its_pixel():
     for size in (16, 17):
         canvas = torch.zeros(64, 80)
         patch = Blob(1.5, size=size).patch
-        layers.add_patch(canvas, patch, (20, 50))
+        placing.add_patch(canvas, patch, (20, 50))
         y, x = centre_of_mass(canvas)
         # An even patch has one row more before its centre, at 5 sigma: it weighs under 1e-5.
         assert abs(y - 20) < 1e-3
@@ -266,7 +267,7 @@ def check_particles_lie_where_they_are_said():
 def check_damage_is_the_exposure_filter():
     """Amplitude left is exp(-N / 2 N_e), N at the middle of the frame, written out here from the paper."""
     common = {"frames": 3, "exposure_e_per_a2": 4.0, "pre_exposure_e_per_a2": 3.0, "specimen": ONE_PARTICLE}
-    hurt, whole = (Shot(quiet(damage=d, **common), [Blob(1.0)], CENTRAL_SEED) for d in (True, False))
+    hurt, whole = (Shot(quiet(damage=d, **common), [Blob(1.0)], CENTRAL_SEED) for d in ("grant_grigorieff", None))
     k = fourier.radial_frequency((96, 128))
     damaged = list(hurt.expected_frames())
     for t, (a, b) in enumerate(zip(damaged, whole.expected_frames(), strict=True)):
@@ -282,7 +283,16 @@ def check_damage_spares_the_noise():
     """However damaged the specimen, shot noise is white: every ring holds the mean count, within five standard errors."""
     detector = DetectorSettings(quantum_efficiency=0.8)
     shot = Shot(
-        quiet(shape=(192, 192), damage=True, pre_exposure_e_per_a2=30.0, exposure_e_per_a2=2.0, specimen=EMPTY, detector=detector), [], 4
+        quiet(
+            shape=(192, 192),
+            damage="grant_grigorieff",
+            pre_exposure_e_per_a2=30.0,
+            exposure_e_per_a2=2.0,
+            specimen=EMPTY,
+            detector=detector,
+        ),
+        [],
+        4,
     )
     frame = next(iter(shot.frames()))
     power, error = rings(frame, 12)

@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from dstnet.motion.exposure_filter import critical_exposure, damage_amplitude, middle_exposures
+from dstnet.motion.exposure_filter import (
+    B_FACTOR_ANGSTROM2_PER_E,
+    b_factor_amplitude,
+    critical_exposure,
+    damage_amplitude,
+    middle_exposures,
+)
 
 
 @pytest.mark.parametrize(("resolution", "expected"), [(10.0, 14.1), (5.0, 6.4), (4.0, 5.3), (3.0, 4.3)])
@@ -44,3 +50,23 @@ def test_middle_of_a_frame_is_its_mean_decay():
     h = 4.0 / (2 * float(critical_exposure(k, 300)))
     assert float(over / middle) - 1 == pytest.approx(h**2 / 24, rel=0.02)
     assert middle_exposures(3, 2.0, 5.0) == [6.0, 8.0, 10.0]
+
+
+def test_growing_b_factor_is_a_debye_waller_factor():
+    """As a B-factor of B N on the structure: exp(-B N / (4 d^2)), written out here for d = 4 Å after 10 e-/A^2."""
+    left = b_factor_amplitude(torch.tensor([0.0, 0.25]), 10.0)
+    assert float(left[0]) == 1
+    assert float(left[1]) == pytest.approx(math.exp(-4 * 10 / (4 * 16)), rel=1e-6)
+    assert float(b_factor_amplitude(torch.tensor(0.25), 10.0, 2.0)) == pytest.approx(math.exp(-2 * 10 / 64), rel=1e-6)
+    assert B_FACTOR_ANGSTROM2_PER_E == 4  # published
+    # A Gaussian fall in k with rms displacement sqrt(B N / (8 pi^2)): at 10 e-/A^2, 0.71 Å.
+    k = torch.linspace(0, 0.4, 9)
+    assert torch.allclose(b_factor_amplitude(k, 10.0), torch.exp(-2 * math.pi**2 * k**2 * (40 / (8 * math.pi**2))))
+
+
+def test_the_two_models_agree_near_3_angstrom_and_part_at_low_resolution():
+    """As the module says: 4 / (4 * 9) against 1 / (2 * 4.3) per e-/A^2 at 3 Å; at 10 Å 0.01 against 1 / (2 * 14.1)."""
+    fine, coarse = torch.tensor(1 / 3.0), torch.tensor(0.1)
+    assert float(b_factor_amplitude(fine, 1.0).log() / damage_amplitude(fine, 1.0, 300).log()) == pytest.approx(1, abs=0.06)
+    assert float(b_factor_amplitude(coarse, 30.0)) == pytest.approx(0.74, abs=0.005)
+    assert float(damage_amplitude(coarse, 30.0, 300)) == pytest.approx(0.345, abs=0.005)

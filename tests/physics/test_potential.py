@@ -1,8 +1,11 @@
 """The potential against Peng's factors summed here, and projections against sums over the volume."""
 
+import gzip
+import math
 from dataclasses import replace
 
 import gemmi
+import mrcfile
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,17 @@ import torch
 from dstnet.core.constants import MOTT_VOLT_ANGSTROM2, interaction_constant_rad_per_volt_angstrom
 from dstnet.core.randomness import stream
 from dstnet.errors import BadInputError, SettingsError
-from dstnet.potential import Potential, PotentialSettings, Projector, build_potential, random_rotation
+from dstnet.io import write_mrc
+from dstnet.potential import (
+    MapSettings,
+    Potential,
+    PotentialSettings,
+    Projector,
+    build_potential,
+    potential_from_map,
+    random_rotation,
+    rotation_of_angles,
+)
 from dstnet.structure import Atoms, phantom
 
 BARE = PotentialSettings(scale=1.0, ice_potential_volt=0.0, extra_b_factor=0.0)
@@ -147,7 +160,7 @@ def test_wrong_input_is_refused(lopsided):
     with pytest.raises(BadInputError, match="element"):
         build_potential(make_atoms([0, 0, 0], [112]), 1.0)
     with pytest.raises(BadInputError, match="cube"):
-        Projector(Potential(np.zeros((4, 4, 6), np.float32), 1.0, "flat"), 300.0)
+        Projector(Potential(np.zeros((4, 4, 6), np.float32), 1.0, "flat", 2.0), 300.0)
     with pytest.raises(SettingsError):
         PotentialSettings.checked({"scale": -1.0}, "here")
 
@@ -203,3 +216,207 @@ def test_random_rotations_are_uniform_rotations():
     assert turns.mean(0).abs().max() < 5 * (1 / 3 / 3000) ** 0.5
     assert (turns.square().mean(0) - 1 / 3).abs().max() < 5 * (4 / 45 / 3000) ** 0.5
     torch.testing.assert_close(random_rotation(stream(7)), random_rotation(stream(7)), atol=0, rtol=0)
+
+
+def test_b_factors_of_the_file_a_constant_or_none(lopsided):
+    """The one atom of B 20 in the file: as there, at a constant 50 in its stead, and at none."""
+    one = make_atoms([0, 0, 0], [8], b_factor=20.0)
+
+    def like(b_factor, **settings):
+        expected = build_potential(make_atoms([0, 0, 0], [8], b_factor), 1.0, BARE).volume
+        np.testing.assert_allclose(build_potential(one, 1.0, BARE.model_copy(update=settings)).volume, expected, atol=2e-3 * expected.max())
+
+    like(20.0)
+    like(50.0, file_b_factor_cap=None, extra_b_factor=50.0)
+    like(0.0, file_b_factor_cap=None)
+    like(10.0, file_b_factor_cap=10.0)
+    assert not np.allclose(
+        build_potential(one, 1.0, BARE).volume,
+        build_potential(one, 1.0, BARE.model_copy(update={"file_b_factor_cap": 10.0})).volume,
+        atol=1e-2,
+    )
+
+
+def test_metals_and_nucleic_acids_scatter_by_their_own_factors():
+    for element in ("P", "Fe", "Zn", "Au"):
+        z = gemmi.Element(element).atomic_number
+        volume = build_potential(make_atoms([0, 0, 0], [z], 40.0), 1.0, BARE).volume
+        assert volume.sum() == pytest.approx(MOTT_VOLT_ANGSTROM2 * sum(gemmi.Element(element).c4322.a), rel=5e-3)
+    # A nucleotide fills 56 Å3 less than its atoms would as protein: the ice displaced, at 3.5 V, says so.
+    strand = make_atoms(np.random.default_rng(3).normal(size=(400, 3)) * 9, [15] * 20 + [6] * 380)
+    protein = replace(strand, elements=np.full(400, 6))
+    ice = PotentialSettings(scale=1e-6)
+    missing = build_potential(strand, 1.5, ice).volume.sum() - build_potential(protein, 1.5, ice).volume.sum()
+    assert missing * 1.5**3 / 3.5 == pytest.approx(56 * 20, rel=0.03)
+
+
+def test_relions_angles_turn_the_axes():
+    """R = Rz(psi) Ry(tilt) Rz(rot); the structure's point along the viewing direction comes to lie along the beam."""
+    rot, tilt, psi = 20.0, 65.0, -130.0
+    turn = rotation_of_angles(rot, tilt, psi)
+    a, b = math.radians(rot), math.radians(tilt)
+    seen = torch.tensor([math.sin(b) * math.cos(a), math.sin(b) * math.sin(a), math.cos(b)])
+    torch.testing.assert_close(turn @ seen, torch.tensor([0.0, 0, 1]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(turn @ turn.T, torch.eye(3), atol=1e-6, rtol=0)
+    assert float(torch.linalg.det(turn)) == pytest.approx(1, abs=1e-6)
+    # Psi turns the axes by +psi about the beam: a point on x gets the angle -psi.
+    torch.testing.assert_close(rotation_of_angles(0, 0, 90) @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, -1, 0]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        rotation_of_angles(rot, tilt, psi), rotation_of_angles(0, 0, psi) @ rotation_of_angles(0, tilt, 0) @ rotation_of_angles(rot, 0, 0)
+    )
+
+
+# --- Maps --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def protein():
+    """A phantom's potential at 2 Å, band-limited well below its Nyquist so that resampling loses nothing."""
+    soft = PotentialSettings(extra_b_factor=250.0)
+    return build_potential(phantom(4), 2.0, soft)
+
+
+def write_map(path, volume, voxel=2.0):
+    write_mrc(path, np.ascontiguousarray(volume, np.float32), voxel, "made for a test")
+    return path
+
+
+def middle(volume):
+    """The cube of 40 voxels about the origin."""
+    around = slice(len(volume) // 2 - 20, len(volume) // 2 + 20)
+    return volume[around, around, around]
+
+
+def fitted(volume, like):
+    """Error of `volume` against `like`, both without corners, after the best scale."""
+    a, b = volume.ravel().astype(float), like.ravel().astype(float)
+    return relative_rms(a * (a @ b) / (a @ a), b)
+
+
+def test_a_map_of_a_structure_gives_its_potential(protein, tmp_path):
+    """Scale and offset of a map are arbitrary; what comes back is the potential itself, but for the envelope's rim."""
+    path = write_map(tmp_path / "emd_1.mrc", protein.volume * 0.013 + 7)
+    like = middle(protein.volume)
+    # An envelope well around all density cuts nothing off.
+    whole = middle(potential_from_map(path, 2.0, MapSettings(threshold=7 + 0.2 * 0.013)).volume)
+    assert fitted(whole, like) < 0.01
+    made = potential_from_map(path, 2.0)
+    assert made.name == "emd_1"
+    assert made.radius_angstrom == pytest.approx(protein.radius_angstrom, abs=8)
+    got = middle(made.volume)
+    assert fitted(got, like) < 0.1  # of its blurred rim, some
+    # Flipping any axis, or swapping two, is seen.
+    for wrong in (got[::-1], got[:, ::-1], got[:, :, ::-1], got.transpose(0, 2, 1), got.transpose(2, 1, 0)):
+        assert fitted(wrong, like) > 0.4
+    # In volts it comes near to what the atoms gave: nothing was told but the default contrast.
+    scale = float((got * like).sum() / (got * got).sum())
+    assert 0.8 < scale < 1.25
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 1, 3), (3, 1, 2)])
+def test_a_maps_axes_may_come_in_any_order(protein, tmp_path, order):
+    """`order` is (mapc, mapr, maps), of the columns, rows and sections as stored."""
+    expected = potential_from_map(write_map(tmp_path / "plain.map", protein.volume), 2.0)
+    columns, rows, sections = order
+    axis_of = {1: 2, 2: 1, 3: 0}  # of x, y, z in [z, y, x]
+    path = write_map(tmp_path / "turned.map", protein.volume.transpose(axis_of[sections], axis_of[rows], axis_of[columns]))
+    with mrcfile.open(path, "r+") as file:
+        file.header.mapc, file.header.mapr, file.header.maps = order
+    np.testing.assert_allclose(potential_from_map(path, 2.0).volume, expected.volume, atol=1e-4)
+
+
+def test_a_map_off_centre_in_a_box_that_is_no_cube_is_centred(protein, tmp_path):
+    expected = potential_from_map(write_map(tmp_path / "plain.mrc", protein.volume), 2.0)
+    moved = np.pad(protein.volume, ((9, 0), (0, 4), (0, 17)))
+    got = potential_from_map(write_map(tmp_path / "moved.mrc", moved), 2.0)
+    assert relative_rms(got.volume, expected.volume) < 0.02
+
+
+@pytest.mark.parametrize(("pixel", "steps"), [(1.6, (5, 4)), (3.0, (2, 3))])
+def test_a_map_is_resampled_to_any_pixel(lopsided, tmp_path, pixel, steps):
+    """Both read the same wherever their points meet, of a map so blurred (exp(-800 k² / 4) is 0.4 % at 1 / 6 Å) that 3 Å hold it."""
+    blurred = build_potential(lopsided, 2.0, BARE.model_copy(update={"extra_b_factor": 800.0}))
+    path = write_map(tmp_path / "a.mrc", blurred.volume)
+    # The surface of an envelope through dense parts would hold finer detail.
+    loose = MapSettings(threshold=0.005 * float(blurred.volume.max()))
+    same, other = potential_from_map(path, 2.0, loose), potential_from_map(path, pixel, loose)
+    assert other.pixel_size_angstrom == pixel
+    assert other.radius_angstrom == pytest.approx(same.radius_angstrom)
+    assert other.volume.sum() * pixel**3 == pytest.approx(same.volume.sum() * 8, rel=2e-3)
+
+    def met(volume, step):
+        points = len(volume) // 2 + step * np.arange(-6, 7)
+        return volume[np.ix_(points, points, points)]
+
+    np.testing.assert_allclose(met(other.volume, steps[0]), met(same.volume, steps[1]), atol=0.01 * same.volume.max())
+
+
+def test_noise_around_a_particle_goes_and_dust_with_it(protein, tmp_path):
+    clean = potential_from_map(write_map(tmp_path / "clean.mrc", protein.volume), 2.0)
+    noisy = protein.volume + np.random.default_rng(0).normal(size=protein.volume.shape).astype(np.float32)
+    noisy[4:7, 4:7, 4:7] += 20  # a speck of dust in a corner
+    got = potential_from_map(write_map(tmp_path / "noisy.mrc", noisy), 2.0)
+    assert got.radius_angstrom == pytest.approx(clean.radius_angstrom, abs=6)
+    corner = got.volume[:8, :8, :8]
+    assert np.abs(corner).max() < 0.02
+    assert np.abs(noisy[:8, :8, 20:28]).max() > 2
+
+
+def test_map_settings_do_what_they_say(protein, tmp_path):
+    path = write_map(tmp_path / "a.mrc", protein.volume)
+    plain = potential_from_map(path, 2.0)
+    double = potential_from_map(path, 2.0, MapSettings(inner_contrast_volt=3.6))
+    np.testing.assert_allclose(double.volume, 2 * plain.volume, atol=1e-3)
+    # The voxel's size instead of the header's stretches the particle.
+    stretched = potential_from_map(path, 3.0, MapSettings(voxel_size_angstrom=3.0, smoothing_angstrom=4.5))
+    assert stretched.radius_angstrom == pytest.approx(1.5 * plain.radius_angstrom, rel=1e-3)
+    tight, loose = (potential_from_map(path, 2.0, MapSettings(threshold=t)) for t in (2.0, 0.3))
+    assert tight.radius_angstrom < loose.radius_angstrom
+    # A wider smoothing leaves more around the particle.
+    soft = potential_from_map(path, 2.0, MapSettings(smoothing_angstrom=8.0))
+    assert soft.radius_angstrom > plain.radius_angstrom
+    with pytest.raises(SettingsError, match=r"nothing in .* lies above the threshold"):
+        potential_from_map(path, 2.0, MapSettings(threshold=1e6))
+    with pytest.raises(SettingsError, match="everything in"):
+        potential_from_map(path, 2.0, MapSettings(threshold=-1e6))
+
+
+def test_gzipped_maps_read_like_others(protein, tmp_path):
+    path = write_map(tmp_path / "a.map", protein.volume)
+    (tmp_path / "b.map.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
+    got = potential_from_map(tmp_path / "b.map.gz", 2.0)
+    assert got.name == "b"
+    np.testing.assert_array_equal(got.volume, potential_from_map(path, 2.0).volume)
+
+
+def test_unusable_maps_are_refused_in_one_line(protein, tmp_path):
+    volume = protein.volume[:20, :20, :20]
+
+    def refused(path, says, pixel=2.0, settings=None, kind=BadInputError):
+        with pytest.raises(kind, match=says) as caught:
+            potential_from_map(path, pixel, settings)
+        assert "\n" not in str(caught.value)
+
+    refused(tmp_path / "absent.mrc", "no such map")
+    (tmp_path / "text.mrc").write_text("no map at all")
+    refused(tmp_path / "text.mrc", "cannot read")
+    whole = write_map(tmp_path / "whole.mrc", volume)
+    (tmp_path / "cut.mrc").write_bytes(whole.read_bytes()[:9000])
+    refused(tmp_path / "cut.mrc", "cannot read")
+    refused(write_map(tmp_path / "flat.mrc", np.full((20, 20, 20), 3.0)), "holds no density: every voxel is 3")
+    refused(write_map(tmp_path / "small.mrc", volume[:8]), "at least 16")
+    refused(write_map(tmp_path / "image.mrc", volume[0]), "three axes")
+    holed = volume.copy()
+    holed[3, 3, 3] = np.nan
+    with np.errstate(invalid="ignore"):
+        refused(write_map(tmp_path / "nan.mrc", holed), "not finite")
+    bricks = write_map(tmp_path / "bricks.mrc", volume)
+    with mrcfile.open(bricks, "r+") as file:
+        file.header.cella.z *= 1.1
+    refused(bricks, "must be cubes")
+    nowhere = write_map(tmp_path / "nowhere.mrc", volume)
+    with mrcfile.open(nowhere, "r+") as file:
+        file.header.cella.x = 0
+    refused(nowhere, "no voxel size")
+    refused(whole, "pixel size must be above 0", pixel=0.0, kind=SettingsError)
+    refused(write_map(tmp_path / "good.mrc", protein.volume), "larger pixel size", pixel=0.05, kind=SettingsError)

@@ -8,11 +8,11 @@ import torch
 
 from dstnet.core import constants, fourier
 from dstnet.detector import camera
-from dstnet.motion import field
+from dstnet.motion import warp
 from dstnet.optics import ctf
 from dstnet.simulation import Shot
 from dstnet.simulation import shot as recipe
-from dstnet.specimen import layers
+from dstnet.specimen import layers, placing
 
 # --- Faults: each plants one mistake through `plant(module, name, value)`, wherever the name is used ------------------------------------
 
@@ -20,23 +20,25 @@ from dstnet.specimen import layers
 def shift_sign(plant):
     honest = fourier.shift_phase
     for module in (fourier, recipe):
-        plant(module, "shift_phase", lambda shape, shift: honest(shape, (-shift[0], -shift[1])))
+        plant(module, "shift_phase", lambda shape, shift, device=None: honest(shape, (-shift[0], -shift[1]), device))
 
 
 def shift_axes_swapped(plant):
     honest = fourier.shift_phase
     for module in (fourier, recipe):
-        plant(module, "shift_phase", lambda shape, shift: honest(shape, (shift[1], shift[0])))
+        plant(module, "shift_phase", lambda shape, shift, device=None: honest(shape, (shift[1], shift[0]), device))
 
 
 def warp_sign(plant):
-    honest = field.warp
-    plant(field, "warp", lambda image, u: honest(image, -u))
+    honest = warp.warp_local
+    for module in (warp, recipe):
+        plant(module, "warp_local", lambda image, u, *window: honest(image, -u, *window))
 
 
 def warp_axes_swapped(plant):
-    honest = field.warp
-    plant(field, "warp", lambda image, u: honest(image, u.flip(0)))
+    honest = warp.warp_local
+    for module in (warp, recipe):
+        plant(module, "warp_local", lambda image, u, *window: honest(image, u.flip(0), *window))
 
 
 def wavelength_without_relativity(plant):
@@ -57,8 +59,8 @@ def interaction_without_gamma(plant):
 def defocus_sign(plant):
     honest = ctf.contrast_transfer
 
-    def transfer(shape, pixel, optics, defocus=None):
-        return honest(shape, pixel, optics, -(optics.defocus_angstrom if defocus is None else defocus))
+    def transfer(shape, pixel, optics, defocus=None, device=None):
+        return honest(shape, pixel, optics, -(optics.defocus_angstrom if defocus is None else defocus), device)
 
     plant(ctf, "contrast_transfer", transfer)
 
@@ -102,36 +104,34 @@ def damage_at_the_end_of_the_frame(plant):
 
 
 def damage_after_the_counts(plant):
-    honest, filter_of = recipe.detect, recipe.damage_amplitude
+    honest, filter_of = camera.Camera.detect, recipe.damage_amplitude
 
-    def detect(expected, settings, generator):
-        counts = honest(expected, settings, generator)
+    def detect(self, expected, generator):
+        counts = honest(self, expected, generator)
         shape = (counts.shape[0], counts.shape[1])
         return torch.fft.irfft2(torch.fft.rfft2(counts) * filter_of(fourier.radial_frequency(shape), 30.0, 300.0), s=shape)
 
-    plant(recipe, "detect", detect)
+    plant(camera.Camera, "detect", detect)
 
 
 def mtf_squared(plant):
     honest = camera.mtf
 
-    def squared(shape, settings):
-        values = honest(shape, settings)
+    def squared(shape, settings, device=None):
+        values = honest(shape, settings, device)
         return None if values is None else values**2
 
-    for module in (camera, recipe):
-        plant(module, "mtf", squared)
+    plant(camera, "mtf", squared)
 
 
 def mtf_on_a_scale_of_zero_to_one(plant):
     honest = camera.mtf
 
-    def stretched(shape, settings):
+    def stretched(shape, settings, device=None):
         k0 = settings.mtf_half_frequency
-        return honest(shape, settings.model_copy(update={"mtf_half_frequency": None if k0 is None else 2 * k0}))
+        return honest(shape, settings.model_copy(update={"mtf_half_frequency": None if k0 is None else 2 * k0}), device)
 
-    for module in (camera, recipe):
-        plant(module, "mtf", stretched)
+    plant(camera, "mtf", stretched)
 
 
 def ice_without_the_root(plant):
@@ -156,18 +156,18 @@ def patch_centred_at_half_of_n_minus_one(plant):
         if y0 < y1 and x0 < x1:
             canvas[y0:y1, x0:x1] += patch[y0 - top : y1 - top, x0 - left : x1 - left]
 
-    for module in (layers, recipe):
+    for module in (placing, recipe):
         plant(module, "add_patch", add_patch)
 
 
 def patch_half_a_pixel_off(plant):
-    honest, shift = layers.add_patch, fourier.shift_phase
+    honest, shift = placing.add_patch, fourier.shift_phase
 
     def add_patch(canvas, patch, centre):
         shape = (patch.shape[0], patch.shape[1])
         honest(canvas, torch.fft.irfft2(torch.fft.rfft2(patch) * shift(shape, (0.5, 0.5)), s=shape), centre)
 
-    for module in (layers, recipe):
+    for module in (placing, recipe):
         plant(module, "add_patch", add_patch)
 
 
@@ -196,8 +196,8 @@ def dose_per_pixel_not_per_area(plant):
 
 
 def efficiency_applied_twice(plant):
-    honest = recipe.detect
-    plant(recipe, "detect", lambda expected, settings, generator: honest(expected * settings.quantum_efficiency, settings, generator))
+    honest = camera.Camera.detect
+    plant(camera.Camera, "detect", lambda self, expected, generator: honest(self, expected * self.settings.quantum_efficiency, generator))
 
 
 FAULTS = [

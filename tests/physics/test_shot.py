@@ -18,11 +18,13 @@ from dstnet.detector.camera import DetectorSettings
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.io import open_movie
 from dstnet.motion.field import MotionSettings, local_displacement
+from dstnet.motion.relion import from_relion
 from dstnet.optics.ctf import OpticsSettings, contrast_transfer
 from dstnet.potential import random_rotation
 from dstnet.simulation import MovieRecord, Shot, SimulationSettings, write_shot
 from dstnet.simulation.writer import euler_angles_deg
-from dstnet.specimen.layers import SpecimenSettings, ice_amplitude, ice_memory
+from dstnet.specimen.layers import ice_amplitude, ice_memory
+from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import BankedSpecies
 
 
@@ -68,13 +70,21 @@ def test_the_movie_says_how_it_was_taken():
 @pytest.mark.parametrize(
     ("part", "change"),
     [
-        (None, {"damage": False}),
+        (None, {"damage": None}),
         (None, {"exposure_e_per_a2": 2.5}),
         (None, {"pre_exposure_e_per_a2": 4.0}),
         (None, {"pixel_size_angstrom": 1.4}),
         (None, {"slab_angstrom": 20.0}),
+        (None, {"damage": "b_factor"}),
+        (None, {"imaging": "multislice"}),
         ("specimen", {"coverage": 0.0}),
-        ("specimen", {"gap_angstrom": 40.0}),
+        ("specimen", {"gap_angstrom": 9.0}),
+        ("specimen", {"clustering": 1.0}),
+        ("specimen", {"aggregates_per_um2": 20000.0}),
+        ("specimen", {"at_interface": 1.0}),
+        ("specimen", {"crystals_per_um2": 20000.0}),
+        ("specimen", {"film_thickness_angstrom": 100.0}),
+        ("specimen", {"film_thickness_angstrom": 100.0, "hole_diameter_angstrom": 10000.0}),
         ("specimen", {"ice_thickness_angstrom": 900.0}),
         ("specimen", {"ice_noise": 0.0}),
         ("specimen", {"thickness_gradient": 0.0}),
@@ -93,11 +103,17 @@ def test_the_movie_says_how_it_was_taken():
         ("optics", {"current_instability_ppm": 10.0}),
         ("optics", {"divergence_mrad": 0.5}),
         ("optics", {"b_factor_angstrom2": 0.0}),
+        ("optics", {"beam_tilt_x_mrad": 2.0}),
+        ("optics", {"beam_tilt_y_mrad": 2.0}),
+        ("optics", {"energy_filter": False}),
         ("motion", {"burst_angstrom": 0.0}),
         ("motion", {"burst_onset_e_per_a2": 1.0}),
         ("motion", {"drift_angstrom_per_e": 0.0}),
         ("motion", {"jitter_angstrom": 0.0}),
         ("motion", {"local_angstrom": 0.0}),
+        ("motion", {"jumps_per_movie": 9.0}),
+        ("motion", {"walk_angstrom_per_e": 0.5}),
+        ("motion", {"height_drift_angstrom": 300.0}),
         ("detector", {"mode": "integrating"}),
         ("detector", {"mtf_half_frequency": None}),
         ("detector", {"mtf_power": 1.0}),
@@ -272,7 +288,7 @@ def test_frames_move_by_plus_the_global_shift():
 def test_expected_frames_move_with_the_clean_ones():
     """What the camera sees is 1 + the clean frame, but for the blur within a frame, here of at most 0.4 Å."""
     motion = MotionSettings(burst_angstrom=0, drift_angstrom_per_e=0.4, jitter_angstrom=1.0, local_angstrom=0.5)
-    shot = Shot(quiet(frames=3, motion=motion, damage=True, exposure_e_per_a2=1.0), [Blob()], 5)
+    shot = Shot(quiet(frames=3, motion=motion, damage="grant_grigorieff", exposure_e_per_a2=1.0), [Blob()], 5)
     for t, expected in enumerate(shot.expected_frames()):
         # sinc(k d) at the blob's k of 1 / (2 pi 3 px) is 1 - (pi k d)^2 / 6 = 0.999; twice that k still 0.997.
         assert relative_rms(expected - 1, shot.clean_frame(t)) < 0.01
@@ -305,7 +321,7 @@ def test_damage_never_touches_the_noise():
 
 
 def test_the_truth_is_undamaged():
-    a, b = (Shot(quiet(damage=d, pre_exposure_e_per_a2=20.0), [Blob()], 1) for d in (True, False))
+    a, b = (Shot(quiet(damage=d, pre_exposure_e_per_a2=20.0), [Blob()], 1) for d in ("grant_grigorieff", None))
     assert torch.equal(a.truth.clean, b.truth.clean)
     torch.testing.assert_close(b.clean_frame(0), b.truth.clean, atol=1e-6, rtol=0)
     assert relative_rms(a.clean_frame(0), a.truth.clean) > 0.1
@@ -314,7 +330,7 @@ def test_the_truth_is_undamaged():
 def test_damage_leaves_the_ice_alone():
     """Water is already a liquid of single molecules to the beam; its memory is another matter."""
     iced = SpecimenSettings(coverage=0)
-    a, b = (expected_stack(quiet(damage=d, pre_exposure_e_per_a2=20.0, specimen=iced), []) for d in (True, False))
+    a, b = (expected_stack(quiet(damage=d, pre_exposure_e_per_a2=20.0, specimen=iced), []) for d in ("grant_grigorieff", None))
     assert torch.equal(a, b)
 
 
@@ -371,13 +387,30 @@ def test_ice_of_frames_is_correlated_as_it_should():
     assert float(powers.max() / powers.min()) < 1.2
 
 
-def test_thickness_changes_the_beam_but_not_its_mean():
-    flat = quiet(specimen=EMPTY, exposure_e_per_a2=3.0)
-    bent = quiet(specimen=EMPTY.model_copy(update={"thickness_gradient": 0.5}), exposure_e_per_a2=3.0)
-    a, b = expected_stack(flat, []), expected_stack(bent, [])
-    assert float(a.std()) < 1e-6  # rounding
-    assert float(b.std()) > 0.003
-    assert float(b.mean()) == pytest.approx(3.0, rel=1e-5)
+@pytest.mark.parametrize("thickness", [200.0, 800.0])
+def test_ice_takes_electrons_as_its_thickness_says(thickness):
+    """With the energy filter; without it they arrive, but carry no contrast."""
+    specimen = EMPTY.model_copy(update={"ice_thickness_angstrom": thickness, "inelastic_mean_free_path_angstrom": 3400.0})
+    left = math.exp(-thickness / 3400)
+    filtered = expected_stack(quiet(specimen=specimen, exposure_e_per_a2=3.0), [])
+    torch.testing.assert_close(filtered, torch.full_like(filtered, 3.0 * left))
+    unfiltered = NEAR_FOCUS.model_copy(update={"energy_filter": False})
+    assert torch.equal(
+        expected_stack(quiet(specimen=specimen, optics=unfiltered, exposure_e_per_a2=3.0), []), torch.full((1, 96, 128), 3.0)
+    )
+    particles = specimen.model_copy(update={"coverage": 0.2})
+    a, b = (
+        expected_stack(quiet(specimen=particles, optics=o, exposure_e_per_a2=3.0), [Blob()], CENTRAL_SEED) for o in (NEAR_FOCUS, unfiltered)
+    )
+    torch.testing.assert_close(b - 3.0, a - 3.0 * left, atol=1e-5, rtol=1e-4)
+
+
+def test_thicker_ice_is_darker_where_it_is_thicker():
+    bent = EMPTY.model_copy(update={"thickness_gradient": 0.5, "inelastic_mean_free_path_angstrom": 3400.0})
+    shot = Shot(quiet(specimen=bent, exposure_e_per_a2=3.0), [], 1)
+    (frame,) = shot.expected_frames()
+    assert float(shot.truth.thickness_angstrom.std()) > 20
+    torch.testing.assert_close(frame, 3.0 * torch.exp(-shot.truth.thickness_angstrom / 3400))
 
 
 # --- Counts ------------------------------------------------------------------------------------------------------------------------
@@ -395,11 +428,116 @@ def test_frames_average_to_one_plus_clean():
 
 
 def test_mean_counts_of_everything_together():
-    """Dose x pixel^2 x efficiency; the mean of what scatters is a 1e-3 of that or less, besides five standard errors."""
+    """Dose x pixel^2 x what passes the ice x efficiency; the mean of what scatters is a 1e-3 of it, besides five standard errors."""
     settings = lively(frames=4, detector=DetectorSettings(quantum_efficiency=0.85), specimen=SpecimenSettings())
-    frames = Shot(settings, [Blob(peak=0.05)], 2).movie().frames
-    expected = 2.0 * 1.5**2 * 0.85
+    shot = Shot(settings, [Blob(peak=0.05)], 2)
+    frames = shot.movie().frames
+    expected = 2.0 * 1.5**2 * 0.85 * float(torch.exp(-shot.truth.thickness_angstrom / 3400).mean())
     assert abs(float(frames.mean(dtype=np.float64)) - expected) < 5 * math.sqrt(expected / frames.size) + 2e-3 * expected
+
+
+# --- Truths beside the picture -----------------------------------------------------------------------------------------------------
+
+
+def test_labels_lie_on_their_particles():
+    shot = Shot(quiet(shape=(256, 256), specimen=BARE_ICE.model_copy(update={"coverage": 0.3})), [Blob()], 1)
+    label = shot.truth.label
+    assert label.dtype == torch.int32
+    assert set(label.unique().tolist()) >= set(range(len(shot.truth.particles) + 1))
+    for n, p in enumerate(shot.truth.particles, 1):
+        y, x = round(p.y_angstrom), round(p.x_angstrom)
+        assert int(label[y, x]) == n
+        if min(y, x, 255 - y, 255 - x) > 16:
+            # Above 0.15 of the top: a disc of sigma sqrt(2 ln(1 / 0.15)) = 1.95 sigma, a little more for the smoothing.
+            area = int((label == n).sum())
+            assert math.pi * (1.95 * 3) ** 2 * 0.9 < area < math.pi * (2.3 * 3) ** 2
+
+
+def test_of_overlapping_particles_the_later_is_labelled():
+    crowded = BARE_ICE.model_copy(update={"coverage": 0.9, "gap_angstrom": -18.0})
+    shot = Shot(quiet(shape=(128, 128), specimen=crowded), [Blob()], 1)
+    last = shot.truth.particles[-1]
+    assert int(shot.truth.label[round(last.y_angstrom), round(last.x_angstrom)]) == len(shot.truth.particles)
+
+
+def test_the_ice_alone_is_what_the_first_frame_holds():
+    """Imaged by the CTF, the ice that is told is the contrast of a field without particles."""
+    settings = quiet(frames=2, specimen=SpecimenSettings(coverage=0, thickness_gradient=0, contaminants_per_um2=20000.0))
+    shot = Shot(settings, [], 5)
+    seen = next(iter(shot.expected_frames()))
+    phase = shot.ice_phase()
+    transfer = contrast_transfer((96, 128), 1.0, settings.optics)
+    imaged = torch.fft.irfft2(torch.fft.rfft2(phase) * transfer, s=(96, 128))
+    contrast = seen / seen.mean() - 1
+    inner = (slice(24, -24), slice(24, -24))  # beyond the reach of what lies outside
+    a, b = imaged[inner] - imaged[inner].mean(), contrast[inner] - contrast[inner].mean()
+    assert float((a * b).sum() / (a.norm() * b.norm())) > 0.98
+    assert torch.equal(shot.ice_phase(), phase)  # asking draws nothing anew
+
+
+def test_the_film_rises_and_its_particles_see_less_underfocus():
+    """Half a movie's rise above its mean height is that much less underfocus: the frame is that of another defocus setting."""
+    rising = STILL.model_copy(update={"height_drift_angstrom": 800.0})
+    plain = {"frames": 2, "specimen": ONE_PARTICLE, "exposure_e_per_a2": 1.0}
+    moving = Shot(
+        quiet(**plain, motion=rising, optics=NEAR_FOCUS.model_copy(update={"defocus_angstrom": 3000.0})), [Blob(1.5)], CENTRAL_SEED
+    )
+    height = float(moving.truth.height_drift_angstrom[1])
+    assert height > 100
+    optics = NEAR_FOCUS.model_copy(update={"defocus_angstrom": 3000.0 - height})
+    still = Shot(quiet(**plain, optics=optics), [Blob(1.5)], CENTRAL_SEED)
+    inner = (slice(16, -16), slice(16, -16))  # the two are padded by different margins
+    (y, x), (v, u) = ((round(q) for q in (p.y_angstrom, p.x_angstrom)) for p in (moving.truth.particles[0], still.truth.particles[0]))
+    shifted = torch.roll(still.clean_frame(1), (y - v, x - u), (0, 1))
+    assert relative_rms(moving.clean_frame(1)[inner], shifted[inner]) < 0.02
+    assert relative_rms(moving.clean_frame(0)[inner], shifted[inner]) > 0.1
+
+
+def test_weak_phase_is_the_limit_of_multislice():
+    """Halving the phase quarters the difference of the two images, second order as it is."""
+    errors = []
+    for peak in (0.08, 0.04):
+        linear, exact = (
+            Shot(quiet(imaging=imaging, specimen=BARE_ICE.model_copy(update={"ice_thickness_angstrom": 600.0})), [Blob(2.0, peak=peak)], 3)
+            for imaging in ("weak_phase", "multislice")
+        )
+        assert torch.equal(linear.truth.phase, exact.truth.phase)
+        errors.append(float((linear.truth.clean - exact.truth.clean).norm()))
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)
+    assert errors[0] < 0.2 * float(linear.truth.clean.norm())
+
+
+def test_multislice_images_ice_and_damage_too():
+    settings = lively(imaging="multislice", frames=2, motion=STILL)
+    exact, linear = expected_stack(settings), expected_stack(settings.model_copy(update={"imaging": "weak_phase"}))
+    a, b = ((s - s.mean()).flatten() for s in (exact, linear))
+    assert float((a * b).sum() / (a.norm() * b.norm())) > 0.9
+    assert not torch.allclose(exact[0], exact[1], atol=1e-4)
+
+
+def test_the_number_of_threads_changes_no_bit():
+    threads, made = torch.get_num_threads(), []
+    camera = DetectorSettings(gain_variation=0.03, dead_pixels_ppm=200, hot_pixels_ppm=200)
+    settings = lively(shape=(300, 340), detector=camera, specimen=SpecimenSettings(coverage=0.3, contaminants_per_um2=3000))
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            shot = Shot(settings, [Blob()], 4)
+            made.append((shot.movie().frames.tobytes(), shot.truth.clean.numpy().tobytes(), shot.ice_phase().numpy().tobytes()))
+    finally:
+        torch.set_num_threads(threads)
+    assert made[0] == made[1] == made[2]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_makes_the_same_expectation():
+    """Noise differs between kinds of device; everything that is not drawn there must agree to rounding."""
+    settings = quiet(frames=2, motion=MotionSettings())
+    here, there = (Shot(settings, [Blob()], 3, device) for device in ("cpu", "cuda"))
+    for a, b in zip(here.expected_frames(), there.expected_frames(), strict=True):
+        torch.testing.assert_close(a, b.cpu(), atol=1e-4, rtol=1e-4)
+    assert next(iter(there.frames())).device.type == "cuda"
 
 
 # --- The writer --------------------------------------------------------------------------------------------------------------------
@@ -416,8 +554,8 @@ def test_what_is_written_reads_back(tmp_path, mode):
     movie = open_movie(tmp_path / "movies" / "m1.tif")
     assert movie.pixel_size_angstrom == pytest.approx(1.5, rel=1e-5)
     np.testing.assert_array_equal(movie.stack().numpy(), shot.movie().frames)
-    assert movie.frames[0].dtype == (np.uint16 if mode == "counting" else np.float32)
-    for what in ("phase", "clean"):
+    assert movie.frames[0].dtype == (np.uint8 if mode == "counting" else np.float32)
+    for what in ("phase", "clean", "label"):
         with mrcfile.open(tmp_path / "truth" / f"m1_{what}.mrc") as file:
             np.testing.assert_array_equal(file.data, getattr(shot.truth, what).numpy())
             assert float(file.voxel_size.x) == pytest.approx(1.5)
@@ -428,8 +566,78 @@ def test_what_is_written_reads_back(tmp_path, mode):
     assert SimulationSettings.checked(again.settings, "here") == shot.settings
     assert {p.name for p in tmp_path.iterdir()} == {"movies", "truth"}
     assert {p.name for p in (tmp_path / "truth").iterdir()} == {
-        f"m1_{end}" for end in ("phase.mrc", "clean.mrc", "motion.json", "particles.star", "settings.yaml")
+        f"m1_{end}"
+        for end in (
+            "phase.mrc",
+            "clean.mrc",
+            "ice.mrc",
+            "thickness.mrc",
+            "label.mrc",
+            "motion.json",
+            "motion.star",
+            "ctf.star",
+            "particles.star",
+            "settings.yaml",
+        )
     }
+
+
+def test_motion_in_relions_form_reads_back(tmp_path):
+    shot = Shot(lively(frames=6), [Blob()], 8)
+    write_shot(shot, tmp_path, record_of(shot))
+    shift, local = from_relion(starfile.read(tmp_path / "truth" / "m1_motion.star"))
+    np.testing.assert_allclose(shift.numpy(), shot.truth.global_shift_angstrom.numpy(), atol=1e-4)
+    np.testing.assert_allclose(local.numpy(), shot.truth.local_coefficients_angstrom.numpy(), atol=1e-4)
+    parts = json.loads((tmp_path / "truth" / "m1_motion.json").read_text())["parts_angstrom_yx"]
+    np.testing.assert_allclose(sum(np.array(p) for p in parts.values()), shot.truth.global_shift_angstrom.numpy(), atol=1e-5)
+
+
+def test_the_noise_free_frames_are_written_where_asked_for(tmp_path):
+    shot = Shot(lively(), [Blob()], 8)
+    assert write_shot(shot, tmp_path, record_of(shot))
+    assert not (tmp_path / "truth" / "m1_expected.mrcs").exists()
+    assert write_shot(shot, tmp_path, record_of(shot), expected=True)  # was not whole without them
+    with mrcfile.open(tmp_path / "truth" / "m1_expected.mrcs") as file:
+        np.testing.assert_array_equal(file.data, torch.stack(list(shot.expected_frames())).numpy())
+    assert not write_shot(shot, tmp_path, record_of(shot), expected=True)
+
+
+def test_an_mrc_movie_holds_what_a_tiff_holds(tmp_path):
+    shot = Shot(lively(), [Blob()], 8)
+    assert write_shot(shot, tmp_path, record_of(shot))
+    assert write_shot(shot, tmp_path, record_of(shot), "mrc")
+    a, b = (open_movie(tmp_path / "movies" / name).stack() for name in ("m1.tif", "m1.mrcs"))
+    assert torch.equal(a, b)
+    table = starfile.read(tmp_path / "truth" / "m1_particles.star")["particles"]
+    assert set(table["rlnMicrographName"]) == {"movies/m1.mrcs"}
+
+
+def test_a_camera_leaves_its_gain_and_defects(tmp_path):
+    """Multiplying the frames by the gain flattens the field; cameras of other settings leave other files."""
+    camera = DetectorSettings(gain_variation=0.1, dead_columns=1, hot_pixels_ppm=500, dead_pixels_ppm=500)
+    settings = quiet(specimen=EMPTY, exposure_e_per_a2=50.0, frames=40, detector=camera)
+    shot = Shot(settings, [], 2)
+    write_shot(shot, tmp_path, record_of(shot))
+    (path,) = (tmp_path / "camera").glob("gain_*.mrc")
+    with mrcfile.open(path) as file:
+        gain = torch.from_numpy(file.data.copy())
+    assert torch.equal(gain, shot.camera.gain)
+    (defects,) = (tmp_path / "camera").glob("defects_*.txt")
+    bad = np.zeros((96, 128), bool)
+    for x, y, w, h in np.loadtxt(defects, dtype=int, ndmin=2):
+        bad[y : y + h, x : x + w] = True
+    np.testing.assert_array_equal(bad, shot.camera.defects.numpy())
+    mean = open_movie(tmp_path / "movies" / "m1.tif", pixel_size_angstrom=1.0).stack().mean(0)
+    good = ~torch.from_numpy(bad)
+    assert float(mean[good].std() / mean[good].mean()) > 0.08
+    corrected = (mean * gain)[good]
+    # 2000 electrons a pixel in all: 2.2 % of noise are left
+    assert float(corrected.std() / corrected.mean()) < 0.03
+    general = starfile.read(tmp_path / "truth" / "m1_motion.star")["general"]
+    assert general["rlnMicrographGainName"] == path.relative_to(tmp_path).as_posix()
+    other = Shot(settings.model_copy(update={"detector": camera.model_copy(update={"camera_seed": 1})}), [], 2)
+    write_shot(other, tmp_path, record_of(other, "m2"))
+    assert len(list((tmp_path / "camera").glob("gain_*.mrc"))) == 2
 
 
 def relion_matrix(rot, tilt, psi):
@@ -499,7 +707,7 @@ def test_a_whole_movie_is_kept_and_a_changed_or_broken_one_made_again(tmp_path):
     assert not write_shot(shot, tmp_path, record_of(shot))
     assert movie.stat().st_mtime_ns == stamp
     # Another seed, other settings: made again.
-    other = Shot(lively(damage=False), [Blob()], 9)
+    other = Shot(lively(damage=None), [Blob()], 9)
     assert write_shot(other, tmp_path, record_of(other))
     assert movie.read_bytes() != written
     assert write_shot(shot, tmp_path, record_of(shot))

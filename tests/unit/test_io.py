@@ -176,7 +176,7 @@ def test_tiff_round_trip(tmp_path, dtype):
     with pytest.raises(IndexError):
         frames[3]
     assert open_movie(tmp_path / "a.tif").pixel_size_angstrom == 1.635
-    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), stack)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), stack[:, ::-1])
     with tifffile.TiffFile(tmp_path / "a.tif") as tif:
         assert tif.pages.first.compression == tifffile.COMPRESSION.LZW and not tif.is_bigtiff
 
@@ -186,7 +186,7 @@ def test_tiff_writes_from_an_iterator_and_a_tensor(tmp_path):
     write_tiff(tmp_path / "a.tif", iter(stack), None)
     write_tiff(tmp_path / "b.tif", torch.from_numpy(stack), None)
     for name in "ab":
-        np.testing.assert_array_equal(tifffile.imread(tmp_path / f"{name}.tif"), stack)
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / f"{name}.tif"), stack[:, ::-1])
     with tifffile.TiffFile(tmp_path / "a.tif") as tif:
         assert tif.is_bigtiff  # its length was not known
 
@@ -201,7 +201,7 @@ def test_tiff_forms(tmp_path, dtype, order, bigtiff, options):
     stack = numbers((4, 40, 48), dtype)
     tifffile.imwrite(tmp_path / "a.tif", stack, byteorder=order, bigtiff=bigtiff, photometric="minisblack", rowsperstrip=7, **options)
     frames = TiffFrames(tmp_path / "a.tif")
-    np.testing.assert_array_equal(np.stack([frames[i] for i in range(4)]), stack)
+    np.testing.assert_array_equal(np.stack([frames[i] for i in range(4)]), stack[:, ::-1])  # TIFF is stored from the top down
 
 
 def test_tiff_pixel_size_only_where_its_unit_is_told(tmp_path):
@@ -352,7 +352,7 @@ def test_real_tiff(data_folder):
         open_movie(path)
     movie = open_movie(path, pixel_size_angstrom=1.635)
     assert (len(movie), movie.shape) == (13, (1917, 1851))
-    np.testing.assert_array_equal(movie.frames[12], tifffile.imread(path, key=12))
+    np.testing.assert_array_equal(movie.frames[12], tifffile.imread(path, key=12)[::-1])
 
 
 def test_real_detector_files(data_folder):

@@ -14,7 +14,7 @@ from dstnet.errors import DstnetError, OutputError, SettingsError, WeightsError
 from dstnet.motion.field import MotionSettings
 from dstnet.network.weights import load_weights
 from dstnet.simulation import SimulationSettings
-from dstnet.specimen.layers import SpecimenSettings
+from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import BankedSpecies
 from dstnet.training import TrainingSettings, loop, train_run
 from dstnet.training.loop import Run
@@ -100,7 +100,7 @@ def strong_crop(**changes):
         pixel_size_angstrom=2.0,
         frames=2,
         exposure_e_per_a2=200.0,
-        damage=False,
+        damage=None,
         specimen=SpecimenSettings(coverage=0.3, ice_noise=0.0, thickness_gradient=0.0),
         motion=MotionSettings(burst_angstrom=0, drift_angstrom_per_e=0, jitter_angstrom=0, local_angstrom=0),
         detector=DetectorSettings(mtf_half_frequency=None),
@@ -128,7 +128,7 @@ def test_the_target_is_in_units_of_the_sums_noise():
 def test_a_still_undamaged_frame_has_the_whole_target():
     crop = strong_crop()
     torch.testing.assert_close(crop.frame_target, crop.target, rtol=1e-3, atol=1e-4 * float(crop.target.abs().max()))
-    damaged = strong_crop(damage=True, exposure_e_per_a2=40.0)
+    damaged = strong_crop(damage="grant_grigorieff", exposure_e_per_a2=40.0)
     assert damaged.frame_target.norm() < 0.9 * damaged.target.norm()
 
 

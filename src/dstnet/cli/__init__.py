@@ -23,6 +23,7 @@ app = App(
     "Enhanced images are for looking, screening and picking; particles are extracted from the plain sums beside them.",
     help_epilogue="Exit codes: 0 all done, 1 some inputs failed (named, the others finished), 2 bad usage.",
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 for verb in (demo, enhance, simulate, train, models):
     app.command(verb)

@@ -19,7 +19,7 @@ def demo(*, output: Output, device: Device = None) -> int:
 
     print("making a movie of the built-in phantom ...", flush=True)
     made = SimulationSettings()  # those of a simulation that asks for nothing else
-    simulate(output=output)
+    simulate(output=output, overwrite=True)
     movie = next((output / "movies").glob("*.tif"))
     code = enhance([movie], output=output, dose_per_frame=made.exposure_e_per_a2, device=device, overwrite=True)
     if code:

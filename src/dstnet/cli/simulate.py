@@ -1,60 +1,150 @@
 """dstnet simulate: synthetic movies with their truths."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from dstnet.cli.options import Json, Output, SettingsFile, reporting, settings_from
+from dstnet.cli.options import Device, Json, Output, Reporter, SettingsFile, chosen_device, reporting, settings_from
+
+if TYPE_CHECKING:
+    from dstnet.simulation.make import Estimate, Plan
+
+RECIPES = ", ".join(sorted(p.stem for p in (Path(__file__).parents[1] / "simulation" / "recipes").glob("*.yaml")))
 
 
 def simulate(
     structures: Annotated[
-        list[Path] | None, Parameter(help="PDB or mmCIF files, each a species of the field; without any, the built-in phantom.")
+        list[str] | None,
+        Parameter(
+            help="What is in the ice, each a species of the field: PDB or mmCIF files, EM maps (.mrc, .map), pdb:ID for an entry of the "
+            "Protein Data Bank, phantom:SEED for a made-up complex. Without any, the recipe's, or else the built-in phantom."
+        ),
     ] = None,
     /,
     *,
     output: Output,
-    movies: Annotated[int, Parameter(help="How many.", validator=Number(gte=1))] = 1,
-    seed: Annotated[int, Parameter(help="Of the first movie; each next one has the next.")] = 0,
+    recipe: Annotated[str | None, Parameter(name=["--recipe", "-r"], help=f"A shipped recipe ({RECIPES}) or a YAML file of one.")] = None,
+    movies: Annotated[int | None, Parameter(help="How many; without it the recipe's number, or 1.", validator=Number(gte=1))] = None,
+    seed: Annotated[int, Parameter(help="Of the first movie; each next one has the next.", validator=Number(gte=0))] = 0,
     pixel_size: Annotated[float | None, Parameter(name=["--pixel-size", "--apix", "--angpix"], help="Å.")] = None,
-    shape: Annotated[tuple[int, int] | None, Parameter(help="Height and width of a frame in pixels.")] = None,
+    shape: Annotated[tuple[int, int] | None, Parameter(negative=(), help="Height and width of a frame in pixels.")] = None,
     frames: Annotated[int | None, Parameter(help="Frames of a movie.")] = None,
     dose_per_frame: Annotated[float | None, Parameter(help="e-/Å2 of one frame.")] = None,
     settings: SettingsFile = None,
+    format: Annotated[Literal["tif", "mrc"], Parameter(help="Movies as LZW TIFF (.tif) or as MRC stacks (.mrcs).")] = "tif",
+    expected_frames: Annotated[
+        bool, Parameter(negative=(), help="Also write the noise-free frames, as large as the movie in 32-bit floats, among the truths.")
+    ] = False,
+    preview: Annotated[
+        bool, Parameter(negative=(), help="Also draw OUTPUT/preview/NAME.png: sum, truth, motion, power spectrum, numbers.")
+    ] = False,
+    dry_run: Annotated[
+        bool, Parameter(negative=(), help="Check everything and say how many, how large and how long; write nothing.")
+    ] = False,
+    workers: Annotated[
+        int,
+        Parameter(name=["--workers", "-j"], help="Processes; each makes one movie at a time in one thread.", validator=Number(gte=1)),
+    ] = 1,
+    device: Device = None,
+    overwrite: Annotated[bool, Parameter(negative=(), help="Make again what is already there; else whole movies are skipped.")] = False,
     json: Json = False,
 ) -> int:
     """Make synthetic movies: OUTPUT/movies/NAME.tif, and their truths in OUTPUT/truth.
 
-    What is already whole there, made with the same settings, is skipped. Everything else about the specimen, the microscope, the motion and
-    the camera is a setting: --settings takes a YAML file of them, or the OUTPUT/truth/NAME_settings.yaml of an earlier movie.
-    """
-    import dstnet
-    from dstnet.potential import Projector, build_potential
-    from dstnet.simulation import MovieRecord, Shot, SimulationSettings, write_shot
-    from dstnet.specimen.species import ProjectedSpecies
-    from dstnet.structure import phantom, read_structure
+    OUTPUT/movies.star lists them for RELION, to be run from OUTPUT. What is
+    already whole there, made with the same settings, is skipped: the same
+    command goes on after an interruption. The same seed gives the same bytes,
+    whatever the number of workers.
 
-    chosen = settings_from(
-        SimulationSettings, settings, pixel_size_angstrom=pixel_size, shape=shape, frames=frames, exposure_e_per_a2=dose_per_frame
+    All else about specimen, microscope, motion and camera is a setting:
+    --settings takes a YAML file of them, or OUTPUT/truth/NAME_settings.yaml of
+    an earlier movie. A recipe is a YAML file with structures, settings, and
+    what varies from movie to movie.
+    """
+    from dstnet.errors import SettingsError
+    from dstnet.simulation import SimulationSettings
+    from dstnet.simulation.make import SpeciesStore, estimate, make_movies, plan_movies
+    from dstnet.simulation.recipe import Recipe
+
+    if recipe and settings:
+        raise SettingsError("--recipe and --settings exclude each other; put the settings into the recipe's own `settings:`")
+    options = {"pixel_size_angstrom": pixel_size, "shape": shape, "frames": frames, "exposure_e_per_a2": dose_per_frame}
+    if recipe:
+        chosen = Recipe.named(recipe).with_options({k: v for k, v in options.items() if v is not None})
+    else:
+        chosen = Recipe(settings=settings_from(SimulationSettings, settings, **options))
+    if structures:
+        chosen = chosen.model_copy(update={"structures": tuple(structures)})
+    where, store = chosen_device(device), SpeciesStore()
+    number = movies or chosen.movies
+    plan = plan_movies(
+        chosen, output, movies=number, seed=seed, store=store, movie_format=format, expected=expected_frames, overwrite=overwrite
     )
-    species = []
-    for atoms in [read_structure(p) for p in structures] if structures else [phantom()]:
-        projector = Projector(build_potential(atoms, chosen.pixel_size_angstrom), chosen.optics.voltage_kv)
-        species.append(ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector))
-    with reporting(movies, "simulating", json) as report:
-        for i in range(movies):
-            name = f"{'-'.join(s.name for s in species)[:80]}_{seed + i:05d}"
-            record = MovieRecord(
-                name=name,
-                seed=seed + i,
-                species=tuple(s.name for s in species),
-                version=dstnet.__version__,
-                settings=chosen.model_dump(mode="json"),
-            )
-            shot = Shot(chosen, species, seed + i)
-            written = write_shot(shot, output, record)
-            status = f"{len(shot.truth.particles)} particles" if written else "already there, skipped"
-            report(f"{name}: {status}", {"name": name, "status": "done" if written else "skipped", "particles": len(shot.truth.particles)})
-    return 0
+    if dry_run:
+        _say_plan(plan, estimate(plan, workers, where, store), Reporter(json))
+        return 0
+    after = None
+    if preview:
+        from dstnet.report.overview import write_overview as after
+    with reporting(number, "simulating", json) as report:
+        count = iter(range(1, number + 1))
+        records = make_movies(
+            plan,
+            workers=workers,
+            device=where,
+            store=store,
+            after=after,
+            report=lambda record: report(f"[{next(count)}/{number}] {_line(record)}", record),
+        )
+        done, skipped, failed = ([r for r in records if r["status"] == s] for s in ("done", "skipped", "failed"))
+        report.say(f"{len(done)} made, {len(skipped)} already there, {len(failed)} failed; movies and truths in {output}")
+        for record in failed:
+            report.say(f"failed: {record['error']}")
+    return 1 if failed else 0
+
+
+def _line(record: dict) -> str:
+    if record["status"] == "failed":
+        return f"FAILED {record['error']}"
+    if record["status"] == "skipped":
+        return f"{record['name']}: already there, skipped"
+    return f"{record['name']}: {record['particles']} particles, {record['seconds']:.1f} s"
+
+
+def _say_plan(plan: "Plan", cost: "Estimate", report: Reporter) -> None:
+    """One line a movie, then the totals."""
+    for movie in plan.movies:
+        s = movie.settings
+        record = {
+            "name": movie.record.name,
+            "seed": movie.record.seed,
+            "there": movie.there == "whole",
+            "frames": s.frames,
+            "shape": list(s.shape),
+            "pixel_size_angstrom": s.pixel_size_angstrom,
+            "movie_bytes": movie.movie_bytes,
+            "truth_bytes": movie.truth_bytes,
+        }
+        size = "already there" if movie.there == "whole" else f"about {_size(movie.movie_bytes)} and {_size(movie.truth_bytes)} of truths"
+        report(f"{movie.record.name}: {s.frames} frames of {s.shape[0]} x {s.shape[1]} at {s.pixel_size_angstrom:g} Å/px, {size}", record)
+    total = {
+        "movies": len(plan.movies),
+        "to_make": len(plan.todo),
+        "bytes": plan.bytes,
+        "cpu_seconds": round(cost.cpu_seconds, 2),
+        "memory_bytes": cost.memory_bytes,
+    }
+    line = f"{len(plan.todo)} of {len(plan.movies)} movies to make into {plan.folder}: about {_size(plan.bytes)}"
+    if plan.todo:
+        line += f", roughly {_time(cost.cpu_seconds)} of CPU time and {_size(cost.memory_bytes)} of memory in all"
+    report(line + "; nothing was written", total)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"

@@ -30,6 +30,14 @@ def shift_phase(shape: tuple[int, int], shift: tuple[float, float], device=None)
     )
 
 
+def scale_(spectrum: Tensor, factor: Tensor) -> Tensor:
+    """Multiply a complex spectrum by a real or complex factor on its grid, in place."""
+    if factor.is_complex():
+        return spectrum.mul_(factor)
+    torch.view_as_real(spectrum).mul_(factor[..., None])  # complex times real would be worked out as complex times complex
+    return spectrum
+
+
 def crop_spectrum(spectrum: Tensor, shape: tuple[int, int], new_shape: tuple[int, int]) -> Tensor:
     """Resample the ``rfft2`` of images of `shape` to that of images of `new_shape`, cropping or zero-padding each axis.
 

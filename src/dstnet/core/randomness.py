@@ -8,7 +8,7 @@ import hashlib
 import torch
 
 
-def stream(seed: int, *names: str | int) -> torch.Generator:
-    """A CPU generator for the stream called by `names` under `seed`. Equal arguments give equal streams on every machine."""
+def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator on `device` for the stream called by `names` under `seed`. Equal arguments give equal streams on every machine."""
     digest = hashlib.sha256("/".join([str(seed), *map(str, names)]).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)

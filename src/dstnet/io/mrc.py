@@ -1,6 +1,6 @@
 """MRC files (MRC2014 and the older files of its family), a frame at a time.
 
-Rows are taken and written in the order in which they are stored: row 0 of a frame is the first stored row, as it is for TIFF files.
+Rows are taken and written in the order in which they are stored: row 0 of a frame, y = 0, is the first stored row.
 
 The header is read with mrcfile's description of it, but the data are not read through mrcfile's memory maps: a plain read of one frame
 turns a file that was cut off meanwhile, or a failing disk, into an error that can be told, where a memory map would kill the process.
@@ -9,6 +9,8 @@ It also keeps no file open, so that a reader can be sent to worker processes.
 
 import operator
 import textwrap
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -154,7 +156,12 @@ class MrcFrames:
 
 
 def write_mrc(
-    path: Path | str, array: "np.ndarray | Tensor | FrameStack", pixel_size_angstrom: float, label: str, *, stack: bool = False
+    path: Path | str,
+    array: "np.ndarray | Tensor | FrameStack | Iterable[np.ndarray]",
+    pixel_size_angstrom: float,
+    label: str,
+    *,
+    stack: bool = False,
 ) -> None:
     """Write an image, an image stack or a volume as an MRC2014 file, atomically; the header's statistics are those of the data.
 
@@ -163,8 +170,8 @@ def write_mrc(
     path
         The file to write; one of that name is replaced.
     array
-        ``[y, x]``, or ``[frame, y, x]`` (read frame by frame, so it may lie in a file). float32, float16, int8, int16 or uint16, kept
-        as they are.
+        ``[y, x]``, ``[frame, y, x]``, or frames ``[y, x]`` in any iterable; taken frame by frame, so they may lie in a file or be made one
+        after the other. float32, float16, int8, int16 or uint16, kept as they are.
     pixel_size_angstrom
         Pixel size, the same along all axes.
     label
@@ -179,24 +186,22 @@ def write_mrc(
     OutputError
         If the file cannot be written.
     """
-    shape = tuple(array.shape)
-    if len(shape) not in (2, 3) or min(shape) < 1:
-        raise BadInputError(f"{path}: an array of shape {shape} cannot be an MRC file; give [y, x] or [frame, y, x]")
+    image = len(getattr(array, "shape", (0, 0, 0))) < 3
+    frames = (np.asarray(frame) for frame in ([array] if image else array))  # pyright: ignore[reportGeneralTypeIssues]
+    first = next(frames, None)
+    if first is None or first.ndim != 2 or min(first.shape) < 1:
+        shape = "nothing" if first is None else f"frames of shape {first.shape}"
+        raise BadInputError(f"{path}: {shape} cannot be an MRC file; give [y, x] or [frame, y, x]")
     if not 0 < pixel_size_angstrom < float("inf"):
         raise BadInputError(f"{path}: pixel size is {pixel_size_angstrom} Å; give a positive one")
-    frames: FrameStack = array if len(shape) == 3 else np.asarray(array)[None]  # pyright: ignore[reportAssignmentType]
-    count, height, width = frames.shape
-    dtype = np.asarray(frames[0]).dtype
+    (height, width), dtype = first.shape, first.dtype
     mode = next((mode for mode, allowed in _MODES.items() if (allowed.kind, allowed.itemsize) == (dtype.kind, dtype.itemsize)), None)
     if mode is None:
         raise BadInputError(f"{path}: {dtype} has no MRC mode; convert to float32, float16, int8, int16 or uint16")
 
-    volume = len(shape) == 3 and not stack
+    volume = not image and not stack
     header = np.zeros((), _HEADER)
-    header["nx"], header["ny"], header["nz"], header["mode"] = width, height, count, mode
-    header["mx"], header["my"], header["mz"] = width, height, count if volume else 1
-    for axis in "xyz":
-        header["cella"][axis] = pixel_size_angstrom * float(header["m" + axis])
+    header["nx"], header["ny"], header["mode"] = width, height, mode
     for angle in ("alpha", "beta", "gamma"):
         header["cellb"][angle] = 90
     header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
@@ -209,21 +214,24 @@ def write_mrc(
     for i, line in enumerate(lines):
         header["label"][i] = line.encode()
 
-    low, high, mean, squares = np.inf, -np.inf, 0.0, 0.0
+    low, high, mean, squares, count = np.inf, -np.inf, 0.0, 0.0, 0
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.write(header.tobytes())
-        for i in range(count):
-            frame = np.asarray(frames[i])
+        file.write(header.tobytes())  # room for the true one, written last
+        for frame in chain([first], frames):
+            count += 1
             if frame.shape != (height, width) or frame.dtype != dtype:
-                raise BadInputError(f"{path}: frame {i + 1} is {frame.dtype} {frame.shape}, the first {dtype} {(height, width)}")
+                raise BadInputError(f"{path}: frame {count} is {frame.dtype} {frame.shape}, the first {dtype} {(height, width)}")
             file.write(frame.astype(dtype.newbyteorder("<"), copy=False).tobytes())
             # Merge this frame's mean and sum of squared deviations into those before it (Chan, Golub & LeVeque 1979); a plain sum of
             # squares would cancel for data far from zero.
             values = frame.astype(np.float64)
             difference = values.mean() - mean
-            mean += difference / (i + 1)
-            squares += values.var() * values.size + difference**2 * values.size * i / (i + 1)
+            mean += difference / count
+            squares += values.var() * values.size + difference**2 * values.size * (count - 1) / count
             low, high = min(low, frame.min()), max(high, frame.max())
+        header["nz"], header["mx"], header["my"], header["mz"] = count, width, height, count if volume else 1
+        for axis in "xyz":
+            header["cella"][axis] = pixel_size_angstrom * float(header["m" + axis])
         header["dmin"], header["dmax"], header["dmean"] = low, high, mean
         header["rms"] = np.sqrt(squares / (count * height * width))
         file.seek(0)

@@ -1,7 +1,7 @@
 """Multi-page TIFF files (classic and BigTIFF, plain or losslessly compressed), a frame at a time.
 
-Rows are taken and written in the order in which they are stored: row 0 of a frame is the first stored row, as it is for MRC files.
-(RELION reads TIFF movies from the last stored row to the first, so its coordinates along y run the other way for them.)
+Row 0 of a frame, y = 0, is the last stored row, since TIFF images are stored from the top down: so RELION and MotionCor read movies, and so
+coordinates, gains and motion agree with theirs, and with those of the same movie as MRC.
 
 The resolution tags of TIFF files are defaults of some library more often than not; a pixel size is read only where the description
 names its unit, as ImageJ and `write_tiff` do.
@@ -145,7 +145,7 @@ class TiffFrames:
         index = range(self.shape[0])[operator.index(index)]
         what = f"{self.path}: frame {index + 1} cannot be read"
         with _told(what), tifffile.TiffFile(self.path) as tif:
-            frame = self._page(tif, index).asarray()
+            frame = np.ascontiguousarray(self._page(tif, index).asarray()[::-1])
             if frame.shape != self.shape[1:]:
                 raise BadInputError(f"{what}: the file changed since it was opened; copy it again")
             return frame
@@ -198,4 +198,4 @@ def write_tiff(path: Path | str, stack: "Iterable[np.ndarray] | Tensor | FrameSt
         for i, frame in enumerate(chain([first], frames)):
             if frame.shape != first.shape or frame.dtype != first.dtype:
                 raise BadInputError(f"{path}: frame {i + 1} is {frame.dtype} {frame.shape}, the first {first.dtype} {first.shape}")
-            tif.write(frame, description=description if i == 0 else None, **options)
+            tif.write(frame[::-1], description=description if i == 0 else None, **options)

@@ -28,17 +28,31 @@ class Truth:
         Projected protein phase in rad, no CTF, at the reference position (mean position of the content over frames).
     clean
         Protein image contrast after CTF and envelopes, undamaged, at the reference position; dimensionless, mean near 0, protein dark.
+    label
+        Which particle covers each pixel, int32: 0 none, n the n-th of `particles`; where two overlap, the one placed later.
+    thickness_angstrom
+        Thickness of the ice at each pixel.
     global_shift_angstrom
         Motion of the specimen as a whole in each frame, (y, x): frame_t(x) = clean(x - u_t(x)).
+    motion_parts_angstrom
+        What `global_shift_angstrom` is the sum of, by name.
     local_coefficients_angstrom
         Local motion of each frame, [frame, 2, 5]: coefficients of (x, y, x^2 - 1/3, y^2 - 1/3, x y), x and y from -1 to 1 over the field.
+    height_drift_angstrom
+        How far the whole specimen is above its mean height in each frame, [frame]: that much less underfocus.
     defocus_angstrom
-        Underfocus of the field's middle plane.
+        Underfocus of the field's middle plane, mean over frames.
+    particles
+        Those whose centre lies in the field.
     """
 
     phase: Image
     clean: Image
+    label: Tensor
+    thickness_angstrom: Image
     global_shift_angstrom: Trajectory
+    motion_parts_angstrom: dict[str, Trajectory]
     local_coefficients_angstrom: Stack
+    height_drift_angstrom: Tensor
     defocus_angstrom: float
     particles: tuple[Particle, ...] = field(default=())

@@ -1,6 +1,17 @@
-"""Potentials: atoms in ice become a 3D potential, and its projected phase in any orientation."""
+"""Potentials: atoms in ice, or an EM map, become a 3D potential, and its projected phase in any orientation."""
 
+from dstnet.potential.from_map import MAP_SUFFIXES, MapSettings, potential_from_map
 from dstnet.potential.potential import Potential, PotentialSettings, build_potential
-from dstnet.potential.projection import Projector, random_rotation
+from dstnet.potential.projection import Projector, random_rotation, rotation_of_angles
 
-__all__ = ["Potential", "PotentialSettings", "Projector", "build_potential", "random_rotation"]
+__all__ = [
+    "MAP_SUFFIXES",
+    "MapSettings",
+    "Potential",
+    "PotentialSettings",
+    "Projector",
+    "build_potential",
+    "potential_from_map",
+    "random_rotation",
+    "rotation_of_angles",
+]

@@ -16,6 +16,7 @@ from dstnet.structure.atoms import Atoms
 
 OVERSAMPLING = 3, 2  # the grid that gemmi fills is 3/2 finer, so that what folds back over the kept frequencies is negligible
 ALIASING_B_PER_PIXEL2 = 30.0  # least B-factor over pixel² while on that grid: folds exp(-30 * 3/16) = 0.4 % at Nyquist, less below
+MARGIN_ANGSTROM = 40.0  # of a box beyond the complex' diameter, 20 Å on each side
 MAX_BOX = 800  # voxels along an edge; an 800³ box needs about 20 GB while it is made
 PROTEIN_ATOM_VOLUME_ANGSTROM3 = 16.8  # per non-hydrogen atom: 110 Da a residue of 7.9 such atoms at 0.73 cm³/g
 # A nucleotide (330 Da at 0.55 cm³/g, 21.25 non-hydrogen atoms) fills 301 Å3, 56 less than its atoms would as protein.
@@ -55,16 +56,19 @@ class Potential:
         Edge of a voxel.
     name : str
         The structure's name.
+    radius_angstrom : float
+        Of the sphere around the origin that holds the complex.
     """
 
     volume: np.ndarray
     pixel_size_angstrom: float
     name: str
+    radius_angstrom: float
 
 
 def box_size(atoms: Atoms, pixel_size_angstrom: float) -> int:
     """Edge in voxels of the cube for `atoms`: their sphere around the origin plus 20 Å on each side, a good even FFT size."""
-    return good_size(int(np.ceil((atoms.diameter_angstrom + 40.0) / pixel_size_angstrom)))
+    return good_size(int(np.ceil((atoms.diameter_angstrom + MARGIN_ANGSTROM) / pixel_size_angstrom)))
 
 
 def build_potential(atoms: Atoms, pixel_size_angstrom: float, settings: PotentialSettings | None = None) -> Potential:
@@ -112,7 +116,7 @@ def build_potential(atoms: Atoms, pixel_size_angstrom: float, settings: Potentia
     spectrum = _atoms_spectrum(atoms, used, b_factors, n, pixel_size_angstrom) * settings.scale
     if settings.ice_potential_volt:
         spectrum -= settings.ice_potential_volt * torch.fft.rfftn(_envelope(atoms, n, pixel_size_angstrom, settings))
-    return Potential(torch.fft.irfftn(spectrum, s=(n, n, n)).numpy(), pixel_size_angstrom, atoms.name)
+    return Potential(torch.fft.irfftn(spectrum, s=(n, n, n)).numpy(), pixel_size_angstrom, atoms.name, atoms.diameter_angstrom / 2)
 
 
 def _atoms_spectrum(atoms: Atoms, used: np.ndarray, b_factors: np.ndarray, n: int, pixel: float) -> Tensor:

@@ -89,6 +89,21 @@ def random_rotation(generator: torch.Generator) -> Tensor:
     )
 
 
+def rotation_of_angles(rot_deg: float, tilt_deg: float, psi_deg: float) -> Tensor:
+    """The rotation matrix ``[3, 3]``, r' = R r, of RELION's angles: R = Rz(psi) Ry(tilt) Rz(rot), each turning axes, not points.
+
+    Scheres, J. Struct. Biol. 180, 519 (2012), after Heymann, Chagoyen & Belnap, J. Struct. Biol. 151, 196 (2005). The viewing direction in
+    the structure's frame is R's last row, (sin tilt cos rot, sin tilt sin rot, cos tilt).
+    """
+    rot, tilt, psi = (math.radians(a) for a in (rot_deg, tilt_deg, psi_deg))
+
+    def about_z(a: float) -> Tensor:
+        return torch.tensor([[math.cos(a), math.sin(a), 0], [-math.sin(a), math.cos(a), 0], [0, 0, 1]], dtype=torch.float64)
+
+    about_y = torch.tensor([[math.cos(tilt), 0, -math.sin(tilt)], [0, 1, 0], [math.sin(tilt), 0, math.cos(tilt)]], dtype=torch.float64)
+    return (about_z(psi) @ about_y @ about_z(rot)).float()
+
+
 def _kernel(u: Tensor) -> Tensor:
     """The interpolation kernel at distance `u` in samples, zero from TAPS / 2 on."""
     return torch.exp(KERNEL_BETA * ((1 - (2 * u / TAPS) ** 2).clamp(min=0).sqrt() - 1))

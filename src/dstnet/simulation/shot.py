@@ -3,22 +3,28 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from dstnet.core.constants import interaction_constant_rad_per_volt_angstrom
-from dstnet.core.fourier import good_size, radial_frequency, shift_phase
+from dstnet.core.fourier import good_size, radial_frequency, scale_, shift_phase
 from dstnet.core.randomness import stream
 from dstnet.core.settings import Settings
 from dstnet.core.shapes import Image
-from dstnet.detector.camera import DetectorSettings, detect, mtf
+from dstnet.detector.camera import Camera, DetectorSettings
 from dstnet.errors import SettingsError
-from dstnet.motion.exposure_filter import damage_amplitude
-from dstnet.motion.field import MotionSettings, blur_of_path, draw_motion, local_displacement, warp
+from dstnet.motion.exposure_filter import b_factor_amplitude, damage_amplitude
+from dstnet.motion.field import MotionSettings, blur_of_path, draw_motion
+from dstnet.motion.warp import warp_local, warp_prefilter
 from dstnet.movie import Movie, Truth
 from dstnet.optics.ctf import OpticsSettings, contrast_transfer, delocalisation_angstrom
-from dstnet.specimen.layers import SpecimenSettings, add_patch, contamination, ice_amplitude, ice_memory, place, transmitted
+from dstnet.optics.multislice import multislice_intensity
+from dstnet.specimen.layers import IceNoise, draw_layers, transmitted
+from dstnet.specimen.placing import add_patch, footprint, overlap, place
+from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import Species
 
 
@@ -28,9 +34,14 @@ class SimulationSettings(Settings):
     shape: tuple[int, int] = Field(default=(1024, 1024), description="(y, x) in pixels")
     pixel_size_angstrom: float = Field(default=1.06, gt=0, le=20)
     frames: int = Field(default=24, ge=1)
-    exposure_e_per_a2: float = Field(default=2.0, gt=0, description="of one frame")
+    exposure_e_per_a2: float = Field(default=2.0, gt=0, description="of one frame, incident on the specimen")
     pre_exposure_e_per_a2: float = Field(default=0.0, ge=0)
-    damage: bool = Field(default=True, description="exposure-dependent loss of detail (Grant & Grigorieff 2015)")
+    damage: Literal["grant_grigorieff", "b_factor"] | None = Field(
+        default="grant_grigorieff", description="exposure-dependent loss of detail: by critical exposures, by a B-factor, or none"
+    )
+    imaging: Literal["weak_phase", "multislice"] = Field(
+        default="weak_phase", description="linear in the phase, or with multiple scattering and propagation through the ice"
+    )
     slab_angstrom: float = Field(
         default=100.0, gt=0, description="particles within such a slab share one defocus; at most d^2 / (4 lambda)"
     )
@@ -55,7 +66,9 @@ class Shot:
     species
         What is in the ice, each equally often; their patches must be sampled at the settings' pixel size.
     seed
-        Two shots of equal settings, species and seed are equal to the last bit.
+        Two shots of equal settings, species and seed on one kind of device are equal to the last bit.
+    device
+        Where images are computed and frames come out; placing and all small draws stay on the CPU.
 
     Raises
     ------
@@ -63,44 +76,67 @@ class Shot:
         If the field is too small for the species, or there is none.
     """
 
-    def __init__(self, settings: SimulationSettings, species: Sequence[Species], seed: int):
-        if settings.specimen.coverage > 0 and not species:
+    def __init__(self, settings: SimulationSettings, species: Sequence[Species], seed: int, device: torch.device | str = "cpu"):
+        populated = settings.specimen.coverage > 0 or settings.specimen.aggregates_per_um2 > 0
+        if populated and not species:
             raise SettingsError("no species to place; give at least one structure, or a coverage of 0")
         if min(settings.shape) < 32:
             raise SettingsError(f"a field of {settings.shape} pixels is too small; at least 32 x 32")
-        self.settings, self.seed = settings, seed
-        pixel = settings.pixel_size_angstrom
+        self.settings, self.seed, self.device = settings, seed, torch.device(device)
+        pixel, optics = settings.pixel_size_angstrom, settings.optics
         # What lies outside the field reaches into it by delocalisation and motion. Detail beyond 4 Å, spread wider still, is let wrap.
-        margin = math.ceil((delocalisation_angstrom(settings.optics, max(pixel, 2.0)) + 20) / pixel)
+        margin = math.ceil((delocalisation_angstrom(optics, max(pixel, 2.0)) + 20) / pixel)
         self._padded = (good_size(settings.shape[0] + 2 * margin), good_size(settings.shape[1] + 2 * margin))
         self._offset = ((self._padded[0] - settings.shape[0]) // 2, (self._padded[1] - settings.shape[1]) // 2)
-
-        slabs: dict[int, torch.Tensor] = {}
-        particles = []
-        if settings.specimen.coverage > 0:
-            extent = (self._padded[0] * pixel, self._padded[1] * pixel)
-            for particle, patch in place(species, settings.specimen, extent, pixel, stream(seed, "placement")):
-                slab = round(particle.height_angstrom / settings.slab_angstrom)
-                y, x = round(particle.y_angstrom / pixel), round(particle.x_angstrom / pixel)
-                add_patch(slabs.setdefault(slab, torch.zeros(self._padded)), patch * settings.specimen.contrast, (y, x))
-                y, x = y - self._offset[0], x - self._offset[1]
-                if 0 <= y < settings.shape[0] and 0 <= x < settings.shape[1]:
-                    particles.append(replace(particle, y_angstrom=y * pixel, x_angstrom=x * pixel))
-
-        self._clean = torch.zeros(self._padded[0], self._padded[1] // 2 + 1, dtype=torch.complex64)
-        for slab, canvas in slabs.items():
-            # A particle nearer the source (height positive) is nearer an underfocused lens' plane of focus: less underfocus.
-            defocus = settings.optics.defocus_angstrom - slab * settings.slab_angstrom
-            self._clean += torch.fft.rfft2(canvas) * contrast_transfer(self._padded, pixel, settings.optics, defocus)
-        trajectory, self._path, local = draw_motion(
-            settings.motion, settings.frames, settings.exposure_e_per_a2, settings.pre_exposure_e_per_a2, stream(seed, "motion")
+        self.camera = Camera(settings.detector, settings.shape, self.device, settings.exposure_e_per_a2 * pixel**2)
+        k = radial_frequency(self._padded, pixel, self.device)
+        one_electron = {"grant_grigorieff": damage_amplitude(k, 1.0, optics.voltage_kv), "b_factor": b_factor_amplitude(k, 1.0)}
+        self._decay = one_electron[settings.damage].log() if settings.damage else torch.zeros_like(k)  # per e-/A^2
+        self._prefilter = warp_prefilter(self._padded, self.device)
+        volts_to_rad = interaction_constant_rad_per_volt_angstrom(optics.voltage_kv)
+        layers = draw_layers(self._padded, pixel, settings.specimen, volts_to_rad, seed, self.device)
+        self._static, self._film = layers.static_phase, layers.film_angstrom
+        self._motion = motion = draw_motion(
+            settings.motion,
+            settings.frames,
+            settings.exposure_e_per_a2,
+            settings.pre_exposure_e_per_a2,
+            (settings.shape[0] * pixel, settings.shape[1] * pixel),
+            stream(seed, "motion"),
         )
+
+        slabs: dict[int, Tensor] = {}
+        label = torch.zeros(self._padded, dtype=torch.int32)
+        particles = []
+        extent = (self._padded[0] * pixel, self._padded[1] * pixel)
+        allowed = None if layers.hole is None else layers.hole.cpu()
+        thickness = layers.thickness_angstrom.cpu()
+        for particle, patch in place(species, settings.specimen, extent, pixel, stream(seed, "placement"), allowed, thickness):
+            slab = round(particle.height_angstrom / settings.slab_angstrom)
+            centre = round(particle.y_angstrom / pixel), round(particle.x_angstrom / pixel)
+            if slab not in slabs:
+                slabs[slab] = torch.zeros(self._padded)
+            add_patch(slabs[slab], patch * settings.specimen.contrast, centre)
+            y, x = centre[0] - self._offset[0], centre[1] - self._offset[1]
+            if 0 <= y < settings.shape[0] and 0 <= x < settings.shape[1]:
+                particles.append(replace(particle, y_angstrom=y * pixel, x_angstrom=x * pixel))
+                there, part = overlap(label.shape, patch.shape[0], centre)
+                label[there] = label[there].masked_fill(footprint(patch)[part], len(particles))
+        # In the order of the beam: a particle of positive height is nearer the source.
+        self._slabs = [(s * settings.slab_angstrom, torch.fft.rfft2(slabs[s].to(self.device))) for s in sorted(slabs, reverse=True)]
+        phase = sum(slabs.values(), torch.zeros(self._padded))
+        del slabs
+        self._sharp = self._protein(None)  # its spectrum in the plane of the camera, undamaged, unmoved
         self.truth = Truth(
-            phase=self._crop(sum(slabs.values(), torch.zeros(self._padded))),
-            clean=self._crop(torch.fft.irfft2(self._clean, s=self._padded)),
-            global_shift_angstrom=trajectory,
-            local_coefficients_angstrom=local,
-            defocus_angstrom=settings.optics.defocus_angstrom,
+            phase=self._crop(phase),
+            clean=self._crop(torch.fft.irfft2(self._sharp, s=self._padded)).cpu(),
+            label=self._crop(label),
+            thickness_angstrom=self._crop(thickness),
+            global_shift_angstrom=motion.global_shift_angstrom,
+            motion_parts_angstrom=motion.parts,
+            local_coefficients_angstrom=motion.local_coefficients_angstrom,
+            height_drift_angstrom=motion.height_drift_angstrom,
+            defocus_angstrom=optics.defocus_angstrom,
             particles=tuple(particles),
         )
 
@@ -108,61 +144,106 @@ class Shot:
         (y, x), (height, width) = self._offset, self.settings.shape
         return image[y : y + height, x : x + width].clone()
 
-    def _moved(self, spectrum: torch.Tensor, frame: int) -> Image:
-        """The image of `spectrum` where frame `frame`'s motion puts it, cropped to the field."""
-        pixel = self.settings.pixel_size_angstrom
-        dy, dx = (self.truth.global_shift_angstrom[frame] / pixel).tolist()
-        image = torch.fft.irfft2(spectrum * shift_phase(self._padded, (dy, dx)), s=self._padded)
-        local = self.truth.local_coefficients_angstrom[frame]
-        if bool(local.any()):
-            # -1 and 1 are the centres of the field's outermost pixels
-            grow = ((self._padded[0] - 1) / (self.settings.shape[0] - 1), (self._padded[1] - 1) / (self.settings.shape[1] - 1))
-            image = warp(image, local_displacement(local, self._padded, grow) / pixel)
-        return self._crop(image)
+    def _transfer(self, height_angstrom: float = 0.0, frame: int | None = None) -> Tensor:
+        """The contrast transfer of what lies at a height, in a frame or at the mean of all."""
+        drift = 0.0 if frame is None else float(self._motion.height_drift_angstrom[frame])
+        # What is nearer the source is nearer an underfocused lens' plane of focus: less underfocus.
+        defocus = self.settings.optics.defocus_angstrom - height_angstrom - drift
+        return contrast_transfer(self._padded, self.settings.pixel_size_angstrom, self.settings.optics, defocus, self.device)
 
-    def damage(self, frame: int) -> torch.Tensor | float:
+    def _protein(self, frame: int | None) -> Tensor:
+        """Spectrum of the particles' contrast, undamaged at the mean height (None) or as damage and height are in a frame; unmoved."""
+        if self.settings.imaging == "multislice":
+            return self._multislice(frame, None)
+        if frame is not None and not self._motion.height_drift_angstrom.any():
+            return scale_(self._sharp.clone(), self.damage(frame))
+        total = self._nothing()
+        for height, spectrum in self._slabs:
+            total += spectrum * self._transfer(height, frame)
+        return total if frame is None else scale_(total, self.damage(frame))
+
+    def _nothing(self) -> Tensor:
+        return torch.zeros(self._padded[0], self._padded[1] // 2 + 1, dtype=torch.complex64, device=self.device)
+
+    def _multislice(self, frame: int | None, other_phase: Tensor | None) -> Tensor:
+        """Spectrum of the contrast by multislice, with a phase besides the particles' (ice, film, frost) at height 0."""
+        damage, drift = 1.0, 0.0
+        if frame is not None:
+            damage, drift = self.damage(frame), float(self._motion.height_drift_angstrom[frame])
+        slabs = {height: torch.fft.irfft2(spectrum * damage, s=self._padded) for height, spectrum in self._slabs}
+        if other_phase is not None:
+            slabs[0.0] = slabs.get(0.0, 0.0) + other_phase
+        if not slabs:
+            return self._nothing()
+        pixel, optics = self.settings.pixel_size_angstrom, self.settings.optics
+        ordered = [(height + drift, slabs[height]) for height in sorted(slabs, reverse=True)]
+        return torch.fft.rfft2(multislice_intensity(ordered, pixel, optics) - 1)
+
+    def damage(self, frame: int) -> Tensor:
         """Amplitude of the particles' Fourier terms left in the middle of frame `frame`, on the padded ``rfft2`` grid."""
         s = self.settings
-        if not s.damage:
-            return 1.0
-        exposure = s.pre_exposure_e_per_a2 + (frame + 0.5) * s.exposure_e_per_a2
-        return damage_amplitude(radial_frequency(self._padded, s.pixel_size_angstrom), exposure, s.optics.voltage_kv)
+        return torch.exp(self._decay * (s.pre_exposure_e_per_a2 + (frame + 0.5) * s.exposure_e_per_a2))
+
+    def _moved(self, spectrum: Tensor, frame: int) -> Image:
+        """The image of `spectrum` where frame `frame`'s motion puts it, cropped to the field. Overwrites `spectrum`."""
+        pixel = self.settings.pixel_size_angstrom
+        dy, dx = (self._motion.global_shift_angstrom[frame] / pixel).tolist()
+        if dy or dx:
+            scale_(spectrum, shift_phase(self._padded, (dy, dx), self.device))
+        local = self._motion.local_coefficients_angstrom[frame]
+        if not bool(local.any()):
+            return self._crop(torch.fft.irfft2(spectrum, s=self._padded))
+        scale_(spectrum, self._prefilter)
+        return warp_local(torch.fft.irfft2(spectrum, s=self._padded), local / pixel, self.settings.shape, self._offset)
 
     def clean_frame(self, frame: int) -> Image:
         """The particles' contrast in frame `frame`, damaged and moved, without ice, noise or camera: what an enhanced frame should show."""
-        return self._moved(self._clean * self.damage(frame), frame)
+        return self._moved(self._protein(frame), frame)
+
+    def ice_phase(self) -> Image:
+        """Projected phase in rad of all that is no particle (ice, support film, frost, crystals) in the first frame, unmoved."""
+        ice = self._ice().step(self.settings.exposure_e_per_a2)
+        return self._crop(self._static + torch.fft.irfft2(ice, s=self._padded))
+
+    def _ice(self) -> IceNoise:
+        s = self.settings
+        return IceNoise(self._padded, s.pixel_size_angstrom, s.specimen, stream(self.seed, "ice", device=self.device), self.device)
 
     def expected_frames(self) -> Iterator[Image]:
-        """Expected incident electrons per pixel of each frame, a counting camera's point spread included."""
+        """Expected electrons per pixel of each frame as they reach the camera, a counting camera's point spread included."""
         s, pixel, padded = self.settings, self.settings.pixel_size_angstrom, self._padded
-        transfer = contrast_transfer(padded, pixel, s.optics)
-        volts_to_rad = interaction_constant_rad_per_volt_angstrom(s.optics.voltage_kv)
-        frost = torch.fft.rfft2(contamination(padded, pixel, s.specimen, volts_to_rad, stream(self.seed, "contamination"))) * transfer
-        passed = transmitted(s.shape, s.specimen, stream(self.seed, "thickness"))
-        spread = mtf(padded, s.detector) if s.detector.mode == "counting" else None
-        ice_random = stream(self.seed, "ice")
-        amplitude = ice_amplitude(padded, pixel, s.specimen) * transfer
-        memory = ice_memory(padded, pixel, s.exposure_e_per_a2)
-        ice = None
+        film = None if self._film is None else self._crop(self._film)
+        passed = transmitted(self.truth.thickness_angstrom.to(self.device), s.specimen, s.optics.voltage_kv, film)
+        # Without a filter the electrons that lost energy arrive all the same, spread too wide to show anything.
+        incident, kept = (passed, 1.0) if s.optics.energy_filter else (torch.ones_like(passed), passed)
+        incident = incident * (s.exposure_e_per_a2 * pixel**2)
+        spread = self.camera.spread(padded)
+        ice = self._ice()
+        static = torch.fft.rfft2(self._static)
+        transfer = self._transfer()
         for t in range(s.frames):
-            fresh = torch.fft.rfft2(torch.randn(padded, generator=ice_random))
-            ice = fresh if ice is None else memory * ice + (1 - memory**2).sqrt() * fresh  # AR(1): Brownian motion of the water
-            spectrum = self._clean * self.damage(t) + frost + ice * amplitude
-            spectrum = spectrum * blur_of_path(padded, pixel, self._path[t])
+            water = ice.step(s.exposure_e_per_a2)
+            if s.imaging == "multislice":
+                spectrum = self._multislice(t, torch.fft.irfft2(static + water, s=padded))
+            else:
+                if self._motion.height_drift_angstrom.any():
+                    transfer = self._transfer(frame=t)
+                spectrum = scale_(static + water, transfer).add_(self._protein(t))
+            scale_(spectrum, blur_of_path(padded, pixel, self._motion.path_angstrom[t], self.device))
             if spread is not None:
-                spectrum = spectrum * spread
-            yield (1 + self._moved(spectrum, t)).clamp(min=0) * passed * (s.exposure_e_per_a2 * pixel**2)
+                scale_(spectrum, spread)
+            yield self._moved(spectrum, t).mul_(kept).add_(1).clamp_(min=0).mul_(incident)
 
     def frames(self) -> Iterator[Image]:
         """Counts of each frame, float32."""
         for t, expected in enumerate(self.expected_frames()):
-            yield detect(expected, self.settings.detector, stream(self.seed, "shot noise", t))
+            yield self.camera.detect(expected, stream(self.seed, "shot noise", t, device=self.device))
 
     def movie(self, name: str = "synthetic") -> Movie:
         """The whole movie in memory."""
         s = self.settings
         return Movie(
-            torch.stack(list(self.frames())).numpy(),
+            torch.stack([frame.cpu() for frame in self.frames()]).numpy(),
             s.pixel_size_angstrom,
             name,
             s.exposure_e_per_a2,

@@ -1,1 +1,1 @@
-"""What the beam passes through: placed particles, ice, contamination."""
+"""What the beam passes through: placed particles, ice, contamination, the support film."""

@@ -1,19 +1,77 @@
 """Species of particles: what can be placed in a field, each seen in a random pose."""
 
+import math
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from dstnet.potential import Projector, random_rotation
+from dstnet.core.settings import Settings
+from dstnet.potential import (
+    MAP_SUFFIXES,
+    MapSettings,
+    Potential,
+    PotentialSettings,
+    Projector,
+    build_potential,
+    potential_from_map,
+    random_rotation,
+    rotation_of_angles,
+)
+from dstnet.structure import Atoms, fetch_structure, phantom, read_structure
+
+
+class PoseSettings(Settings):
+    """How a species' poses are distributed."""
+
+    preferred_spread_deg: float | None = Field(
+        default=None, gt=0, le=180, description="spread of the viewing direction, per axis, about the favoured view; None is uniform poses"
+    )
+    preferred_rot_deg: float = Field(default=0.0, description="RELION's rot of the favoured view")
+    preferred_tilt_deg: float = Field(default=0.0, ge=0, le=180, description="RELION's tilt of the favoured view")
+
+
+def draw_rotation(settings: PoseSettings, generator: torch.Generator) -> Tensor:
+    """A random rotation matrix ``[3, 3]``, r' = R r.
+
+    Uniform, or with a viewing direction (R's last row) about the favoured one by the von Mises-Fisher distribution of concentration
+    1 / spread² (spread in rad; for small spreads a Gaussian of that width along each of two axes) and a uniform psi. Its cosine with the
+    favoured direction is drawn by inverting the cumulative distribution (Ulrich, J. R. Stat. Soc. C 33, 158 (1984)).
+    """
+    if settings.preferred_spread_deg is None:
+        return random_rotation(generator)
+    concentration = 1 / math.radians(settings.preferred_spread_deg) ** 2
+    u, around, psi = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+    cosine = max(-1.0, 1 + math.log(u + (1 - u) * math.exp(-2 * concentration) + 1e-300) / concentration)
+    sine = math.sqrt(1 - cosine * cosine)
+    favoured = rotation_of_angles(settings.preferred_rot_deg, settings.preferred_tilt_deg, 0.0).double()
+    local = torch.tensor([sine * math.cos(2 * math.pi * around), sine * math.sin(2 * math.pi * around), cosine], dtype=torch.float64)
+    x, y, z = (local @ favoured).tolist()
+    return rotation_of_angles(math.degrees(math.atan2(y, x)), math.degrees(math.atan2(math.hypot(x, y), z)), 360 * psi)
+
+
+UNIFORM = PoseSettings()
+
+
+class SpeciesSettings(Settings):
+    """How species are made of structures and maps."""
+
+    poses: PoseSettings = UNIFORM
+    potential: PotentialSettings = PotentialSettings()
+    em_map: MapSettings = MapSettings()
 
 
 class Species(Protocol):
     """Something that can be drawn in a random pose, as a square patch of projected phase in rad centred at pixel [n // 2, n // 2]."""
 
-    name: str
-    radius_angstrom: float
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def radius_angstrom(self) -> float: ...
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A rotation matrix [3, 3] and the phase patch [n, n] seen in that pose."""
@@ -22,15 +80,76 @@ class Species(Protocol):
 
 @dataclass(frozen=True)
 class ProjectedSpecies:
-    """A species projected anew for every particle, in uniformly random poses."""
+    """A species projected anew for every particle."""
 
     name: str
     radius_angstrom: float
     projector: Projector
+    poses: PoseSettings = UNIFORM
+
+    @classmethod
+    def of(
+        cls,
+        potential: Potential,
+        voltage_kv: float,
+        poses: PoseSettings = UNIFORM,
+        device: torch.device | str | None = None,
+    ) -> Self:
+        """The species of a potential."""
+        return cls(potential.name, potential.radius_angstrom, Projector(potential, voltage_kv, device), poses)
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        rotation = random_rotation(generator)
+        rotation = draw_rotation(self.poses, generator)
         return rotation, self.projector.phase(rotation)
+
+
+def is_map(source: str | Path) -> bool:
+    """Whether a species' source is an EM map, by its name."""
+    return str(source).lower().removesuffix(".gz").endswith(MAP_SUFFIXES)
+
+
+def load_structure(source: str | Path) -> Atoms:
+    """The atoms of a structure file (PDB or mmCIF, .gz allowed), of an entry of the Protein Data Bank, ``pdb:ID``, or of a complex made by
+    formula, ``phantom:SEED``.
+
+    Raises
+    ------
+    BadInputError
+        If the file or entry is missing or no such thing.
+    """
+    kind, _, rest = str(source).partition(":")
+    if kind == "phantom" and rest.isdecimal():
+        return phantom(int(rest))
+    return read_structure(fetch_structure(rest) if kind == "pdb" and rest else Path(source))
+
+
+def load_potential(
+    source: str | Path,
+    pixel_size_angstrom: float,
+    structure: PotentialSettings | None = None,
+    em_map: MapSettings | None = None,
+) -> Potential:
+    """The potential of a species by where it comes from.
+
+    Parameters
+    ----------
+    source
+        An EM map (``.mrc``, ``.map``, ``.ccp4``, .gz allowed), or anything that `load_structure` takes.
+    pixel_size_angstrom
+        Of the potential's voxels.
+    structure, em_map
+        How atoms, or a map, become a potential; defaults where None.
+
+    Raises
+    ------
+    BadInputError
+        If the file or entry is missing or no such thing.
+    SettingsError
+        If the pixel size does not fit.
+    """
+    if is_map(source):
+        return potential_from_map(Path(source), pixel_size_angstrom, em_map)
+    return build_potential(load_structure(source), pixel_size_angstrom, structure)
 
 
 class BankedSpecies:

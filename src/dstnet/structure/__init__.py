@@ -1,6 +1,7 @@
-"""Structures: atoms read from PDB and mmCIF files, or made by formula."""
+"""Structures: atoms read from PDB and mmCIF files, fetched by their entry, or made by formula."""
 
 from dstnet.structure.atoms import MAX_ATOMS, Atoms, read_structure
+from dstnet.structure.fetch import fetch_structure
 from dstnet.structure.phantom import phantom
 
-__all__ = ["MAX_ATOMS", "Atoms", "phantom", "read_structure"]
+__all__ = ["MAX_ATOMS", "Atoms", "fetch_structure", "phantom", "read_structure"]

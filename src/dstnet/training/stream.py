@@ -16,7 +16,7 @@ from dstnet.movie.normalise import normalised
 from dstnet.network.dstnet import exposure_features
 from dstnet.optics.ctf import OpticsSettings
 from dstnet.simulation import Shot, SimulationSettings
-from dstnet.specimen.layers import SpecimenSettings
+from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import Species
 
 

@@ -1,0 +1,198 @@
+"""The compiled Poisson sampler. Only `sampling.py` imports this file, and late: numba takes half a second to load.
+
+Every pixel's random number is a hash of (seed, block, place in the block), so it depends on no other pixel and on no thread.
+"""
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from dstnet.detector.sampling import HIGHEST_RATE
+
+BLOCK = 1024  # pixels that share one length of the table; its five working arrays stay in the first-level cache
+HIGHEST_TABLED_RATE = 24.0  # above, rejection is cheaper and float32 tables lose digits
+TAIL = 1e-3  # below this chance a pixel leaves the table for the double-precision path
+
+_F = np.float32  # numba's float() leaves a float32 as it is; np.float64() does not
+_U = np.uint32
+_W = np.uint64
+# exp(-t) = 1 - t (1 - t/2 (1 - t/3 ...)) for |t| <= ln(2)/2, to t^8: what is left out is under 3e-10.
+_LOG2E, _LN2_HIGH, _LN2_LOW = _F(1.4426950408889634), _F(0.693359375), _F(-2.12194440e-4)  # Cody & Waite's split of ln 2
+
+
+@numba.njit(nogil=True)
+def _mix64(x):
+    """Bijective scrambling of 64 bits (Stafford's variant 13 of MurmurHash3's finaliser, as in SplitMix64; Steele et al. 2014)."""
+    x = (x ^ (x >> _W(30))) * _W(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> _W(27))) * _W(0x94D049BB133111EB)
+    return x ^ (x >> _W(31))
+
+
+def _scrambler(typing, x, shift, factor):
+    """(x ^ x >> shift) * factor in 32 bits; numba's own integers would widen to 64, and a vector hold half as many."""
+
+    def build(context, builder, signature, arguments):
+        x, shift, factor = arguments
+        return builder.mul(builder.xor(x, builder.lshr(x, shift)), factor)
+
+    return types.uint32(types.uint32, types.uint32, types.uint32), build
+
+
+_scramble: Any = intrinsic(_scrambler)
+
+
+@numba.njit(nogil=True)
+def _uniform(state):
+    """A double in (0, 1) from a counter."""
+    return (np.float64(_mix64(state) >> _W(11)) + 0.5) * 2.0**-53
+
+
+@numba.njit(nogil=True)
+def _tail(rate, least, state):
+    """A count given that it is `least` or more, by inversion in double precision; for rates under about 700."""
+    # Chances relative to that of `least` itself, which may be too small for a double.
+    p = 1.0
+    total = 0.0
+    k = least
+    while p > 1e-18 * total:
+        total += p
+        k += 1
+        p *= rate / k
+    left = _uniform(state) * total
+    p = 1.0
+    k = least
+    while left >= p and p > 0.0:
+        left -= p
+        k += 1
+        p *= rate / k
+    return k
+
+
+@numba.njit(nogil=True)
+def _rejection(rate, state):
+    """PTRS, transformed rejection with squeeze, for rates of 10 and more (Hörmann, Insurance: Math. Econ. 12, 39, 1993)."""
+    b = 0.931 + 2.53 * math.sqrt(rate)
+    a = -0.059 + 0.02483 * b
+    inverse_alpha = 1.1239 + 1.1328 / (b - 3.4)
+    squeeze = 0.9277 - 3.6224 / (b - 2.0)
+    log_rate = math.log(rate)
+    while True:
+        u = _uniform(state) - 0.5
+        v = _uniform(state + _W(1))
+        state += _W(2)
+        margin = 0.5 - abs(u)
+        k = math.floor((2.0 * a / margin + b) * u + rate + 0.43)
+        if margin >= 0.07 and v <= squeeze:
+            return k
+        if k < 0 or (margin < 0.013 and v > margin):
+            continue
+        if math.log(v * inverse_alpha / (a / (margin * margin) + b)) <= k * log_rate - rate - math.lgamma(k + 1.0):
+            return k
+
+
+@numba.njit(nogil=True)
+def _table_length(rate):
+    """The least multiple of 4 with P(N >= length) < TAIL."""
+    p = math.exp(-rate)
+    above = 1.0 - p
+    k = 1
+    while above >= TAIL or k % 4:
+        p *= rate / k
+        above -= p
+        k += 1
+    return k
+
+
+def _fill(rates, counts, first, last, seed_table, seed_tail):
+    lam = np.empty(BLOCK, np.float32)
+    lam_bits = lam.view(np.int32)
+    chance = np.empty(BLOCK, np.float32)
+    above = np.empty(BLOCK, np.float32)
+    uniform = np.empty(BLOCK, np.float32)
+    for block in range(first, last):
+        start = block * BLOCK
+        n = min(BLOCK, rates.size - start)
+        for i in range(n):
+            rate = rates[start + i]
+            rate = rate if rate > _F(0) else _F(0)  # NaN compares false
+            rate = rate if rate < _F(HIGHEST_RATE) else _F(HIGHEST_RATE)
+            lam[i] = rate
+        highest_bits = 0
+        for i in range(n):  # bits of positive floats sort as they do; unlike a maximum of floats, one of integers is vectorised
+            highest_bits = max(highest_bits, lam_bits[i])
+        highest = np.int32(highest_bits).view(np.float32)
+        out = counts[start : start + n]
+        if highest > _F(HIGHEST_TABLED_RATE):
+            for i in range(n):
+                state = _mix64(seed_tail + _W(start + i) * _W(0x9E3779B97F4A7C15))
+                if lam[i] >= _F(10):
+                    out[i] = _F(_rejection(np.float64(lam[i]), state))
+                elif lam[i] > _F(0):
+                    out[i] = _F(_tail(np.float64(lam[i]), 0, state))
+                else:
+                    out[i] = _F(0)
+            continue
+        key = _mix64(seed_table + _W(block) * _W(0x9E3779B97F4A7C15))
+        key_a = _U(key & _W(0xFFFFFFFF))
+        key_b = _U(key >> _W(32))
+        for i in range(n):
+            x = _U(_U(i) * _U(0x9E3779B1) + key_a)
+            x = _scramble(x, _U(16), _U(0x85EBCA6B))  # MurmurHash3's multipliers
+            x = _scramble(x, _U(13), _U(0xC2B2AE35))
+            x = _U(x + key_b)
+            x = _scramble(x, _U(16), _U(0x85EBCA6B))
+            x = _scramble(x, _U(15), _U(0xC2B2AE35))
+            x = _scramble(x, _U(16), _U(1))
+            uniform[i] = (_F(np.int32(x >> _U(1))) + _F(0.5)) * _F(2.0**-31)
+            rate = lam[i]
+            whole = np.int32(rate * _LOG2E + _F(0.5))
+            t = (rate - _F(whole) * _LN2_HIGH) - _F(whole) * _LN2_LOW
+            q = _F(1) - t * _F(1 / 8)
+            q = _F(1) - t * _F(1 / 7) * q
+            q = _F(1) - t * _F(1 / 6) * q
+            q = _F(1) - t * _F(1 / 5) * q
+            q = _F(1) - t * _F(1 / 4) * q
+            q = _F(1) - t * _F(1 / 3) * q
+            q = _F(1) - t * _F(1 / 2) * q
+            power = np.int32((np.int32(127) - whole) << np.int32(23)).view(np.float32)  # 2^-whole
+            # 1 - exp(-rate), kept exact for small rates, where exp(-rate) would round to 1
+            missed = power * (t * q) + (_F(1) - power)
+            chance[i] = power * (_F(1) - t * q)
+            above[i] = missed
+            out[i] = _F(0)
+        length = _table_length(np.float64(highest))
+        # above = P(N > k): comparing the uniform with it, small at the tail, keeps the digits that a cumulative chance near 1 loses.
+        for k in range(1, length + 1, 4):
+            a, b, c, d = _F(1.0 / k), _F(1.0 / (k + 1)), _F(1.0 / (k + 2)), _F(1.0 / (k + 3))
+            for i in range(n):
+                u, rate, p, over = uniform[i], lam[i], chance[i], above[i]
+                count = _F(1) if u < over else _F(0)
+                p = p * rate * a
+                over -= p
+                count += _F(1) if u < over else _F(0)
+                p = p * rate * b
+                over -= p
+                count += _F(1) if u < over else _F(0)
+                p = p * rate * c
+                over -= p
+                count += _F(1) if u < over else _F(0)
+                p = p * rate * d
+                over -= p
+                chance[i] = p
+                above[i] = over
+                out[i] += count
+        for i in range(n):
+            if out[i] == _F(length):
+                state = _mix64(seed_tail + _W(start + i) * _W(0x9E3779B97F4A7C15))
+                out[i] = _F(_tail(np.float64(lam[i]), length, state))
+
+
+_SIGNATURE = "void(float32[::1], float32[::1], int64, int64, uint64, uint64)"
+try:
+    fill = numba.njit(_SIGNATURE, nogil=True, cache=True)(_fill)
+except (RuntimeError, OSError):  # nowhere to keep the compiled code: compile anew in every process
+    fill = numba.njit(_SIGNATURE, nogil=True)(_fill)
