@@ -33,6 +33,8 @@ def simulate(shape: int, frames: int, out: Path | None) -> dict:
     species = ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)
     if out is None:
         species = BankedSpecies.from_projector(atoms.name, atoms.diameter_angstrom / 2, projector, 30, stream(0, "bank"))
+    small = settings.model_copy(update={"shape": (128, 128), "frames": 2})
+    list(Shot(small, [species], 0).frames())  # what is done once in a process, such as loading compiled code
     wall, cpu = time.perf_counter(), time.process_time()
     shot = Shot(settings, [species], 0)
     setup = {"setup_wall_s": time.perf_counter() - wall, "setup_cpu_s": time.process_time() - cpu}

@@ -1,23 +1,16 @@
 """RELION reads the list of movies that dstnet simulate writes, and writes the same list itself."""
 
-import os
-import shutil
 import subprocess
 
 import pytest
 import starfile
+from oracles import relion
 from tiny import dstnet
 
 
-def relion(name: str, *arguments: str, cwd) -> None:
-    """Run a program of RELION; absent, it skips aloud, or fails where DSTNET_REQUIRE_ORACLES=1."""
-    program = shutil.which(name)
-    if program is None:
-        message = f"no {name} here; install RELION (Debian: relion)"
-        if os.environ.get("DSTNET_REQUIRE_ORACLES") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    done = subprocess.run([program, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+def run(name: str, *arguments: str, cwd) -> None:
+    """Run a program of RELION."""
+    done = subprocess.run([relion(name), *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -30,14 +23,14 @@ def test_relion_reads_the_list_and_the_movies(capsys, tmp_path, format):
 
     (out / "Import").mkdir()  # neither program makes it
     told = ["--angpix", "3", "--kV", "300", "--Cs", "2.7", "--Q0", "0.07"]
-    relion("relion_import", "--do_movies", "--i", "movies/*", "--odir", "Import/", "--ofile", "movies.star", *told, cwd=out)
+    run("relion_import", "--do_movies", "--i", "movies/*", "--odir", "Import/", "--ofile", "movies.star", *told, cwd=out)
     ours, theirs = (starfile.read(path, always_dict=True) for path in (out / "movies.star", out / "Import" / "movies.star"))
     assert ours.keys() == theirs.keys() == {"optics", "movies"}
     for block in ours:
         assert ours[block].to_dict("list") == theirs[block].to_dict("list"), "names, values and their order"
 
     assert dstnet(capsys, "simulate", "-o", out, "--pixel-size", "4", "--seed", "1", *small)[0] == 0
-    relion("relion_run_motioncorr", "--i", "movies.star", "--o", "Motion/", "--use_own", "--j", "1", cwd=out)
+    run("relion_run_motioncorr", "--i", "movies.star", "--o", "Motion/", "--use_own", "--j", "1", cwd=out)
     corrected = starfile.read(out / "Motion" / "corrected_micrographs.star", always_dict=True)
     pixels = corrected["optics"].set_index("rlnOpticsGroup")["rlnMicrographOriginalPixelSize"]
     micrographs = corrected["micrographs"]

@@ -4,8 +4,6 @@ This pins what the package says of orientation and of RELION's motion tables: ro
 file of height h is the (h - 1 - y)-th; RELION's shifts are minus our motion, since the first frame, in pixels.
 """
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import starfile
 import torch
+from oracles import relion
 from physics_checks import BARE_ICE, quiet
 
 from dstnet.io import open_movie, write_mrc, write_tiff
@@ -43,18 +42,6 @@ class Rods:
 
 
 @pytest.fixture(scope="module")
-def program() -> str:
-    """Skips aloud without RELION; with DSTNET_REQUIRE_ORACLES=1 its absence is a failure."""
-    path = shutil.which("relion_run_motioncorr")
-    if path is None:
-        message = "relion_run_motioncorr is not on PATH; install RELION (Debian package relion)"
-        if os.environ.get("DSTNET_REQUIRE_ORACLES") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return path
-
-
-@pytest.fixture(scope="module")
 def shot() -> Shot:
     """1024 x 1024 pixels, 30 frames of one electron per pixel; a field that reads otherwise when mirrored, motion of no symmetry either."""
     motion = MotionSettings(burst_angstrom=2.0, local_angstrom=0.8)
@@ -71,9 +58,9 @@ def shot() -> Shot:
 
 
 @pytest.fixture(scope="module")
-def folder(program, shot, tmp_path_factory) -> Path:
+def folder(shot, tmp_path_factory) -> Path:
     """The movie as TIFF and as MRC, and beside each what RELION makes of it: ``o.tif/`` and ``o.mrcs/``."""
-    folder = tmp_path_factory.mktemp("relion")
+    program, folder = relion("relion_run_motioncorr"), tmp_path_factory.mktemp("relion")
     counts = shot.movie().frames
     write_tiff(folder / "m.tif", np.asarray(counts).astype(np.uint8), PIXEL)
     write_mrc(folder / "m.mrcs", np.asarray(counts).astype(np.uint16), PIXEL, "test", stack=True)

@@ -7,11 +7,11 @@ C12 cos 2(phi - phi12) adds to it, so C12 is minus half of (major less minor und
 
 import importlib
 import math
-import os
 
 import numpy as np
 import pytest
 import torch
+from oracles import absent
 
 from dstnet.core.constants import electron_wavelength_angstrom, interaction_constant_rad_per_volt_angstrom
 from dstnet.core.fourier import resample
@@ -31,10 +31,7 @@ def abtem():
     try:
         module = importlib.import_module("abtem")
     except ImportError as error:
-        message = f"abTEM cannot be imported ({error}); pip install -c constraints.txt -e '.[test,oracle]'"
-        if os.environ.get("DSTNET_REQUIRE_ORACLES") == "1":
-            pytest.fail(message, pytrace=False)
-        pytest.skip(message)
+        absent(f"abTEM cannot be imported ({error}); pip install -c constraints.txt -e '.[test,oracle]'")
     with module.config.set({"precision": "float64", "diagnostics.progress_bar": False, "dask.lazy": False}):
         yield module
 

@@ -350,3 +350,11 @@ def test_train_run_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="is a file, not a folder"):
         train_run(tmp_path / "file", [], settings(phantoms=1))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_crops_are_made_on_a_gpu():
+    crops, _ = draw_batch(StreamSettings(crop=64), [species()], 2, seed=0, index=0, device="cuda")
+    for crop in crops:
+        assert {t.device.type for t in (crop.frames, crop.total, crop.exposure, crop.target, crop.frame_target)} == {"cuda"}

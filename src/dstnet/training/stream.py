@@ -110,9 +110,11 @@ def draw_settings(ranges: StreamSettings, fractions: int, generator: torch.Gener
     )
 
 
-def make_crop(settings: SimulationSettings, species: Sequence[Species], seed: int, which: int, known: bool) -> Crop:
-    """Simulate one movie and bring it to the form that the network sees, with the very functions that enhancement uses."""
-    shot = Shot(settings, species, seed)
+def make_crop(
+    settings: SimulationSettings, species: Sequence[Species], seed: int, which: int, known: bool, device: torch.device | str = "cpu"
+) -> Crop:
+    """Simulate one movie and bring it to the form that the network sees, with the very functions that enhancement uses, on `device`."""
+    shot = Shot(settings, species, seed, device)
     fractions = torch.stack(list(shot.frames()))
     frames, total, mean, noise = normalised(fractions)
     own = torch.full((settings.frames,), settings.exposure_e_per_a2)
@@ -120,14 +122,16 @@ def make_crop(settings: SimulationSettings, species: Sequence[Species], seed: in
     return Crop(
         frames,
         total,
-        exposure_features(middle, own, settings.frames) if known else exposure_features(None, None, settings.frames),
-        shot.truth.clean * (mean / noise),
+        (exposure_features(middle, own, settings.frames) if known else exposure_features(None, None, settings.frames)).to(device),
+        shot.truth.clean.to(device) * (mean / noise),
         shot.clean_frame(which) * (mean / noise),
         settings,
     )
 
 
-def draw_batch(ranges: StreamSettings, species: Sequence[Species], batch: int, seed: int, index: int) -> tuple[list[Crop], int]:
+def draw_batch(
+    ranges: StreamSettings, species: Sequence[Species], batch: int, seed: int, index: int, device: torch.device | str = "cpu"
+) -> tuple[list[Crop], int]:
     """Batch number `index` of the stream under `seed`: crops with one number of fractions, and the frame whose own target they carry."""
     random = stream(seed, "batch", index)
     u = torch.rand(2, generator=random).tolist()
@@ -145,20 +149,31 @@ def draw_batch(ranges: StreamSettings, species: Sequence[Species], batch: int, s
         u = torch.rand(3, generator=own).tolist()
         number = 1 if u[0] >= ranges.mixed else 2 + int(u[1] < 0.5)
         chosen = [species[int(j)] for j in torch.randint(len(species), (number,), generator=own)]
-        crops.append(make_crop(settings, chosen, int(torch.randint(1 << 62, (1,), generator=own)), which, u[2] < ranges.exposure_known))
+        number = int(torch.randint(1 << 62, (1,), generator=own))
+        crops.append(make_crop(settings, chosen, number, which, u[2] < ranges.exposure_known, device))
     return crops, which
 
 
 class CropStream(torch.utils.data.IterableDataset):
-    """Batches `first`, `first` + 1, ... of the stream, stacked: frames, total, exposure, target, frame target, which."""
+    """Batches `first`, `first` + 1, ... of the stream on `device`, stacked: frames, total, exposure, target, frame target, which."""
 
-    def __init__(self, ranges: StreamSettings, species: Sequence[Species], batch: int, seed: int, first: int, last: int):
+    def __init__(
+        self,
+        ranges: StreamSettings,
+        species: Sequence[Species],
+        batch: int,
+        seed: int,
+        first: int,
+        last: int,
+        device: torch.device | str = "cpu",
+    ):
         self.ranges, self.species, self.batch, self.seed, self.first, self.last = ranges, species, batch, seed, first, last
+        self.device = device
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         worker = torch.utils.data.get_worker_info()
         start, step = (worker.id, worker.num_workers) if worker else (0, 1)
         for index in range(self.first + start, self.last, step):
-            crops, which = draw_batch(self.ranges, self.species, self.batch, self.seed, index)
+            crops, which = draw_batch(self.ranges, self.species, self.batch, self.seed, index, self.device)
             names = ("frames", "total", "exposure", "target", "frame_target")
             yield (*(torch.stack([getattr(c, name) for c in crops]) for name in names), torch.tensor(which))
