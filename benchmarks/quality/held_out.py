@@ -78,19 +78,19 @@ def main() -> None:
             seconds = time.process_time() - started
             network = network_alone(movie).micrograph
             truth = shot.truth.clean
-            gaussian, sigma = best_gaussian(enhanced.aligned, truth)
+            gaussian, sigma = best_gaussian(enhanced.sums.total, truth)
             unmoved = movie.stack().sum(0)
-            assert enhanced.dose_weighted is not None
-            shifts = (enhanced.shifts_angstrom - shot.truth.global_shift_angstrom) / settings.pixel_size_angstrom
+            assert enhanced.sums.dose_weighted is not None
+            shifts = (enhanced.sums.shifts_angstrom - shot.truth.global_shift_angstrom) / settings.pixel_size_angstrom
             rows.append(
                 {
                     "movie": movie.name,
                     "particles": len(shot.truth.particles),
                     "raw sum": residual_after_best_shift(unmoved, truth),
-                    "aligned sum": residual_after_best_shift(enhanced.aligned, truth),
-                    "dose-weighted sum": residual_after_best_shift(enhanced.dose_weighted, truth),
+                    "aligned sum": residual_after_best_shift(enhanced.sums.total, truth),
+                    "dose-weighted sum": residual_after_best_shift(enhanced.sums.dose_weighted, truth),
                     "best Gaussian": gaussian,
-                    "oracle Wiener": oracle_wiener(enhanced.aligned, truth),
+                    "oracle Wiener": oracle_wiener(enhanced.sums.total, truth),
                     "dstnet": residual_after_best_shift(enhanced.micrograph, truth),
                     "network alone": residual_after_best_shift(network, truth),
                     "best sigma px": sigma,

@@ -51,12 +51,13 @@ def provenance(folder):
 def test_outputs_of_movies(enhance, mrc, tiff):
     code, out, err = enhance(mrc, tiff, "--dose-per-frame", "2")
     assert code == 0, err
-    assert out.count("\n") == 2 and "[1/2]" in out and "3 frames" in out and "[2/2]" in out and "4 frames" in out
-    assert "2 enhanced, 0 already there, 0 failed" in err
+    assert sum(line.startswith("[") for line in out.splitlines()) == 2
+    assert "[1/2]" in out and "3 frames" in out and "[2/2]" in out and "4 frames" in out
+    assert "2 done, 0 already there, 0 failed" in err
     assert {p.name for p in enhance.micrographs.iterdir()} == {
-        f"{name}_{what}.mrc" for name in "ab" for what in ("aligned", "dw", "enhanced")
+        f"{name}{what}" for name in "ab" for what in ("_aligned.mrc", "_dw.mrc", "_enhanced.mrc", ".star")
     }
-    assert {p.name for p in enhance.out.iterdir()} == {"micrographs", "provenance.json"}
+    assert {p.name for p in enhance.out.iterdir()} == {"micrographs", "micrographs.star", "provenance.json", "records", "report.html"}
 
 
 @pytest.mark.parametrize("pixel", [2.0, 1.4, 0.83, 3.3])
@@ -79,7 +80,7 @@ def test_outputs_are_on_the_movies_grid_with_true_headers(enhance, tmp_path, pix
 def test_no_dose_weighting_without_a_dose(enhance, mrc):
     code, out, _ = enhance(mrc)
     assert code == 0
-    assert {p.name for p in enhance.micrographs.iterdir()} == {"a_aligned.mrc", "a_enhanced.mrc"}
+    assert {p.name for p in enhance.micrographs.iterdir()} == {"a_aligned.mrc", "a_enhanced.mrc", "a.star"}
     assert "--dose-per-frame" in out, "what was not known is said aloud"
 
 
@@ -209,20 +210,20 @@ def test_a_second_run_skips_and_overwrite_redoes(enhance, mrc, tiff):
     path = enhance.micrographs / "a_enhanced.mrc"
     first, record = path.stat().st_mtime_ns, provenance(enhance.out)["movies"][0]
     code, out, err = enhance(mrc, tiff)
-    assert code == 0 and "already there, skipped" in out and "1 enhanced, 1 already there" in err
+    assert code == 0 and "already there, skipped" in out and "1 done, 1 already there" in err
     assert path.stat().st_mtime_ns == first
     kept = provenance(enhance.out)["movies"]
     assert [m["name"] for m in kept] == ["a", "b"]
     assert kept[0]["shifts_angstrom"] == record["shifts_angstrom"], "how it was made is not forgotten"
     code, _, err = enhance(mrc, "--overwrite")
-    assert code == 0 and "1 enhanced, 0 already there" in err
+    assert code == 0 and "1 done, 0 already there" in err
     assert path.stat().st_mtime_ns > first
 
 
 def test_a_missing_result_is_made_again(enhance, mrc):
     enhance(mrc)
     (enhance.micrographs / "a_aligned.mrc").unlink()
-    assert "1 enhanced" in enhance(mrc)[2]
+    assert "1 done" in enhance(mrc)[2]
     assert (enhance.micrographs / "a_aligned.mrc").exists()
 
 

@@ -1,18 +1,28 @@
 """Damaged and wrong files are told in one line that names the file; nothing else ever comes out."""
 
+import bz2
+import errno
+import gzip
+import io
 import logging
+import lzma
 import os
 
+import imagecodecs
 import mrcfile
 import numpy as np
 import pytest
 import tifffile
+from eer_writer import encode, random_events, write_eer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dstnet.errors import BadInputError
-from dstnet.io import TiffFrames, open_movie, write_mrc, write_tiff
+from dstnet.io import EerSettings, TiffFrames, open_movie, write_mrc, write_tiff
 
+PACK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": imagecodecs.zstd_encode}
+SIDES = (32, 40)
+STREAMS = [encode(random_events(np.random.default_rng(i), SIDES, 0.1), SIDES) for i in range(6)]
 STACK = np.random.default_rng(0).poisson(3.0, (3, 32, 40)).astype("u2")
 
 
@@ -72,10 +82,11 @@ def test_no_movie_inside(tmp_path, suffix):
         (b"", "is empty"),
         (b"data_\nloop_\n_rlnMicrographName\n" * 50, "text file"),
         ("Bewegungsmüde Größen\n".encode() * 100, "text file"),
-        (b"\x1f\x8b\x08\0" + bytes(2000), "gzip.*unpack"),
-        (bytes(3000), "MRC|TIFF"),
-        (bytes([0, 1, 2]), "MRC|TIFF|within its header"),
-        (np.random.default_rng(1).bytes(5000), "MRC|TIFF"),
+        (b"\x1f\x8b\x08\0" + bytes(2000), "unpack"),
+        (b"PK\x03\x04" + bytes(2000), "unpack it first"),
+        (bytes(3000), "MRC|TIFF|EER"),
+        (bytes([0, 1, 2]), "MRC|TIFF|EER|within its header"),
+        (np.random.default_rng(1).bytes(5000), "MRC|TIFF|EER"),
     ):
         path.write_bytes(content)
         refused(path, match)
@@ -209,6 +220,110 @@ def test_files_that_change_after_they_were_opened(mrc_file, tiff_file, name):
         movie.frame(0)
 
 
+def packed(tmp_path, suffix):
+    write_mrc(tmp_path / "b.mrc", STACK, 1.2, "x", stack=True)
+    (tmp_path / f"a.mrc.{suffix}").write_bytes(PACK[suffix]((tmp_path / "b.mrc").read_bytes()))
+    return tmp_path / f"a.mrc.{suffix}"
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_packed_files(tmp_path, suffix):
+    path = packed(tmp_path, suffix)
+    good = path.read_bytes()
+    for cut in (10, len(good) // 2, len(good) - 10, len(good) - 1):
+        path.write_bytes(good[:cut])
+        refused(path, "cut off|cannot be unpacked")
+    path.write_bytes(good[: len(good) // 2] + bytes([good[len(good) // 2] ^ 0x55]) + good[len(good) // 2 + 1 :])
+    if suffix != "zst":  # without a checksum, as here, damage may stay unseen
+        refused(path, "cannot be unpacked|no valid MRC header")
+    path.write_bytes(PACK[suffix]((tmp_path / "b.mrc").read_bytes()[:-100]))
+    refused(path, "cut off: .* 2 of 3 frames whole")
+    path.write_bytes(PACK[suffix]((tmp_path / "b.mrc").read_bytes() + bytes(10**6)))
+    refused(path, "header is damaged")
+    path.write_bytes(PACK[suffix](b"no movie " * 1000))
+    refused(path, "no valid MRC header")
+    path.write_bytes(PACK[suffix](b""))
+    refused(path, "within its header|cut off")
+    (tmp_path / f"a.tif.{suffix}").write_bytes(good)
+    refused(tmp_path / f"a.tif.{suffix}", "unpack it first")
+
+
+class _FullDisk(io.BytesIO):
+    def write(self, _data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_no_room_to_unpack(tmp_path, suffix, monkeypatch):
+    path = packed(tmp_path, suffix)
+    if suffix == "zst":
+        monkeypatch.setattr(os, "posix_fallocate", lambda *_: _FullDisk().write(b""))
+    else:
+        monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: _FullDisk())
+    refused(path, "cannot unpack .* No space left on device; free some space there, or set TMPDIR")
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_no_folder_to_unpack_into(tmp_path, suffix, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    refused(packed(tmp_path, suffix), "cannot unpack .*missing.*set TMPDIR")
+
+
+def test_eer_raw_frames_that_are_damaged(tmp_path):
+    path = tmp_path / "a.eer"
+    options = {"pixel_size_angstrom": 1.0, "eer": EerSettings(frames_per_fraction=2)}
+    for stream, match in (
+        (STREAMS[3][:-3], "frame 2 cannot be read: raw frame 4 is damaged"),
+        (b"\0" * 4, "raw frame 4 is damaged"),
+        (b"\xff" * len(STREAMS[3]), "raw frame 4 is damaged"),  # empty pixels for ever
+        (STREAMS[3][:20] + b"\xff" * 400, "raw frame 4 is damaged"),  # ends behind the last pixel
+    ):
+        write_eer(path, [*STREAMS[:3], stream, *STREAMS[4:]], SIDES)
+        movie = open_movie(path, **options)
+        assert movie.frame(0).sum() > 0 and movie.frame(2).sum() > 0
+        refused(path, match, **options)
+
+
+def test_eer_files(tmp_path, mrc_file, tiff_file):
+    path = tmp_path / "b.eer"
+    for other in (mrc_file, tiff_file):
+        path.write_bytes(other.read_bytes())
+        refused(path, "EER")
+    write_eer(path, STREAMS, SIDES)
+    (tmp_path / "b.tif").write_bytes(path.read_bytes())
+    refused(tmp_path / "b.tif", "EER movie; give it the suffix .eer", pixel_size_angstrom=1.0)
+    write_eer(path, [*STREAMS[:2], b"", *STREAMS[3:]], SIDES)
+    refused(path, "raw frame 3 lacks parts")
+    for bits in ((20, 2, 2), (1, 2, 2), (7, 0, 2)):
+        write_eer(path, STREAMS, SIDES, compression=65002, code_bits=bits)
+        refused(path, "codes of .* bits")
+
+
+def test_eer_fractions_that_cannot_be_made(tmp_path):
+    path = tmp_path / "a.eer"
+    write_eer(path, STREAMS, SIDES, pixel_size_m=1e-10)
+    refused(path, "6 raw frames, no fraction of 7", eer=EerSettings(frames_per_fraction=7))
+    by_exposure = EerSettings(exposure_per_fraction_e_per_a2=1.0)
+    refused(path, "pass --dose-per-frame", eer=by_exposure)
+    refused(path, "--dose-per-frame is that of a raw frame", eer=by_exposure, exposure_e_per_a2=1.0)
+    refused(path, "6 raw frames, no fraction of 100", eer=by_exposure, exposure_e_per_a2=0.01)
+    refused(path, "has frames 1 to 3", eer=EerSettings(frames_per_fraction=2), frames=slice(0, 4))
+
+
+def test_eer_that_is_cut_off_or_changes(tmp_path):
+    path = tmp_path / "a.eer"
+    write_eer(path, STREAMS, SIDES, pixel_size_m=1e-10)
+    good = path.read_bytes()
+    movie = open_movie(path, eer=EerSettings(frames_per_fraction=3))
+    path.write_bytes(good[: len(good) // 2])
+    refused(path, "cut off|copy it again")
+    with pytest.raises(BadInputError, match="frame 2 cannot be read: raw frame 4 is cut off"):
+        movie.frame(1)
+    path.unlink()
+    with pytest.raises(BadInputError, match="frame 1 cannot be read"):
+        movie.frame(0)
+
+
 def read_whatever_is_there(path, **options):
     try:
         movie = open_movie(path, **options)
@@ -241,6 +356,8 @@ FORMS = {
     "zlib.tif": {"compression": "zlib", "rowsperstrip": 5},
     "zstd.tif": {"compression": "zstd", "bigtiff": True},
     "tiled.tif": {"compression": "lzw", "tile": (16, 16)},
+    "a.eer": {},
+    **{f"a.mrc.{suffix}": {} for suffix in PACK},
 }
 
 
@@ -251,6 +368,10 @@ def test_any_garbling_is_told_or_harmless(tmp_path, name, changes):
     path = tmp_path / name
     if name == "a.mrc":
         write_mrc(path, STACK, 1.2, "x", stack=True)
+    elif name == "a.eer":
+        write_eer(path, STREAMS, SIDES)
+    elif ".mrc." in name:
+        packed(tmp_path, path.suffix[1:])
     else:
         tifffile.imwrite(path, STACK, photometric="minisblack", **FORMS[name])
     raw = bytearray(path.read_bytes())

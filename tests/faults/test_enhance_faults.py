@@ -140,11 +140,6 @@ def missing(folder):
     return folder / "none.mrc"
 
 
-def a_folder(folder):
-    (folder / "sub.mrc").mkdir()
-    return folder / "sub.mrc"
-
-
 BAD = [
     (empty, "is empty"),
     (truncated_mrc, "cut off.*copy it again"),
@@ -156,15 +151,12 @@ BAD = [
     (tiny_frames, "16 x 16 pixels"),
     (four_dimensions, "4 dimensions"),
     (colour, "colour"),
-    (all_zero, "constant"),
-    (constant, "constant"),
-    (one_frame_constant, "frame 2 .*constant"),
-    (not_a_number, "frame 3 holds 1 NaN"),
+    (all_zero, "all 3 frames are bad .*all pixels 0"),
+    (constant, "all 1 frames are bad .*all pixels 7"),
     (infinite, "NaN or infinite"),
     (no_pixel_size, "pixel size missing.*--pixel-size"),
     (filtered, "no noise"),
     (missing, "does not exist"),
-    (a_folder, "is a folder"),
 ]
 
 
@@ -175,8 +167,9 @@ def test_every_bad_file_is_named_and_the_good_ones_are_finished(enhance, data, g
     code, out, err = enhance(*paths[:9], good, *paths[9:], data / "last.tif")
     assert code == 1
     micrographs = tmp_path / "out" / "micrographs"
-    assert {p.name for p in micrographs.iterdir()} == {f"{n}_{w}.mrc" for n in ("good", "last") for w in ("aligned", "enhanced")}
-    assert f"2 enhanced, 0 already there, {len(bad)} failed" in err
+    whole = {f"{n}{w}" for n in ("good", "last") for w in ("_aligned.mrc", "_enhanced.mrc", ".star")}
+    assert {p.name for p in micrographs.iterdir()} == whole
+    assert f"2 done, 0 already there, {len(bad)} failed" in err
     failed = [line for line in err.splitlines() if line.startswith("failed: ")]
     assert len(failed) == len(bad) == sum("FAILED" in line for line in out.splitlines())
     for (path, match), line in zip(bad, failed, strict=True):
@@ -185,6 +178,16 @@ def test_every_bad_file_is_named_and_the_good_ones_are_finished(enhance, data, g
     records = {r["name"]: r for r in json.loads((tmp_path / "out" / "provenance.json").read_text())["movies"]}
     assert {n for n, r in records.items() if r["status"] == "done"} == {"good", "last"}
     assert all(r["error"] for n, r in records.items() if n not in ("good", "last"))
+    table = json.loads((tmp_path / "out" / "provenance.json").read_text())["failures"]
+    assert set(table) == {str(p) for p in paths} and all(path in error for path, error in table.items())
+
+
+def test_bad_frames_are_left_out_and_named(enhance, data):
+    code, out, err = enhance(one_frame_constant(data), not_a_number(data))
+    assert code == 0, err
+    first, second = out.split("[2/2]")
+    assert re.search(r"note: .*frame.* 2 .*all pixels 5", first), first
+    assert re.search(r"note: .*frame.* 3 .*1 pixels NaN", second), second
 
 
 def test_only_bad_files(enhance, data, tmp_path):
@@ -207,14 +210,12 @@ def test_a_bad_file_is_tried_again_once_it_is_mended(enhance, data, tmp_path):
 def test_two_inputs_of_one_name(enhance, data, tmp_path):
     write_mrc(data / "a.mrc", make_frames(), 2.0, "x", stack=True)
     write_tiff(data / "a.tif", make_frames(2, seed=3), 2.0)
-    code, _, err = enhance(data / "a.mrc", data / "a.tif")
-    assert code == 1
-    (line,) = [x for x in err.splitlines() if x.startswith("failed: ")]
-    assert str(data / "a.tif") in line and str(data / "a.mrc") in line
+    assert enhance(data / "a.mrc", data / "a.tif")[0] == 0
     records = json.loads((tmp_path / "out" / "provenance.json").read_text())["movies"]
-    assert {r["input"]: r["status"] for r in records} == {str(data / "a.mrc"): "done", str(data / "a.tif"): "failed"}
-    with mrcfile.open(tmp_path / "out" / "micrographs" / "a_aligned.mrc") as file:
-        assert file.data.mean() == pytest.approx(make_frames().sum(0).mean(), abs=0.05), "the first one's"
+    assert {r["input"]: r["name"] for r in records} == {str(data / "a.mrc"): "a", str(data / "a.tif"): "a_tif"}
+    for name, frames in (("a", make_frames()), ("a_tif", make_frames(2, seed=3))):
+        with mrcfile.open(tmp_path / "out" / "micrographs" / f"{name}_aligned.mrc") as file:
+            assert file.data.mean() == pytest.approx(frames.sum(0).mean(), abs=0.05)
 
 
 def refused(result, *words):
@@ -246,6 +247,11 @@ def test_bad_frame_range(enhance, good, text):
 def test_frame_range_beyond_the_movie(enhance, good):
     code, _, err = enhance(good, "--frame-range", "2:9")
     assert code == 1 and "has frames 1 to 3" in err and "2 to 9" in err
+
+
+def test_a_folder_without_movies(enhance, good, data):
+    (data / "sub").mkdir()
+    refused(enhance(good, data / "sub"), "no movie lies in the folder", str(data / "sub"))
 
 
 def test_unknown_model(capsys, good, tmp_path):
@@ -369,12 +375,12 @@ def test_a_write_that_fails_leaves_nothing_half_done(enhance, good, tmp_path, mo
     monkeypatch.setattr(files, "write_mrc", write)
     code, _, err = enhance(good, "--dose-per-frame", "2")
     assert code == 2 and "No space left" in err.splitlines()[-1] and "free some space" in err.splitlines()[-1]
-    left = [p for p in (tmp_path / "out").rglob("*") if p.is_file() and p.name != "provenance.json"]
+    left = [p for p in (tmp_path / "out" / "micrographs").rglob("*") if p.is_file()]
     assert sorted(left) == sorted(written), "no partial and no hidden file"
     assert all(mrcfile.validate(p) for p in written)
     monkeypatch.undo()
     code, _, err = enhance(good, "--dose-per-frame", "2")
-    assert code == 0 and "1 enhanced" in err
+    assert code == 0 and "1 done" in err
 
 
 def test_an_overwrite_that_fails_keeps_the_old_result(enhance, good, tmp_path, monkeypatch):
@@ -402,7 +408,7 @@ def test_out_of_memory_is_one_inputs_failure(enhance, good, data, monkeypatch):
     monkeypatch.setattr(files.NetworkRestorer, "__call__", call)
     write_mrc(data / "other.mrc", make_frames(1), 2.0, "x", stack=True)
     code, _, err = enhance(good, data / "other.mrc")
-    assert code == 1 and "good.mrc: out of memory (9 GB); pass a smaller --tile" in err and "1 enhanced" in err
+    assert code == 1 and "good.mrc: out of memory (9 GB); pass a smaller --tile" in err and "1 done" in err
 
 
 def test_a_refusal_does_not_forget_how_the_results_were_made(enhance, good, tmp_path):

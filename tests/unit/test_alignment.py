@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dstnet.alignment import AlignmentSettings, accumulate, estimate_global_motion
+from dstnet.alignment import AlignmentSettings, MovieMotion, accumulate, accumulated_motion, align, estimate_global_motion
 from dstnet.core.fourier import radial_frequency, resample, shift_phase
 from dstnet.errors import BadInputError, SettingsError
+from dstnet.motion.warp import warp_local, warp_prefilter
 from dstnet.movie import Movie
 
 SETTINGS = AlignmentSettings()
@@ -276,3 +277,145 @@ def test_bad_arguments():
         accumulate(movie, torch.full((3, 2), math.nan), working_pixel_angstrom=2.0, max_fractions=2)
     with pytest.raises(SettingsError, match="at least 1"):
         accumulate(movie, torch.zeros(3, 2), working_pixel_angstrom=2.0, max_fractions=0)
+
+
+def bent(scene, motion, pixel):
+    """The frames that a scene makes under a motion, continued periodically; without noise."""
+    filtered = torch.fft.irfft2(torch.fft.rfft2(scene) * warp_prefilter(tuple(scene.shape)), s=scene.shape)
+    return [
+        warp_local(filtered, c / pixel, shift_px=tuple((s / pixel).tolist()))
+        for s, c in zip(motion.shifts_angstrom, motion.local_coefficients_angstrom, strict=True)
+    ]
+
+
+def local_course(frames, rms, seed=5):
+    """Local motion of no symmetry, cubic in time, mean zero over frames."""
+    z = torch.linspace(-1, 1, frames)
+    courses = torch.stack((z, z**2 - 1 / 3, z**3), 1)
+    c = torch.einsum("fj,jak->fak", courses, torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(seed)))
+    c -= c.mean(0)
+    return c * (rms / float((c.square() * torch.tensor([1 / 3, 1 / 3, 4 / 45, 4 / 45, 1 / 9])).sum(-1).mean().sqrt()))
+
+
+def test_local_motion_is_undone():
+    """With the shift inside the field's polynomial: 30 pixels of drift over a slope of 0.02 would leave half a pixel otherwise."""
+    scene = blobs((256, 300), contrast=1.0)
+    local = torch.zeros(2, 2, 5)
+    local[0] = torch.tensor([[2.0, -1.0, 1.0, 0.5, -1.5], [-1.0, 2.5, 0.5, -1.0, 1.0]])
+    local[1] = -local[0]
+    motion = MovieMotion(torch.tensor([[20.4, -13.3], [-20.4, 13.3]]), local)
+    movie = Movie(torch.stack(bent(scene, motion, 1.0)).numpy(), 1.0)
+    inner = (slice(32, -32), slice(32, -32))
+    scene = scene[inner]
+
+    def left(m):
+        return float((accumulate(movie, m, working_pixel_angstrom=None, max_fractions=1).total[inner] / 2 - scene).std())
+
+    # The inverse is right to first order: |u| up to 5 px times a slope of 0.04, with opposite signs in the two frames, leaves 0.1 to
+    # 0.2 px where the field is worst; a shift by 0.1 px shows 2 % of the scene's rms (see above).
+    assert left(motion) < 0.03
+    assert left(MovieMotion.of_shifts(motion.shifts_angstrom)) > 0.2
+    assert left(MovieMotion(motion.shifts_angstrom, -local)) > 0.4
+    assert left(MovieMotion(motion.shifts_angstrom, local.flip(1))) > 0.2
+
+
+def test_local_motion_is_found_and_its_sum_is_better():
+    # 640 pixels of 1 Å: three patches a side
+    scene, frames = blobs((640, 640), 0.15), 12
+    truth = MovieMotion(planted(frames), local_course(frames, 0.8))
+    generator = torch.Generator().manual_seed(2)
+    counts = [torch.poisson((2 * (1 + f)).clamp(min=0), generator=generator).numpy() for f in bent(scene, truth, 1.0)]
+    movie = Movie(np.stack(counts), 1.0)
+    found = align(movie, SETTINGS)
+    error = (found.motion.local_coefficients_angstrom - truth.local_coefficients_angstrom).square()
+    error = (error * torch.tensor([1 / 3, 1 / 3, 4 / 45, 4 / 45, 1 / 9])).sum(-1).mean().sqrt()
+    assert float(error) < 0.1
+    assert float((found.shifts_angstrom - truth.shifts_angstrom).square().mean().sqrt()) < 0.06
+    assert "3 x 3 patches" in found.notes[0]
+    without = align(movie, SETTINGS.model_copy(update={"patches": 0}))
+    assert not without.motion.is_local
+    assert without.notes == ()
+    inner = (slice(24, -24), slice(24, -24))
+
+    def likeness(total):
+        return float(torch.corrcoef(torch.stack((total[inner].flatten(), scene[inner].flatten())))[0, 1])
+
+    assert likeness(found.total) > likeness(without.total) + 0.01
+
+
+def test_no_local_motion_where_there_is_none_or_nothing_to_tell_it_from():
+    still, empty = MovieMotion.of_shifts(planted(10)), MovieMotion.of_shifts(torch.zeros(10, 2))
+    movie = poisson_movie(blobs((640, 640), 0.05), still.shifts_angstrom, 1.0)
+    found = align(movie, SETTINGS)
+    assert not found.motion.is_local
+    assert "left at zero" in found.notes[0]
+    noise = align(poisson_movie(torch.zeros(640, 640), empty.shifts_angstrom, 1.0), SETTINGS)
+    assert float(noise.shifts_angstrom.abs().max()) == 0
+    assert "no signal" in noise.notes[0]
+    small = align(poisson_movie(blobs((256, 256)), still.shifts_angstrom, 1.0), SETTINGS)
+    assert "too small a field" in small.notes[0]
+
+
+def test_given_motion_is_taken_and_nothing_estimated():
+    movie = poisson_movie(blobs((96, 96)), torch.zeros(4, 2), 5.0)
+    given = MovieMotion(planted(4), local_course(4, 0.3))
+    calls = []
+    aligned = align(movie, SETTINGS, motion=given, progress=lambda done, of: calls.append((done, of)))
+    assert torch.equal(aligned.motion.shifts_angstrom, given.shifts_angstrom)
+    assert torch.equal(aligned.motion.local_coefficients_angstrom, given.local_coefficients_angstrom)
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert aligned.fractions.shape[0] == 0
+    with pytest.raises(BadInputError, match="local motion of shape"):
+        align(movie, SETTINGS, motion=MovieMotion(given.shifts_angstrom, torch.zeros(3, 2, 5)))
+    calls.clear()
+    align(movie, SETTINGS, progress=lambda done, of: calls.append((done, of)))
+    assert calls == [(i + 1, 8) for i in range(8)]
+
+
+@pytest.mark.parametrize("local", [0.0, 0.4])
+def test_halves_are_the_odd_and_even_frames_counted_from_one(local):
+    movie = poisson_movie(blobs((96, 90)), torch.zeros(5, 2), 5.0)
+    aligned = align(movie, SETTINGS, halves=True, motion=MovieMotion(planted(5), local * local_course(5, 1.0)))
+    assert torch.allclose(aligned.even + aligned.odd, aligned.total, atol=1e-3)
+    assert float(aligned.even.mean() / aligned.total.mean()) == pytest.approx(3 / 5, rel=0.02)
+    still = align(movie, SETTINGS, halves=True, motion=MovieMotion.of_shifts(torch.zeros(5, 2)))
+    assert torch.allclose(still.even, torch.from_numpy(movie.frames[[0, 2, 4]].sum(0)), atol=1e-3)
+    assert align(movie, SETTINGS, motion=MovieMotion.of_shifts(torch.zeros(5, 2))).even is None
+
+
+@pytest.mark.parametrize("local", [0.0, 0.4])
+def test_binned_sums_are_fourier_crops_of_the_whole_ones(local):
+    movie = poisson_movie(blobs((120, 90)), torch.zeros(4, 2), 5.0, exposure_e_per_a2=2.0)
+    motion = MovieMotion(planted(4), local * local_course(4, 1.0))
+    whole = align(movie, SETTINGS, halves=True, motion=motion, working_pixel_angstrom=2.0)
+    binned = align(movie, AlignmentSettings(bin=1.5), halves=True, motion=motion, working_pixel_angstrom=2.0)
+    for name in ("total", "dose_weighted", "even", "odd"):
+        assert torch.allclose(getattr(binned, name), resample(getattr(whole, name), (80, 60)), atol=1e-3)
+    assert torch.allclose(binned.fractions, whole.fractions, atol=1e-4)
+    assert binned.pixel_size_angstrom == pytest.approx(1.5)
+
+
+def test_accumulated_motion():
+    shifts = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0], [3.0, 7.0], [3.0, 10.0]])
+    motion = MovieMotion.of_shifts(shifts - shifts.mean(0))
+    assert accumulated_motion(motion, None) == (pytest.approx(11.0), None, None)
+    # Up to frame 4 / 1.3 = 3, from the first
+    assert accumulated_motion(motion, 1.3) == tuple(pytest.approx(v) for v in (11.0, 6.0, 5.0))
+    assert accumulated_motion(motion, 1.3, 10.0) == tuple(pytest.approx(v) for v in (11.0, 0.0, 11.0))
+
+
+def test_patches_are_none_or_enough():
+    with pytest.raises(ValueError, match="3 patches a side"):
+        AlignmentSettings(patches=2)
+
+
+def test_undoing_local_motion_leaves_white_noise_nearly_white():
+    """Up to 0.35 cycles per pixel wholly; above, interpolation loses some, and never adds."""
+    movie = poisson_movie(torch.zeros(256, 256), torch.zeros(8, 2), 4.0)
+    total = align(movie, SETTINGS, motion=MovieMotion(planted(8), local_course(8, 1.0))).total
+    power = torch.fft.rfft2(total).abs().square() / 256**2
+    k = radial_frequency((256, 256))
+    for low, high, least in ((0.02, 0.2, 1.0), (0.2, 0.35, 1.0), (0.35, 0.45, 0.93), (0.45, 0.7, 0.5)):
+        ring = power[(k > low) & (k <= high)]
+        error = 5 / math.sqrt(ring.numel()) + 0.01  # the border's reflected pixels are counted twice
+        assert least - error < float(ring.mean()) / 32 < 1 + error

@@ -1,8 +1,14 @@
 """Files come back as they were written, in every form that cameras and programs write."""
 
+import bz2
+import gzip
+import lzma
 import math
+import os
 import pickle
+from pathlib import Path
 
+import imagecodecs
 import mrcfile
 import numpy as np
 import pytest
@@ -10,7 +16,7 @@ import tifffile
 import torch
 
 from dstnet.errors import BadInputError, OutputError
-from dstnet.io import MrcFrames, TiffFrames, atomic_path, ensure_writable_folder, open_movie, write_mrc, write_tiff
+from dstnet.io import MrcFrames, PackedMrcFrames, TiffFrames, atomic_path, ensure_writable_folder, open_movie, write_mrc, write_tiff
 from dstnet.movie import FrameStack
 
 MRC_TYPES = ["i1", "i2", "f4", "u2", "f2"]
@@ -160,6 +166,92 @@ def test_mrc_extended_header_and_old_files(tmp_path):
     np.testing.assert_array_equal(MrcFrames(tmp_path / "a.mrc")[0], image)
 
 
+def test_mrc_origin(tmp_path):
+    write_mrc(tmp_path / "a.mrc", np.ones((32, 40), "f2"), 1.5, "x", origin_angstrom=(3.0, -4.5, 6.0))
+    with mrcfile.open(tmp_path / "a.mrc") as file:
+        assert file.header.origin.tolist() == (3.0, -4.5, 6.0)
+
+
+def test_frames_are_the_readers_own(tmp_path):
+    write_mrc(tmp_path / "a.mrcs", numbers((2, 32, 40)), 1.0, "x", stack=True)
+    frames = MrcFrames(tmp_path / "a.mrcs")
+    frames[0][:] = -1
+    assert frames[0].min() >= 0
+
+
+# --- MRC packed as a whole ---------------------------------------------------------------------------------------------------------
+
+PACK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": imagecodecs.zstd_encode}
+
+
+@pytest.fixture(params=PACK)
+def packed_file(tmp_path, request):
+    stack = numbers((5, 200, 301), "u2")
+    write_mrc(tmp_path / "a.mrcs", stack, 0.83, "x", stack=True)
+    path = tmp_path / f"a.mrcs.{request.param}"
+    path.write_bytes(PACK[request.param]((tmp_path / "a.mrcs").read_bytes()))
+    return path, stack
+
+
+def test_packed_mrc_is_read_as_any(packed_file):
+    path, stack = packed_file
+    movie = open_movie(path, frames=slice(1, 5))
+    assert (movie.shape, movie.pixel_size_angstrom) == ((200, 301), 0.83)
+    for i in (3, 0, 2):
+        np.testing.assert_array_equal(movie.frames[i], stack[i + 1])
+    path.unlink()  # it is unpacked once
+    np.testing.assert_array_equal(movie.frames[1], stack[2])
+
+
+def test_packed_under_another_name(packed_file, tmp_path):
+    path, stack = packed_file
+    for name in ("b.mrc", "b", "b" + path.suffix, "b.MRC" + path.suffix.upper()):
+        (tmp_path / name).write_bytes(path.read_bytes())
+        np.testing.assert_array_equal(open_movie(tmp_path / name).frames[4], stack[4])
+
+
+def test_packed_movies_travel_to_worker_processes(packed_file):
+    path, stack = packed_file
+    frames = PackedMrcFrames(path)
+    np.testing.assert_array_equal(frames[4], stack[4])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(frames))[4], stack[4])
+
+
+def test_unpacked_files_go_with_their_reader(packed_file, tmp_path, monkeypatch):
+    path, _ = packed_file
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    frames = PackedMrcFrames(path)
+    frames[0]
+
+    def ours():
+        links = [os.readlink(p) for p in Path("/proc/self/fd").iterdir() if p.is_symlink()]
+        return [link for link in links if link.startswith(str(tmp_path / "temporary"))]
+
+    assert len(ours()) == 1 and not list((tmp_path / "temporary").iterdir())  # it has no name
+    del frames
+    assert not ours()
+
+
+def test_zstd_forms(tmp_path):
+    """Several frames, a frame to be skipped, stored and repeated blocks, and a file of unknown length, as a pipe gives it."""
+    stack = np.zeros((3, 300, 400), "u2")
+    stack[1] = np.random.default_rng(0).integers(0, 65536, stack[1].shape)
+    write_mrc(tmp_path / "a.mrc", stack, 1.0, "x", stack=True)
+    raw = (tmp_path / "a.mrc").read_bytes()
+    stored = [raw[i : i + 100000] for i in range(0, len(raw), 100000)]
+    blocks = b"".join((len(b) << 3 | (i == len(stored) - 1)).to_bytes(3, "little") + b for i, b in enumerate(stored))
+    forms = [
+        b"\x28\xb5\x2f\xfd" + b"\0\x40" + blocks,  # no content size, a window of 256 KiB
+        imagecodecs.zstd_encode(raw[:5000]) + b"\x50\x2a\x4d\x18\x03\0\0\0abc" + imagecodecs.zstd_encode(raw[5000:]),
+        imagecodecs.zstd_encode(raw, level=19),
+    ]
+    for form in forms:
+        (tmp_path / "a.mrc.zst").write_bytes(form)
+        frames = PackedMrcFrames(tmp_path / "a.mrc.zst")
+        np.testing.assert_array_equal(np.stack([frames[i] for i in range(3)]), stack)
+
+
 # --- TIFF --------------------------------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +294,15 @@ def test_tiff_forms(tmp_path, dtype, order, bigtiff, options):
     tifffile.imwrite(tmp_path / "a.tif", stack, byteorder=order, bigtiff=bigtiff, photometric="minisblack", rowsperstrip=7, **options)
     frames = TiffFrames(tmp_path / "a.tif")
     np.testing.assert_array_equal(np.stack([frames[i] for i in range(4)]), stack[:, ::-1])  # TIFF is stored from the top down
+
+
+@pytest.mark.parametrize("tile", [(16, 32), (16, 16), (64, 64)])
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
+def test_tiff_tiles(tmp_path, tile, compression):
+    stack = numbers((3, 40, 49), "u2")  # tiles stand over on both sides
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", tile=tile, compression=compression)
+    frames = TiffFrames(tmp_path / "a.tif")
+    np.testing.assert_array_equal(np.stack([frames[i] for i in range(3)]), stack[:, ::-1])
 
 
 def test_tiff_pixel_size_only_where_its_unit_is_told(tmp_path):

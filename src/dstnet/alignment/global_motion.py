@@ -19,7 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dstnet.alignment.local_motion import Patches, finest_frequency, refine_by_patches
+from dstnet.alignment.movie_motion import MovieMotion
 from dstnet.alignment.settings import AlignmentSettings
+from dstnet.alignment.signal import ring_mean, ring_numbers, signal_and_noise
 from dstnet.core.fourier import good_size
 from dstnet.core.shapes import Image, Trajectory
 from dstnet.errors import BadInputError
@@ -30,8 +33,6 @@ Progress = Callable[[int, int], None]  # (frames done, frames in all)
 _CLIP_SIGMAS = 10.0
 _OUTLIER_SIGMAS = 7.0  # of a mean over frames; noise takes one pixel in 4e11 by mistake
 _SIGNIFICANT_PEAK = 6.0  # standard deviations; noise alone passes it once in 1e9 positions
-_SIGNIFICANT_SIGNAL = 3.0  # standard deviations of a ring and its neighbours together
-_NEIGHBOUR_RINGS = 8
 _FIRST_GROUPS = 6
 _TAPER = 1 / 16  # part of each side of the frame
 
@@ -63,12 +64,33 @@ def estimate_global_motion(
     BadInputError
         If a frame is constant, holds NaN or infinity, cannot be read, or is too small to align.
     """
+    return estimate_motion(movie, settings.model_copy(update={"patches": 0}), progress, device)[0].shifts_angstrom
+
+
+def estimate_motion(
+    movie: Movie, settings: AlignmentSettings, progress: Progress | None = None, device: torch.device | str = "cpu"
+) -> tuple[MovieMotion, list[str]]:
+    """Global and, where the frames hold enough to tell it, local motion; and what the user should know of the latter.
+
+    Parameters, errors and what a movie without signal gets are those of `estimate_global_motion`; each frame is read once.
+    """
     n = len(movie)
     if n == 1:
         checked_frame(movie, 0)
-        return torch.zeros(1, 2, device=device)
-    band = _Band.of(movie, settings, device)
-    aligner = _Aligner(_read(movie, band, progress), band, settings)
+        return MovieMotion.of_shifts(torch.zeros(1, 2, device=device)), []
+    band, patches = _Band.of(movie, settings, device), None
+    if settings.patches:
+        patches = Patches.of(
+            band.shape,
+            movie.pixel_size_angstrom * band.binning,
+            n,
+            settings.patches,
+            finest_frequency(movie.pixel_size_angstrom, settings.resolution_angstrom),
+            1 / settings.lowest_resolution_angstrom,
+            band.k.device,
+        )
+    spectra, patch_spectra = _read(movie, band, patches, progress)
+    aligner = _Aligner(spectra, band, settings)
     sizes = []
     size = n // _FIRST_GROUPS
     while size > 1:
@@ -81,7 +103,14 @@ def estimate_global_motion(
     for size in sizes:
         aligner.align_groups(size, radius, limit)
         radius = max(radius / 2, min(limit, 4 * band.step))
-    return aligner.shifts
+    motion = MovieMotion.of_shifts(aligner.shifts)
+    del spectra, aligner
+    if patches is None or patch_spectra is None:
+        return motion, ["local motion left at zero: too few frames, or too small a field for 3 x 3 patches"] if settings.patches else []
+    refined, note = refine_by_patches(patch_spectra, patches, motion.shifts_angstrom, settings.acceleration_angstrom)
+    # Without local motion, patches know more of the shifts only where they were given finer detail than the field as a whole.
+    finer = patches.k.norm(dim=1).max() > 1.05 * band.k.norm(dim=1).max()
+    return (refined if refined.is_local or finer else motion), [note]
 
 
 def checked_frame(movie: Movie, index: int, device: torch.device | str = "cpu") -> Image:
@@ -114,7 +143,6 @@ class _Band:
     columns: Tensor
     k: Tensor
     ring: Tensor
-    ring_counts: Tensor
     field: tuple[float, float]
     grid: tuple[int, int]
     step: float
@@ -127,8 +155,9 @@ class _Band:
         # A field of few pixels would hold next to nothing below the wanted resolution: it gets at least 8 periods a side.
         wanted = max(1 / settings.resolution_angstrom, 8 / min(height, width))
         highest = min(wanted, 0.45 / pixel, math.sqrt(2 * settings.max_coefficients / (math.pi * height * width)))
-        # The binned Nyquist frequency is at least twice the highest one kept, where averaging costs at most a tenth of the amplitude.
-        binning = max(1, int(1 / (4 * highest * pixel)))
+        # The binned Nyquist frequency is at least 1.75 times the highest one kept, where averaging costs an eighth of the amplitude.
+        finest = max(highest, finest_frequency(pixel, settings.resolution_angstrom)) if settings.patches else highest
+        binning = max(1, int(1 / (3.5 * finest * pixel)))
         shape = (movie.shape[0] // binning, movie.shape[1] // binning)
         field = (shape[0] * binning * pixel, shape[1] * binning * pixel)
         reach = (int(highest * field[0]), int(highest * field[1]))
@@ -142,8 +171,6 @@ class _Band:
                 f"{movie.name}: frames of {movie.shape} pixels at {pixel} Å hold {len(radius)} usable frequencies, too few to align; "
                 "give a larger field, or raise alignment: lowest_resolution_angstrom in the settings"
             )
-        rings = max(4, min(64, len(radius) // 200))
-        ring = (radius / radius.max() * rings).long().clamp(max=rings - 1)
         grid = (good_size(2 * reach[0] + 2), good_size(2 * reach[1] + 2))
         return cls(
             binning=binning,
@@ -151,24 +178,20 @@ class _Band:
             rows=y % shape[0],
             columns=x,
             k=torch.stack((y / field[0], x / field[1]), 1),
-            ring=ring,
-            ring_counts=torch.bincount(ring, minlength=rings).clamp(min=1).float(),
+            ring=ring_numbers(radius),
             field=field,
             grid=grid,
             step=max(field[0] / grid[0], field[1] / grid[1]),
             taper=_edge(shape[0], device)[:, None] * _edge(shape[1], device)[None, :],
         )
 
-    def coefficients(self, image: Image) -> Tensor:
-        """The kept coefficients of a full-size image, its mean taken out and its edges tapered: linear in the image."""
-        small = image
-        if self.binning > 1:
-            small = F.avg_pool2d(image[None, None], self.binning)[0, 0]
-        return torch.fft.rfft2((small - small.mean()) * self.taper)[self.rows, self.columns]
+    def binned(self, image: Image) -> Image:
+        """A full-size image on the grid of `shape`."""
+        return F.avg_pool2d(image[None, None], self.binning)[0, 0] if self.binning > 1 else image
 
-    def ring_mean(self, values: Tensor) -> Tensor:
-        """Mean of a real value per coefficient over each ring."""
-        return torch.zeros_like(self.ring_counts).index_add_(0, self.ring, values) / self.ring_counts
+    def coefficients(self, binned: Image) -> Tensor:
+        """The kept coefficients of a binned image, its mean taken out and its edges tapered: linear in the image."""
+        return torch.fft.rfft2((binned - binned.mean()) * self.taper)[self.rows, self.columns]
 
     def phases(self, shift: Tensor) -> Tensor:
         """exp(2 pi i k.u): what takes content displaced by u = `shift`, (y, x) in Angstrom, back to the reference."""
@@ -181,11 +204,14 @@ def _edge(n: int, device: torch.device | str) -> Tensor:
     return 0.5 - 0.5 * torch.cos(math.pi * (torch.minimum(distance, 1 - distance) / _TAPER).clamp(max=1))
 
 
-def _read(movie: Movie, band: _Band, progress: Progress | None) -> Tensor:
-    """Kept coefficients of every frame, [frame, coefficient], without what sticks to the detector."""
+def _read(movie: Movie, band: _Band, patches: Patches | None, progress: Progress | None) -> tuple[Tensor, Tensor | None]:
+    """Kept coefficients of every frame, [frame, coefficient], and of its patches, without what sticks to the detector."""
     n = len(movie)
     device = band.k.device
     spectra = torch.empty(n, len(band.k), dtype=torch.complex64, device=device)
+    of_patches = None
+    if patches is not None:
+        of_patches = torch.empty(n, len(patches.corners), len(patches.k), dtype=torch.complex64, device=device)
     total = torch.zeros(movie.shape, device=device)
     variance = torch.zeros((), device=device)
     for i in range(n):
@@ -193,15 +219,24 @@ def _read(movie: Movie, band: _Band, progress: Progress | None) -> Tensor:
         frame -= frame.mean()
         for _ in range(3):  # so that one cosmic ray does not lift the limit, and with it all hot pixels, in its frame alone
             deviation = torch.linalg.vector_norm(frame) / math.sqrt(frame.numel())
+            low, high = torch.aminmax(frame)
+            if max(-low, high) <= _CLIP_SIGMAS * deviation:
+                break
             frame.clamp_(-_CLIP_SIGMAS * deviation, _CLIP_SIGMAS * deviation)
-        spectra[i] = band.coefficients(frame)
+        binned = band.binned(frame)
+        spectra[i] = band.coefficients(binned)
+        if patches is not None and of_patches is not None:
+            of_patches[i] = patches.coefficients(binned)
         total += frame
         variance += deviation.square()
         if progress is not None:
             progress(i + 1, n)
     # Of frames with independent noise, the mean deviates by sqrt(sum of variances) / n.
-    spectra -= band.coefficients(_outliers(total / n, _OUTLIER_SIGMAS * variance.sqrt() / n))
-    return spectra
+    binned = band.binned(_outliers(total / n, _OUTLIER_SIGMAS * variance.sqrt() / n))
+    spectra -= band.coefficients(binned)
+    if patches is not None and of_patches is not None:
+        of_patches -= patches.coefficients(binned)
+    return spectra, of_patches
 
 
 def _outliers(mean: Image, limit: Tensor) -> Image:
@@ -242,7 +277,7 @@ class _Aligner:
 
     def _align(self, spectra: Tensor, shifts: Tensor, radius: float, limit: float, acceleration: float | None) -> None:
         """Align `spectra` with each other in place, adding to `shifts` in place: peaks of the correlation, then Gauss-Newton."""
-        power = torch.stack([self.band.ring_mean(s.abs().square()) for s in spectra]).mean(0)
+        power = torch.stack([ring_mean(s.abs().square(), self.band.ring) for s in spectra]).mean(0)
         step = self.band.step
         for _ in range(4):
             delta = self._search(spectra, shifts, power, radius, limit)
@@ -264,28 +299,13 @@ class _Aligner:
                 spectrum *= self.band.phases(d)
         return delta.norm(dim=1).max()
 
-    def _signal_and_noise(self, total: Tensor, n: int, power: Tensor) -> tuple[Tensor, Tensor]:
-        """Power of the common signal and of the noise in each ring, from the sum of `n` spectra and their mean power.
-
-        E|sum/n|^2 = S + N/n and E|X|^2 = S + N. Signal counts only where neighbouring rings together are significant: else a movie of
-        nothing but noise would be aligned to its own noise.
-        """
-        coherent = self.band.ring_mean(total.abs().square()) / n**2
-        signal = (n * coherent - power) / (n - 1)
-        error = power / ((n - 1) * self.band.ring_counts.sqrt())
-        window = torch.ones(1, 1, 2 * _NEIGHBOUR_RINGS + 1, device=error.device)
-        summed = F.conv1d(torch.stack((signal / error, torch.ones_like(error)))[:, None], window, padding=_NEIGHBOUR_RINGS)[:, 0]
-        significant = summed[0] > _SIGNIFICANT_SIGNAL * summed[1].sqrt()
-        signal = torch.where(significant, signal - 0.5 * error, 0.0).clamp(min=0)  # half: of weak rings, chance raises the visible ones
-        signal = torch.minimum(signal, 0.99 * power)  # a noise-free movie must not divide by zero
-        return signal, power - signal
-
     def _weights(self, total: Tensor, n: int, power: Tensor) -> tuple[Tensor, Tensor]:
         """Weights that turn conj(sum of others) X into a log likelihood, and what each coefficient then adds at the true position.
 
         With R = w * mean of the others, w the Wiener filter S / (S + N / (n - 1)), the log likelihood of X is 2 Re(conj R X) / N.
         """
-        signal, noise = self._signal_and_noise(total, n, power)
+        ring = self.band.ring
+        signal, noise = signal_and_noise(ring_mean(total.abs().square(), ring), n, power, ring)
         wiener = signal / (signal + noise / (n - 1))
         return (2 * wiener / (noise * (n - 1)))[self.band.ring], (2 * wiener * signal / noise)[self.band.ring]
 

@@ -1,6 +1,6 @@
 """Settings of motion estimation."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dstnet.core.settings import Settings
 
@@ -28,3 +28,14 @@ class AlignmentSettings(Settings):
     )
     iterations: int = Field(default=30, ge=1, description="most refinement steps at each grouping of frames")
     tolerance_angstrom: float = Field(default=0.01, gt=0, description="refinement stops when no frame moves further than this")
+    patches: int = Field(
+        default=5, ge=0, description="most patches a side for local motion; small fields get fewer, down to 3; 0: global motion alone"
+    )
+    bin: float = Field(default=1.0, ge=1, description="the sums' pixel over the movie's, by Fourier cropping; any factor")
+
+    @field_validator("patches")
+    @classmethod
+    def _enough(cls, patches: int) -> int:
+        if patches in (1, 2):
+            raise ValueError("local motion needs 3 patches a side or more; 0 turns it off")
+        return patches

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from dstnet import __version__
+from dstnet.cli.align import align
 from dstnet.cli.demo import demo
 from dstnet.cli.enhance import enhance
+from dstnet.cli.gain import check
 from dstnet.cli.models import models
 from dstnet.cli.simulate import simulate
 from dstnet.cli.train import train
@@ -25,8 +27,11 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
 )
-for verb in (demo, enhance, simulate, train, models):
+for verb in (demo, enhance, align, simulate, train, models):
     app.command(verb)
+gain = App(name="gain", help="Gain and dark references.")
+gain.command(check)
+app.command(gain)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

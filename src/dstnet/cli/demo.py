@@ -11,6 +11,7 @@ def demo(*, output: Output, device: Device = None) -> int:
     import numpy as np
 
     from dstnet.cli.enhance import enhance
+    from dstnet.cli.movies import MovieOptions, RunOptions
     from dstnet.cli.simulate import simulate
     from dstnet.io import open_movie
     from dstnet.metrics.image import residual_after_best_shift
@@ -21,7 +22,8 @@ def demo(*, output: Output, device: Device = None) -> int:
     made = SimulationSettings()  # those of a simulation that asks for nothing else
     simulate(output=output, overwrite=True)
     movie = next((output / "movies").glob("*.tif"))
-    code = enhance([movie], output=output, dose_per_frame=made.exposure_e_per_a2, device=device, overwrite=True)
+    taken, again = MovieOptions(dose_per_frame=made.exposure_e_per_a2), RunOptions(overwrite=True)
+    code = enhance([str(movie)], output=output, movie=taken, device=device, run=again)
     if code:
         return code
     results = {n: open_movie(output / "micrographs" / f"{movie.stem}_{n}.mrc") for n in ("aligned", "dw", "enhanced")}

@@ -19,7 +19,10 @@ SettingsFile = Annotated[Path | None, Parameter(name="--settings", help="YAML fi
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print results as JSON lines, for machines.")]
 Device = Annotated[
     str | None,
-    Parameter(name=["--device", "-d"], help="cpu, cuda, cuda:1, ...; without it, cuda where there is one, and the run says which."),
+    Parameter(
+        name=["--device", "-d"],
+        help="cpu, cuda, cuda:1, ...; several by commas are dealt to workers; without it, cuda where there is one.",
+    ),
 ]
 
 
@@ -74,8 +77,8 @@ class Reporter:
 
 
 @contextmanager
-def reporting(total: int, what: str, as_json: bool) -> Iterator[Reporter]:
-    """A reporter for `total` pieces of work; its bar shows on a terminal only."""
+def reporting(total: int | None, what: str, as_json: bool) -> Iterator[Reporter]:
+    """A reporter for `total` pieces of work, None where nobody knows; its bar shows on a terminal only."""
     if as_json or not sys.stdout.isatty():
         yield Reporter(as_json)
         return

@@ -1,19 +1,21 @@
 """One interface for every method, movie in and enhanced movie out, and the network that implements it."""
 
-from dataclasses import dataclass, field
+import operator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dstnet.alignment import AlignedMovie, accumulate, estimate_global_motion
+from dstnet.alignment import AlignedMovie, MovieMotion, align
 from dstnet.core.fourier import resample
-from dstnet.core.shapes import Image, Stack, Trajectory
+from dstnet.core.shapes import Image, Stack
 from dstnet.enhancement.evidence import fading
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.tiles import blend_tiles
 from dstnet.errors import BadInputError, SettingsError
-from dstnet.movie import Movie
+from dstnet.movie import FrameStack, Movie
 from dstnet.movie.normalise import normalised
 from dstnet.network.dstnet import exposure_features
 from dstnet.network.weights import load_weights
@@ -21,40 +23,49 @@ from dstnet.network.weights import load_weights
 
 @dataclass(frozen=True)
 class Enhanced:
-    """What a method makes of a movie. Images are on the movie's grid, in the units of its sum.
+    """What a method makes of a movie. Images are on the grid of its sums, in the units of what they are enhanced from.
 
     Attributes
     ----------
     micrograph
         The enhanced micrograph.
-    aligned
-        Motion-corrected sum without weighting.
-    dose_weighted
-        Motion-corrected, exposure-weighted sum; None where the exposure is not known.
+    sums
+        The plain sums, and the motion that was taken out.
     frames
-        Enhanced images of the fractions, in the aligned position, in units of the whole sum; None where not asked for.
-    shifts_angstrom
-        Motion that was taken out, one (y, x) a frame.
+        Enhanced images of the fractions, in the aligned position and the units of the whole sum; None where not asked for.
+    even, odd
+        Enhanced images of every other frame, of those in `sums.even` and `sums.odd`; None where not asked for.
     notes
         What the user should know: estimates made, ranges left.
     """
 
     micrograph: Image
-    aligned: Image
-    dose_weighted: Image | None
-    frames: Stack | None
-    shifts_angstrom: Trajectory
-    notes: list[str] = field(default_factory=list)
+    sums: AlignedMovie
+    frames: Stack | None = None
+    even: Image | None = None
+    odd: Image | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Restorer(Protocol):
     """A method: plain sums, filters and networks alike."""
 
-    def __call__(self, movie: Movie, *, frames: bool = False) -> Enhanced: ...
+    def __call__(self, movie: Movie, *, frames: bool = False, halves: bool = False, motion: MovieMotion | None = None) -> Enhanced: ...
+
+
+class _EveryOther:
+    """Every other frame of a stack, from `first` on."""
+
+    def __init__(self, frames: FrameStack, first: int):
+        self._frames, self._first = frames, first
+        self.shape = ((frames.shape[0] - first + 1) // 2, *frames.shape[1:])
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        return self._frames[self._first + 2 * operator.index(index)]
 
 
 class NetworkRestorer:
-    """Global alignment, then a network with released or given weights.
+    """Alignment, then a network with released or given weights.
 
     Parameters
     ----------
@@ -76,19 +87,50 @@ class NetworkRestorer:
         except (RuntimeError, AssertionError) as error:
             raise SettingsError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use --device cpu") from None
 
-    def __call__(self, movie: Movie, *, frames: bool = False) -> Enhanced:
+    def __call__(self, movie: Movie, *, frames: bool = False, halves: bool = False, motion: MovieMotion | None = None) -> Enhanced:
         """Enhance one movie.
+
+        Parameters
+        ----------
+        movie
+            The movie.
+        frames
+            Also enhance each fraction.
+        halves
+            Also enhance the two halves of the movie, every other frame each, on their own: their noise is independent.
+        motion
+            Motion found elsewhere; None estimates it.
 
         Raises
         ------
         BadInputError
-            If a frame is constant, not finite or without noise.
+            If a frame is constant, not finite or without noise, or `motion` does not fit the movie; or one frame is asked for halves.
         """
-        shifts = estimate_global_motion(movie, self.settings.alignment)
-        count = min(self.settings.fractions or self.card.fractions, len(movie))
-        aligned = accumulate(movie, shifts, working_pixel_angstrom=self.card.working_pixel_angstrom, max_fractions=count)
-        micrograph, enhanced_frames = self._enhance(movie, aligned, frames)
-        return Enhanced(micrograph, aligned.total, aligned.dose_weighted, enhanced_frames, shifts, self.warnings(movie))
+        if halves and len(movie) < 2:
+            raise BadInputError(f"{movie.name} has one frame, so no halves; leave out --halves")
+        sums = self._sums(movie, motion, halves)
+        micrograph, enhanced_frames = self._enhance(movie, sums, frames)
+        even, odd = (self._half(movie, sums, first) if halves else None for first in (0, 1))
+        return Enhanced(micrograph, sums, enhanced_frames, even, odd, (*sums.notes, *self.warnings(movie)))
+
+    def _sums(self, movie: Movie, motion: MovieMotion | None, halves: bool = False) -> AlignedMovie:
+        return align(
+            movie,
+            self.settings.alignment,
+            working_pixel_angstrom=self.card.working_pixel_angstrom,
+            max_fractions=min(self.settings.fractions or self.card.fractions, len(movie)),
+            halves=halves,
+            motion=motion,
+            device=self.device,
+        )
+
+    def _half(self, movie: Movie, sums: AlignedMovie, first: int) -> Image:
+        """The enhanced image of every other frame. The network is told their own exposure; that of the frames between, which the specimen
+        has seen as well, has no place in a `Movie`.
+        """
+        half = replace(movie, frames=_EveryOther(movie.frames, first))
+        motion = MovieMotion(sums.motion.shifts_angstrom[first::2], sums.motion.local_coefficients_angstrom[first::2])
+        return self._enhance(half, self._sums(half, motion), False)[0]
 
     def warnings(self, movie: Movie) -> list[str]:
         """Where a movie lies outside the range that the weights were trained for, or something had to be taken as unknown."""
@@ -106,7 +148,7 @@ class NetworkRestorer:
         return notes
 
     def _enhance(self, movie: Movie, aligned: AlignedMovie, frames: bool) -> tuple[Image, Stack | None]:
-        fractions, total, mean, noise = normalised(aligned.fractions, movie.name)
+        fractions, total, mean, noise = normalised(aligned.fractions.cpu(), movie.name)
         exposure = self._exposure(movie, aligned)
 
         def run(tile_frames: Tensor, tile_total: Tensor) -> Tensor:
@@ -127,7 +169,8 @@ class NetworkRestorer:
             raise BadInputError(f"{movie.name}: the network gave values that are not finite; look for extreme pixels in the frames")
         if self.settings.evidence:
             out += fading(total, out[0], aligned.working_pixel_angstrom)
-        on_grid = [mean + noise * resample(image, movie.shape) for image in out]
+        shape = (aligned.total.shape[0], aligned.total.shape[1])
+        on_grid = [mean + noise * resample(image, shape) for image in out]
         return on_grid[0], torch.stack(on_grid[1:]) if frames else None
 
     def _exposure(self, movie: Movie, aligned: AlignedMovie) -> Tensor:

@@ -1,8 +1,24 @@
-"""MRC and TIFF files to `Movie` and back, a frame at a time; outputs appear whole or not at all."""
+"""MRC, TIFF and EER files to `Movie` and back, a frame at a time; lists of inputs; outputs appear whole or not at all."""
 
 from dstnet.io.atomic import atomic_path, ensure_writable_folder
+from dstnet.io.eer import EerFrames, EerSettings
+from dstnet.io.inputs import InputMovie, read_inputs
 from dstnet.io.movie_file import open_movie
 from dstnet.io.mrc import MrcFrames, write_mrc
+from dstnet.io.packed import PackedMrcFrames
 from dstnet.io.tiff import TiffFrames, write_tiff
 
-__all__ = ["MrcFrames", "TiffFrames", "atomic_path", "ensure_writable_folder", "open_movie", "write_mrc", "write_tiff"]
+__all__ = [
+    "EerFrames",
+    "EerSettings",
+    "InputMovie",
+    "MrcFrames",
+    "PackedMrcFrames",
+    "TiffFrames",
+    "atomic_path",
+    "ensure_writable_folder",
+    "open_movie",
+    "read_inputs",
+    "write_mrc",
+    "write_tiff",
+]

@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from dstnet.errors import BadInputError
+from dstnet.io.eer import EerFrames, EerSettings
 from dstnet.io.mrc import MrcFrames
+from dstnet.io.packed import PACKED_SUFFIXES, PackedMrcFrames, is_packed
 from dstnet.io.tiff import TiffFrames
 from dstnet.movie import FrameStack, Movie
 
 _MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".map")
 _TIFF_SUFFIXES = (".tif", ".tiff")
+_EER_SUFFIXES = (".eer",)
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PACKERS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
+_ZIP_MAGIC = b"PK\x03\x04"
 _MIN_SIDE = 32
 _MAX_SIDE = 1 << 16  # no camera comes near; a damaged header easily does
 _PIXEL_SIZE_RANGE_ANGSTROM = (0.05, 100.0)
@@ -24,6 +27,7 @@ class _FrameRange:
 
     def __init__(self, frames: FrameStack, start: int, stop: int) -> None:
         self._frames, self._range = frames, range(start, stop)
+        self.notes = getattr(frames, "notes", ())
         self.shape = (len(self._range), *frames.shape[1:])
 
     def __len__(self) -> int:
@@ -41,24 +45,29 @@ def open_movie(
     pre_exposure_e_per_a2: float = 0.0,
     voltage_kv: float = 300.0,
     frames: slice | None = None,
+    eer: EerSettings = EerSettings(),  # noqa: B008  it is frozen
 ) -> Movie:
-    """Open an MRC or TIFF file as a movie. No pixel is read before a frame is asked for.
+    """Open an MRC, TIFF or EER file as a movie. No pixel is read before a frame is asked for.
 
     Parameters
     ----------
     path
-        The file. Its suffix says its format (.mrc .mrcs .st .map, .tif .tiff); under any other, its content does.
+        The file. Its suffix says its format (.mrc .mrcs .st .map, .tif .tiff, .eer); under any other, its content does. An MRC file may
+        be packed as a whole (gzip, bzip2, xz or zstd, as its content says).
     pixel_size_angstrom
         Wins over what the file says; needed where the file says nothing.
     exposure_e_per_a2
-        Exposure of one frame; None where it is not known.
+        Exposure of one frame; None where it is not known. Of an EER movie, that of a fraction, or of a raw frame where `eer` gives
+        fractions by exposure.
     pre_exposure_e_per_a2
         Exposure before the first frame of the file. Frames left out at the start by `frames` are added to it where their exposure is
         known.
     voltage_kv
         Acceleration voltage.
     frames
-        Which frames to take, from 0, end excluded, without a step; None takes all.
+        Which frames to take, from 0, end excluded, without a step; None takes all. Of an EER movie, fractions.
+    eer
+        How the raw frames of an EER movie are made into frames; other files do not look at it.
 
     Returns
     -------
@@ -72,7 +81,9 @@ def open_movie(
         has not the frames asked for.
     """
     path = Path(path)
-    stack = _open_frames(path)
+    stack = _open_frames(path, eer, exposure_e_per_a2)
+    if isinstance(stack, EerFrames) and eer.exposure_per_fraction_e_per_a2 is not None and exposure_e_per_a2 is not None:
+        exposure_e_per_a2 *= stack.frames_per_fraction
     count, *sides = stack.shape
     if min(sides) < _MIN_SIDE or max(sides) > _MAX_SIDE:
         raise BadInputError(
@@ -90,14 +101,34 @@ def open_movie(
     return Movie(chosen, pixel_size_angstrom, str(path), exposure_e_per_a2, pre_exposure_e_per_a2, voltage_kv)
 
 
-def _open_frames(path: Path) -> MrcFrames | TiffFrames:
-    head = _head(path)
+def movie_stem(path: Path) -> str:
+    """A movie file's name without what says its format: ``a`` of a.tif, of a.mrc.gz."""
+    return (Path(path.stem) if path.suffix.lower() in PACKED_SUFFIXES else path).stem
+
+
+def is_movie_name(path: Path) -> bool:
+    """Whether a file's name says that it is a movie (or an image) that can be opened."""
     suffix = path.suffix.lower()
+    if suffix in PACKED_SUFFIXES:
+        return Path(path.stem).suffix.lower() in _MRC_SUFFIXES
+    return suffix in (*_MRC_SUFFIXES, *_TIFF_SUFFIXES, *_EER_SUFFIXES)
+
+
+def _open_frames(path: Path, eer: EerSettings, exposure_e_per_a2: float | None) -> MrcFrames | TiffFrames | EerFrames:
+    head = _head(path)
+    packed = is_packed(head)
+    suffix = (Path(path.stem) if packed and path.suffix.lower() in PACKED_SUFFIXES else path).suffix.lower()
+    if packed and suffix not in (*_TIFF_SUFFIXES, *_EER_SUFFIXES):
+        return PackedMrcFrames(path)
+    if packed or head.startswith(_ZIP_MAGIC):
+        raise BadInputError(f"{path} is packed as a whole, which is read of MRC files by gzip, bzip2, xz and zstd only; unpack it first")
+    if suffix in _EER_SUFFIXES:
+        return EerFrames(path, eer, exposure_e_per_a2)
     if suffix in _TIFF_SUFFIXES or (suffix not in _MRC_SUFFIXES and head.startswith(_TIFF_MAGIC)):
         return TiffFrames(path)
     if suffix in _MRC_SUFFIXES or head[208:211] == b"MAP":
         return MrcFrames(path)
-    raise BadInputError(f"{path} is neither an MRC nor a TIFF file; give a movie in one of these formats")
+    raise BadInputError(f"{path} is neither an MRC nor a TIFF nor an EER file; give a movie in one of these formats")
 
 
 def _head(path: Path) -> bytes:
@@ -117,11 +148,8 @@ def _head(path: Path) -> bytes:
         raise BadInputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}; check the path and the disk") from None
     if not head:
         raise BadInputError(f"{path} is empty (0 bytes); copy it again")
-    for magic, name in _PACKERS.items():
-        if head.startswith(magic):
-            raise BadInputError(f"{path} is compressed as a whole ({name}); unpack it first")
-    if min(head) >= 9:  # both formats have zero bytes early on, text has no byte below the tabulator
-        raise BadInputError(f"{path} is a text file; give a movie as MRC or TIFF")
+    if min(head) >= 9 and not is_packed(head):  # movies have zero bytes early on, text has no byte below the tabulator
+        raise BadInputError(f"{path} is a text file; give a movie as MRC, TIFF or EER")
     return head
 
 

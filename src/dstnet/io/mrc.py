@@ -8,11 +8,13 @@ It also keeps no file open, so that a reader can be sent to worker processes.
 """
 
 import operator
+import os
 import textwrap
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import mrcfile.dtypes
 import mrcfile.utils
@@ -68,9 +70,7 @@ class MrcFrames:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         try:
-            with open(self.path, "rb") as file:
-                raw = file.read(_HEADER.itemsize)
-                size = file.seek(0, 2)
+            raw, size = self._head_and_size(_HEADER.itemsize)
         except OSError as error:
             raise BadInputError(f"cannot read {self.path}: {error.strerror or error}; check the path and its permissions") from error
         header, order = self._header(raw)
@@ -82,7 +82,10 @@ class MrcFrames:
         self._stored = (self.shape[1], row)
         self._start = _HEADER.itemsize + int(header["nsymbt"])
         self._frame_bytes = self.shape[1] * row * self._dtype.itemsize
-        self._check(header, size)
+        self._marked = bytes(header["map"])[:3] == b"MAP"
+        self._check_axes(header)
+        if size is not None:
+            self._check_size(size)
         cell, grid = header["cella"], (int(header["my"]), int(header["mx"]))
         known = min(grid) > 0 and all(np.isfinite(cell[axis]) and cell[axis] > 0 for axis in "yx")
         self.pixel_size_yx_angstrom = (float(cell["y"]) / grid[0], float(cell["x"]) / grid[1]) if known else None
@@ -115,13 +118,24 @@ class MrcFrames:
             raise BadInputError(f"{self.path} is of MRC mode {mode} ({kind}); modes 0, 1, 2, 6, 12 and 101 can be read, convert it")
         return _MODES[mode]
 
-    def _check(self, header: np.void, size: int) -> None:
-        """Refuse what holds other data, or more or less data, than its header says."""
+    def _head_and_size(self, length: int) -> tuple[bytes, int | None]:
+        """The first bytes and the size in bytes; None where it is not known before the first frame is read."""
+        with open(self.path, "rb") as file:
+            return file.read(length), file.seek(0, 2)
+
+    def _file(self) -> AbstractContextManager[BinaryIO]:
+        """The file that holds the frames, to be read at given places only: other threads may read it at the same time."""
+        return open(self.path, "rb", buffering=0)
+
+    def _check_axes(self, header: np.void) -> None:
         if mrcfile.utils.spacegroup_is_volume_stack(header["ispg"]):
             raise BadInputError(f"{self.path} is a stack of volumes (4 dimensions); a movie has 3, give an image or an image stack")
         axes = tuple(int(header[axis]) for axis in ("mapc", "mapr", "maps"))
         if sorted(axes) == [1, 2, 3] and axes != (1, 2, 3):
             raise BadInputError(f"{self.path} stores its axes in the order {axes}; only (1, 2, 3) can be read, transpose it")
+
+    def _check_size(self, size: int) -> None:
+        """Refuse more or less data than the header says."""
         expected = self._start + self.shape[0] * self._frame_bytes
         if size < expected:
             whole = max(0, size - self._start) // self._frame_bytes
@@ -131,7 +145,7 @@ class MrcFrames:
             )
         # Some writers pad the end; a whole frame more than the header says means that the header is wrong. Files older than the map
         # mark have only their size to vouch for them.
-        if size - expected >= self._frame_bytes or (size != expected and bytes(header["map"])[:3] != b"MAP"):
+        if size - expected >= self._frame_bytes or (size != expected and not self._marked):
             raise BadInputError(
                 f"{self.path} has {size} bytes where its header asks for {expected}: its header is damaged or it is no MRC file; "
                 "copy it again or mend the header"
@@ -142,14 +156,16 @@ class MrcFrames:
 
     def __getitem__(self, index: int, /) -> np.ndarray:
         index = range(self.shape[0])[operator.index(index)]
-        count = self._stored[0] * self._stored[1]
+        frame = np.empty(self._stored, self._dtype)
+        rest, offset = frame.data.cast("B"), self._start + index * self._frame_bytes
         try:
-            flat = np.fromfile(self.path, self._dtype, count, offset=self._start + index * self._frame_bytes)
+            with self._file() as file:
+                while rest and (read := os.preadv(file.fileno(), [rest], offset)):
+                    rest, offset = rest[read:], offset + read
         except OSError as error:
             raise BadInputError(f"{self.path}: frame {index + 1} cannot be read: {error.strerror or error}; copy it again") from error
-        if flat.size != count:
+        if rest:
             raise BadInputError(f"{self.path}: frame {index + 1} is cut off; the file changed since it was opened, copy it again")
-        frame = flat.reshape(self._stored)
         if self._packed:
             return np.stack([frame & 15, frame >> 4], axis=-1).reshape(self.shape[1], -1)[:, : self.shape[2]]
         return frame.astype(frame.dtype.newbyteorder("="), copy=False)
@@ -162,6 +178,7 @@ def write_mrc(
     label: str,
     *,
     stack: bool = False,
+    origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> None:
     """Write an image, an image stack or a volume as an MRC2014 file, atomically; the header's statistics are those of the data.
 
@@ -178,6 +195,8 @@ def write_mrc(
         What the file is; its text goes into the header's labels (ten of 80 ASCII characters).
     stack
         Three dimensions are a stack of images; otherwise a volume.
+    origin_angstrom
+        Where (x, y, z) the first pixel lies, in Angstrom: the header's own.
 
     Raises
     ------
@@ -205,6 +224,7 @@ def write_mrc(
     for angle in ("alpha", "beta", "gamma"):
         header["cellb"][angle] = 90
     header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
+    header["origin"] = origin_angstrom
     header["ispg"] = 1 if volume else 0
     header["nversion"] = 20141
     header["map"] = b"MAP "

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ANGSTROM_PER_UNIT = {"angstrom": 1.0, "angstroms": 1.0, "å": 1.0, "\\u00c5": 1.0, "nm": 10.0, "nanometer": 10.0}
-_EER_COMPRESSIONS = (65000, 65001, 65002)
+EER_COMPRESSIONS = (65000, 65001, 65002)
 _CLASSIC_LIMIT_BYTES = 3 << 30  # a classic TIFF ends at 4 GiB; LZW can also make noise a little larger
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def one_error(what: str) -> Iterator[None]:
     """Turn whatever tifffile and the codecs do about a damaged file into one BadInputError."""
     logger = logging.getLogger("tifffile")
 
@@ -53,6 +53,27 @@ def _told(what: str) -> Iterator[None]:
         raise BadInputError(f"{what}: {reason}; copy it again or save it anew") from error
     finally:
         logger.removeFilter(quiet)
+
+
+def page_offsets(tif: tifffile.TiffFile, path: Path) -> list[int]:
+    """Where each page's directory starts. Walked here, since tifffile drops the pages behind a broken link and goes on."""
+    file, form = tif.filehandle, tif.tiff
+    offsets: list[int] = []
+    seen: set[int] = set()
+    file.seek(form.offsetsize if form.offsetsize == 8 else 4)
+    (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    while offset:
+        if offset in seen or offset >= file.size:
+            raise BadInputError(f"{path} is cut off or damaged after frame {len(offsets)}; copy it again")
+        seen.add(offset)
+        offsets.append(offset)
+        file.seek(offset)
+        (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+        file.seek(offset + form.tagnosize + tags * form.tagsize)
+        (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    if not offsets:
+        raise BadInputError(f"{path} is a TIFF file with no image in it; copy it again")
+    return offsets
 
 
 class TiffFrames:
@@ -83,8 +104,8 @@ class TiffFrames:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        with _told(f"cannot read {self.path} as TIFF"), tifffile.TiffFile(self.path) as tif:
-            self._offsets = self._page_offsets(tif)
+        with one_error(f"cannot read {self.path} as TIFF"), tifffile.TiffFile(self.path) as tif:
+            self._offsets = page_offsets(tif, self.path)
             first = self._page(tif, 0)
             for i in range(len(self._offsets)):
                 self._check_page(first, self._page(tif, i), i, tif.filehandle.size)
@@ -95,34 +116,14 @@ class TiffFrames:
             if told and int(told[1]) > self.shape[0] == 1:
                 raise BadInputError(f"{self.path} says {told[1]} images but has 1 page; save it as a TIFF file of one page a frame")
 
-    def _page_offsets(self, tif: tifffile.TiffFile) -> list[int]:
-        """Where each page's directory starts. Walked here, since tifffile drops the pages behind a broken link and goes on."""
-        file, form = tif.filehandle, tif.tiff
-        offsets: list[int] = []
-        seen: set[int] = set()
-        file.seek(form.offsetsize if form.offsetsize == 8 else 4)
-        (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
-        while offset:
-            if offset in seen or offset >= file.size:
-                raise BadInputError(f"{self.path} is cut off or damaged after frame {len(offsets)}; copy it again")
-            seen.add(offset)
-            offsets.append(offset)
-            file.seek(offset)
-            (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
-            file.seek(offset + form.tagnosize + tags * form.tagsize)
-            (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
-        if not offsets:
-            raise BadInputError(f"{self.path} is a TIFF file with no image in it; copy it again")
-        return offsets
-
     def _page(self, tif: tifffile.TiffFile, index: int) -> tifffile.TiffPage:
         tif.filehandle.seek(self._offsets[index])
         return tifffile.TiffPage(tif, index)
 
     def _check_page(self, first: tifffile.TiffPage, page: tifffile.TiffPage, index: int, file_size: int) -> None:
         where = f"{self.path}: frame {index + 1}"
-        if page.compression in _EER_COMPRESSIONS:
-            raise BadInputError(f"{self.path} is an EER movie, which cannot be read; convert it to MRC or TIFF frames first")
+        if page.compression in EER_COMPRESSIONS:
+            raise BadInputError(f"{self.path} is an EER movie; give it the suffix .eer")
         if page.samplesperpixel != 1 or len(page.shape) != 2:
             raise BadInputError(f"{where} has shape {page.shape} (colour or volume); a movie has one grey image a page, convert it")
         if page.dtype is None or page.dtype.kind not in "buif":
@@ -144,7 +145,7 @@ class TiffFrames:
     def __getitem__(self, index: int, /) -> np.ndarray:
         index = range(self.shape[0])[operator.index(index)]
         what = f"{self.path}: frame {index + 1} cannot be read"
-        with _told(what), tifffile.TiffFile(self.path) as tif:
+        with one_error(what), tifffile.TiffFile(self.path) as tif:
             frame = np.ascontiguousarray(self._page(tif, index).asarray()[::-1])
             if frame.shape != self.shape[1:]:
                 raise BadInputError(f"{what}: the file changed since it was opened; copy it again")

@@ -2,18 +2,13 @@
 
 import hashlib
 import math
-import multiprocessing
 import os
 import re
 import shutil
-import signal
-import sys
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,6 +19,7 @@ import torch
 
 import dstnet
 from dstnet.core.fourier import good_size
+from dstnet.core.workers import Death, in_this_process, in_workers, torch_threads
 from dstnet.errors import DstnetError, OutputError, SettingsError
 from dstnet.io import ensure_writable_folder
 from dstnet.io.star import write_star
@@ -318,7 +314,7 @@ def estimate(plan: Plan, workers: int, device: str, store: SpeciesStore) -> Esti
             imagecodecs.lzw_encode(frame.cpu().numpy().astype(np.uint16).tobytes())
         return time.process_time() - started
 
-    with _one_thread():
+    with torch_threads(1):
         seconds(2)  # what is done once in a process is no movie's cost
         short, long = seconds(2), seconds(4)
     frame = max(long - short, 0.0) / 2
@@ -383,10 +379,17 @@ def make_movies(
         _remove_leftovers(plan.folder, movie.record.name)
     job = _Job(plan.folder, device, after)
     workers = max(1, min(workers, len(plan.movies) if after else len(plan.todo)))
-    outcomes = _in_this_process(plan.movies, job, store or SpeciesStore()) if workers == 1 else _in_workers(plan.movies, job, workers)
+    if workers == 1:
+        outcomes = in_this_process(plan.movies, job.worker(0, store))
+    else:
+        outcomes = in_workers(plan.movies, job, workers=workers, tries=TRIES)
     finished: dict[int, dict] = {}
     records: list[dict] = []
     for index, outcome in outcomes:
+        if isinstance(outcome, Death):
+            record = plan.movies[index].record
+            error = f"{record.name}: its worker ended {outcome.tries} times ({outcome.why}); use fewer workers or a smaller field"
+            outcome = {"name": record.name, "seed": record.seed, "status": "failed", "error": error}
         if "stop" in outcome:
             raise OutputError(outcome["stop"])
         finished[index] = outcome
@@ -414,6 +417,11 @@ class _Job:
     device: str
     after: Callable[[Path, str, MovieFormat], None] | None
 
+    def worker(self, number: int, store: SpeciesStore | None = None) -> Callable[[Planned], dict]:
+        """What a worker does; its species are its own."""
+        species = store or SpeciesStore()
+        return lambda movie: self.make(movie, species)
+
     def make(self, movie: Planned, store: SpeciesStore) -> dict:
         """Make one movie and say what came of it."""
         name = movie.record.name
@@ -439,102 +447,6 @@ class _Job:
         except (MemoryError, torch.OutOfMemoryError) as error:
             outcome |= {"status": "failed", "error": f"{name}: out of memory ({error}); use fewer workers or a smaller field"}
         return outcome
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _in_this_process(movies: Sequence[Planned], job: _Job, store: SpeciesStore) -> Iterator[tuple[int, dict]]:
-    for index, movie in enumerate(movies):
-        with _one_thread():
-            outcome = job.make(movie, store)
-        yield index, outcome
-
-
-def _serve(connection: Connection, job: _Job) -> None:
-    """A worker's whole life: make what comes through `connection` until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that half-written files are removed on the way out
-    torch.set_num_threads(1)
-    store = SpeciesStore()
-    while True:
-        try:
-            movie = connection.recv()
-        except EOFError:
-            return
-        connection.send(job.make(movie, store))
-
-
-@dataclass
-class _Worker:
-    process: Any
-    connection: Connection
-    index: int = -1
-    tries: int = 0
-
-    @classmethod
-    def started(cls, job: _Job) -> "_Worker":
-        # Not forked: a fork of a process that has used threads, or a GPU, may hang.
-        context = multiprocessing.get_context("spawn")
-        here, there = context.Pipe()
-        process = context.Process(target=_serve, args=(there, job), daemon=True)
-        process.start()
-        there.close()  # else its end would not show here when the worker dies
-        return cls(process, here)
-
-
-def _in_workers(movies: Sequence[Planned], job: _Job, workers: int) -> Iterator[tuple[int, dict]]:
-    """Outcomes as they come. A worker that dies takes nothing but its movie's try with it."""
-    waiting = deque((index, 1) for index in range(len(movies)))
-    idle: list[_Worker] = []
-    busy: dict[Connection, _Worker] = {}
-    try:
-        while waiting or busy:
-            while waiting and len(busy) < workers:
-                worker = idle.pop() if idle else _Worker.started(job)
-                worker.index, worker.tries = waiting.popleft()
-                busy[worker.connection] = worker  # before it can fail, so that it is ended with the others
-                try:
-                    worker.connection.send(movies[worker.index])
-                except OSError:
-                    pass  # it has died; that shows below
-            for connection in wait(list(busy)):
-                worker = busy.pop(connection)  # pyright: ignore[reportArgumentType]
-                try:
-                    outcome = worker.connection.recv()
-                    idle.append(worker)
-                except (EOFError, OSError):
-                    worker.process.join()
-                    if worker.tries < TRIES:
-                        waiting.appendleft((worker.index, worker.tries + 1))
-                        continue
-                    record = movies[worker.index].record
-                    why = _death(worker.process.exitcode)
-                    error = f"{record.name}: its worker ended {TRIES} times ({why}); use fewer workers or a smaller field"
-                    outcome = {"name": record.name, "seed": record.seed, "status": "failed", "error": error}
-                yield worker.index, outcome
-    finally:
-        for worker in busy.values():
-            worker.process.terminate()
-        for worker in (*idle, *busy.values()):
-            worker.connection.close()
-            worker.process.join(10)
-            if worker.process.is_alive():
-                worker.process.kill()
-
-
-def _death(code: int | None) -> str:
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        return f"{name}, as when memory runs out" if name == "SIGKILL" else name
-    return f"exit code {code}"
 
 
 def write_movies_star(folder: Path) -> None:
