@@ -16,6 +16,7 @@ from dstnet.cli.gain import check
 from dstnet.cli.models import models
 from dstnet.cli.simulate import simulate
 from dstnet.cli.train import train
+from dstnet.core.memory import keep_freed_memory
 from dstnet.errors import DstnetError
 
 app = App(
@@ -36,6 +37,7 @@ app.command(gain)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit code: 0 all done, 1 some inputs failed, 2 bad usage or nowhere to write."""
+    keep_freed_memory()
     try:
         code = app(arguments, exit_on_error=False, result_action="return_value")
     except CycloptsError:

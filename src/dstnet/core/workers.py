@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from dstnet.core.memory import keep_freed_memory
 from dstnet.errors import DstnetError
 
 T = TypeVar("T")
@@ -203,6 +204,7 @@ def _serve(connection: Connection, job: Job, number: int, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that half-written files are removed on the way out
     torch.set_num_threads(threads)
+    keep_freed_memory()
     try:
         try:
             work = job.worker(number)

@@ -180,18 +180,18 @@ def _compiled() -> Callable[..., None]:
                 s_y[i], s_x[i] = dy - below_y - half, dx - below_x - half
             start = 0
             while start < width:
-                # Neighbours mostly lie between the same pixels: runs of them are read in order, many at a time.
-                end = start + 1
-                while end < width and base_y[end] == base_y[start] and base_x[end] == base_x[start]:
-                    end += 1
                 top, left = y + offset_y + base_y[start] - 2, start + offset_x + base_x[start] - 2
-                if left >= 0 and left + end - start + 5 <= stride:
+                end = start + 1
+                if left >= 0 and left + 6 <= stride:
+                    # Neighbours mostly lie between the same pixels: runs of them are read in order, many at a time.
+                    last_end = min(width, start + stride - left - 5)
+                    while end < last_end and base_y[end] == base_y[start] and base_x[end] == base_x[start]:
+                        end += 1
                     right = left + end - start + 5
                     p0, p1 = image[top % height, left:right], image[(top + 1) % height, left:right]
                     p2, p3 = image[(top + 2) % height, left:right], image[(top + 3) % height, left:right]
                     p4, p5 = image[(top + 4) % height, left:right], image[(top + 5) % height, left:right]
                 else:  # across the image's side: one at a time
-                    end = start + 1
                     for j in range(6):
                         for i in range(6):
                             wrapped[j, i] = image[(top + j) % height, (left + i) % stride]
