@@ -17,17 +17,6 @@ from pathlib import Path
 
 from enhance_4096 import YARDSTICK, make, measured
 
-ALIGN = """
-import sys
-from dstnet.alignment import AlignmentSettings, align
-from dstnet.io import open_movie, write_mrc
-movie = open_movie(sys.argv[1], pixel_size_angstrom=1.06, exposure_e_per_a2=1.0)
-aligned = align(movie, AlignmentSettings(), working_pixel_angstrom=2.0)
-assert aligned.motion.is_local
-write_mrc(sys.argv[2] + "/aligned.mrc", aligned.total.numpy(), 1.06, "aligned")
-write_mrc(sys.argv[2] + "/dw.mrc", aligned.dose_weighted.numpy(), 1.06, "dose-weighted")
-"""
-
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,7 +29,8 @@ def main() -> None:
     movie = str(options.movie.absolute())
     with tempfile.TemporaryDirectory() as folder:
         record["yardstick"] = measured([sys.executable, "-c", YARDSTICK, movie])
-        record["align"] = measured([sys.executable, "-c", ALIGN, movie, folder])
+        command = [str(Path(sys.executable).parent / "dstnet"), "align", movie, "-o", folder, "--pixel-size", "1.06"]
+        record["align"] = measured([*command, "--dose-per-frame", "1", "--threads", "1"])
         relion = shutil.which("relion_run_motioncorr")
         if relion:
             os.chdir(folder)  # RELION names its outputs after the movie's path
