@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dstnet.alignment.global_motion import Progress, checked_frame, estimate_motion
 from dstnet.alignment.movie_motion import MovieMotion
@@ -16,8 +15,6 @@ from dstnet.errors import BadInputError, SettingsError
 from dstnet.motion.exposure_filter import critical_exposure, middle_exposures
 from dstnet.motion.warp import warp_local, warp_prefilter
 from dstnet.movie import Movie
-
-_KERNEL_REACH = 3  # pixels on either side that `warp_local` reads
 
 
 @dataclass(frozen=True)
@@ -263,10 +260,7 @@ def _still(frame: Image, motion: MovieMotion, index: int, pixel: float, prefilte
     # prefilter. So it comes before the warp, and the image is continued as the prefilter saw it: the local motion, some pixels, wraps.
     image = torch.fft.irfft2(scale_(spectrum, prefilter), s=shape)
     # Content displaced by u is brought back by out(x) = image(x + u(x)): the field with the other sign.
-    # (Padded, because `warp_local` is slow where it has to wrap by itself.)
-    margin = math.ceil(float(c[:, :5].abs().sum(1).max())) + _KERNEL_REACH
-    image = F.pad(image[None, None], (margin,) * 4, mode="circular")[0, 0]
-    return torch.fft.rfft2(warp_local(image, -c[:, :5], shape, (margin, margin)))
+    return torch.fft.rfft2(warp_local(image, -c[:, :5]))
 
 
 class _DoseWeighting:

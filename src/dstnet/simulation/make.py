@@ -26,7 +26,7 @@ from dstnet.io.star import write_star
 from dstnet.potential.potential import MARGIN_ANGSTROM, MAX_BOX
 from dstnet.simulation.recipe import Recipe
 from dstnet.simulation.shot import Shot, SimulationSettings
-from dstnet.simulation.writer import MovieFormat, MovieRecord, is_whole, movie_path, write_shot
+from dstnet.simulation.writer import MovieFormat, MovieRecord, is_whole, movie_path, record_path, write_shot
 from dstnet.specimen.species import ProjectedSpecies, SpeciesSettings, is_map, load_potential, load_structure
 from dstnet.structure import fetch_structure
 
@@ -218,8 +218,7 @@ def plan_movies(
     planned = []
     for number in range(seed, seed + movies):
         settings = recipe.settings_of(number)
-        populated = settings.specimen.coverage > 0 or settings.specimen.aggregates_per_um2 > 0
-        structures = recipe.structures or (("phantom:0",) if populated else ())
+        structures = recipe.structures or (("phantom:0",) if settings.specimen.populated else ())
         outlines = [store.outline(s) for s in structures]
         for one in outlines:
             _check_fits(one, settings)
@@ -263,13 +262,9 @@ def _box(one: Outline, pixel_size_angstrom: float) -> int:
     return good_size(math.ceil((one.diameter_angstrom + MARGIN_ANGSTROM) / pixel_size_angstrom))
 
 
-def _record_file(folder: Path, name: str) -> Path:
-    return folder / "truth" / f"{name}_settings.yaml"
-
-
 def _what_is_there(folder: Path, record: MovieRecord, movie_format: MovieFormat, expected: bool) -> Literal["nothing", "whole", "other"]:
     """The settings are written last: without them, or without the movie, what is there is a broken-off run's and is made again."""
-    written = _record_file(folder, record.name)
+    written = record_path(folder, record.name)
     formats = [f for f in FORMATS if movie_path(folder, record.name, f).is_file()]
     try:
         if not formats or not written.is_file():
@@ -431,7 +426,7 @@ class _Job:
             if movie.there != "whole":
                 species = store.species(movie.structures, movie.record.species_settings, movie.settings, self.device)
                 # Whatever lies there was found not to be this movie: not whole from here on.
-                _record_file(self.folder, name).unlink(missing_ok=True)
+                record_path(self.folder, name).unlink(missing_ok=True)
                 for other in set(FORMATS) - {movie.movie_format}:
                     movie_path(self.folder, name, other).unlink(missing_ok=True)
                 shot = Shot(movie.settings, species, movie.record.seed, self.device)

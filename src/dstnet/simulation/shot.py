@@ -77,8 +77,7 @@ class Shot:
     """
 
     def __init__(self, settings: SimulationSettings, species: Sequence[Species], seed: int, device: torch.device | str = "cpu"):
-        populated = settings.specimen.coverage > 0 or settings.specimen.aggregates_per_um2 > 0
-        if populated and not species:
+        if settings.specimen.populated and not species:
             raise SettingsError("no species to place; give at least one structure, or a coverage of 0")
         if min(settings.shape) < 32:
             raise SettingsError(f"a field of {settings.shape} pixels is too small; at least 32 x 32")

@@ -39,11 +39,15 @@ def movie_path(folder: Path, name: str, movie_format: MovieFormat = "tif") -> Pa
     return folder / "movies" / f"{name}.{'tif' if movie_format == 'tif' else 'mrcs'}"
 
 
+def record_path(folder: Path, name: str) -> Path:
+    """Where `write_shot` puts a movie's record, last of all."""
+    return folder / "truth" / f"{name}_settings.yaml"
+
+
 def is_whole(folder: Path, record: MovieRecord, movie_format: MovieFormat = "tif", expected: bool = False) -> bool:
     """Whether the movie of this record lies in `folder` with all its truths."""
-    truth = folder / "truth"
-    last = truth / f"{record.name}_settings.yaml"
-    wanted = [movie_path(folder, record.name, movie_format), last] + [truth / f"{record.name}_expected.mrcs"] * expected
+    last = record_path(folder, record.name)
+    wanted = [movie_path(folder, record.name, movie_format), last] + [last.with_name(f"{record.name}_expected.mrcs")] * expected
     return all(path.is_file() for path in wanted) and last.read_text() == record.to_yaml()
 
 
@@ -64,7 +68,7 @@ def write_shot(shot: Shot, folder: Path, record: MovieRecord, movie_format: Movi
     truth, name = ensure_writable_folder(folder / "truth"), record.name
     movie = movie_path(folder, name, movie_format)
     ensure_writable_folder(movie.parent)
-    last = truth / f"{name}_settings.yaml"
+    last = record_path(folder, name)
     last.unlink(missing_ok=True)  # from here on the old movie is not whole any more
     pixel, camera = shot.settings.pixel_size_angstrom, shot.camera
     reference = _write_camera(camera, shot, folder)

@@ -156,7 +156,7 @@ def place(
     SettingsError
         Before anything is drawn, if a species' disc is larger than the field, or discs with their gaps can never cover so much.
     """
-    if not species or (settings.coverage == 0 and settings.aggregates_per_um2 == 0):
+    if not species or not settings.populated:
         return
     for one in species:
         if 2 * one.radius_angstrom > min(extent_angstrom):

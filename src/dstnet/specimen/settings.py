@@ -60,3 +60,8 @@ class SpecimenSettings(Settings):
                 "a hole needs a film around it; set film_thickness_angstrom above 0 (100 to 200 is usual) or leave the hole out"
             )
         return self
+
+    @property
+    def populated(self) -> bool:
+        """Whether any particle is to be placed."""
+        return self.coverage > 0 or self.aggregates_per_um2 > 0
