@@ -7,7 +7,8 @@ import pytest
 import starfile
 import torch
 from oracles import relion
-from test_local_alignment import PIXEL, errors, rods_shot
+from rods import PIXEL, rods_shot
+from test_local_alignment import errors
 
 from dstnet.alignment import AlignmentSettings, MovieMotion, accumulated_motion, align
 from dstnet.core.fourier import resample

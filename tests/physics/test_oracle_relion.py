@@ -12,49 +12,22 @@ import pytest
 import starfile
 import torch
 from oracles import relion
-from physics_checks import BARE_ICE, quiet
+from rods import PIXEL, rods_shot
 
 from dstnet.io import open_movie, write_mrc, write_tiff
 from dstnet.motion.field import MotionSettings, local_displacement
 from dstnet.motion.relion import from_relion
-from dstnet.optics.ctf import OpticsSettings
-from dstnet.potential import random_rotation
 from dstnet.simulation import Shot
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 
-PIXEL = 1.2
 SUFFIXES = (".tif", ".mrcs")
-
-
-class Rods:
-    """Five Gaussian lumps without any symmetry, 0.8 rad each: the contrast of gold rather than of protein, for signal in every frame."""
-
-    name, radius_angstrom = "rods", 36.0
-    lumps = torch.tensor([[10.0, 0, 0], [-10, 6, 0], [0, -10, 12], [4, 8, -14], [-6, -9, -5]])  # (x, y, z) in pixels
-
-    def draw(self, generator):
-        rotation = random_rotation(generator)
-        axis = torch.arange(56.0) - 28
-        centres = self.lumps @ rotation.T
-        x, y = (torch.exp(-((axis - centres[:, i, None]) ** 2) / (2 * 2.0**2)) for i in (0, 1))
-        return rotation, 0.8 * torch.einsum("ly,lx->yx", y, x)
 
 
 @pytest.fixture(scope="module")
 def shot() -> Shot:
     """1024 x 1024 pixels, 30 frames of one electron per pixel; a field that reads otherwise when mirrored, motion of no symmetry either."""
-    motion = MotionSettings(burst_angstrom=2.0, local_angstrom=0.8)
-    settings = quiet(
-        shape=(1024, 1024),
-        pixel_size_angstrom=PIXEL,
-        frames=30,
-        exposure_e_per_a2=1 / PIXEL**2,
-        specimen=BARE_ICE.model_copy(update={"coverage": 0.4}),
-        optics=OpticsSettings(defocus_angstrom=8000),
-        motion=motion,
-    )
-    return Shot(settings, [Rods()], 4)
+    return rods_shot((1024, 1024), 30, 1.0, MotionSettings(burst_angstrom=2.0, local_angstrom=0.8))
 
 
 @pytest.fixture(scope="module")
