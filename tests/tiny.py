@@ -10,7 +10,7 @@ from dstnet.cli import main
 from dstnet.network.blocks import MovieNetwork
 from dstnet.network.weights import Card, build, save_weights
 
-SETTINGS = {"features": 8, "growth": 4, "dense_layers": 1, "widths": [8, 16], "blocks": 1}
+SETTINGS = {"features": 8, "growth": 4, "dense_layers": 1, "widths": [8, 16], "blocks": [1, 1]}
 
 
 def make_network(seed: int = 0) -> MovieNetwork:

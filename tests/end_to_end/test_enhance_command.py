@@ -8,6 +8,7 @@ import mrcfile
 import numpy as np
 import pytest
 import tifffile
+import tiny
 from tiny import dstnet, make_frames
 
 import dstnet as package
@@ -136,6 +137,41 @@ def test_frames_in_addition_change_nothing_else(enhance, mrc, tmp_path):
         )
 
 
+def test_contrast_and_uncertainty(enhance, mrc, tmp_path):
+    """Beside the micrograph, on its grid: contrast about the sum's mean, an error in its units that is positive everywhere."""
+    code, _, err = enhance(mrc, "--contrast", "--uncertainty", "--particles")
+    assert code == 0, err
+    enhance(mrc, out=tmp_path / "other")
+    assert np.array_equal(image(enhance.micrographs / "a_enhanced.mrc"), image(tmp_path / "other" / "micrographs" / "a_enhanced.mrc"))
+    contrast, error = image(enhance.micrographs / "a_contrast.mrc"), image(enhance.micrographs / "a_uncertainty.mrc")
+    particles = image(enhance.micrographs / "a_particles.mrc")
+    assert contrast.shape == error.shape == particles.shape == (96, 80)
+    assert -1 <= particles.min() < particles.max() <= 0
+    assert error.min() > 0 and error.mean() < image(enhance.micrographs / "a_aligned.mrc").std()
+    with mrcfile.open(enhance.micrographs / "a_contrast.mrc") as file:
+        assert "CONTRAST without CTF, for looking" in " ".join(file.get_labels())
+
+
+def test_the_uncertainty_is_scaled_by_the_card(capsys, mrc, tmp_path):
+    found = {}
+    for scale in (1.0, 2.0):
+        (tmp_path / str(scale)).mkdir()
+        network = tiny.make_network()
+        tiny.save_weights(network, tiny.make_card(network, uncertainty_scale=scale), tmp_path / str(scale) / "tiny.safetensors")
+        arguments = ("--uncertainty", "-m", tmp_path / str(scale) / "tiny.safetensors", "-d", "cpu", "-o", tmp_path / f"out{scale}")
+        assert dstnet(capsys, "enhance", mrc, *arguments)[0] == 0
+        found[scale] = image(tmp_path / f"out{scale}" / "micrographs" / "a_uncertainty.mrc")
+    np.testing.assert_allclose(found[2.0], 2 * found[1.0], rtol=1e-5)
+
+
+def test_weights_without_a_head_are_told_apart_at_once(capsys, mrc, tmp_path):
+    network = tiny.build("dstnet", {**tiny.SETTINGS, "heads": ["contrast"]})
+    tiny.save_weights(network, tiny.make_card(network), tmp_path / "tiny.safetensors")
+    code, _, err = dstnet(capsys, "enhance", mrc, "--uncertainty", "-m", tmp_path / "tiny.safetensors", "-d", "cpu", "-o", tmp_path / "out")
+    assert code == 2 and "gives no uncertainty (contrast)" in err
+    assert not (tmp_path / "out" / "micrographs").exists()
+
+
 def test_a_single_image(enhance, tmp_path):
     write_mrc(tmp_path / "sum.mrc", make_frames(1)[0].astype(np.float32), 2.0, "x")
     assert enhance(tmp_path / "sum.mrc", "--frames")[0] == 0
@@ -148,10 +184,10 @@ def test_small_tiles(enhance, tmp_path):
     settings = tmp_path / "tiles.yaml"
     settings.write_text("overlap: 64\nhalf_precision: false\n")
     write_mrc(tmp_path / "a.mrc", make_frames(1, (260, 300)), 2.0, "x", stack=True)
-    assert enhance(tmp_path / "a.mrc")[0] == 0
+    assert enhance(tmp_path / "a.mrc", "--settings", settings)[0] == 0
     assert enhance(tmp_path / "a.mrc", "--settings", settings, "--tile", "150", out=tmp_path / "tiled")[0] == 0
     whole, tiled = image(enhance.micrographs / "a_enhanced.mrc"), image(tmp_path / "tiled" / "micrographs" / "a_enhanced.mrc")
-    # The tiny network sees 20 pixels around each; beyond the 16 of a tile's border little is left, and bfloat16 rounds to 2^-8.
+    # The tiny network sees 20 pixels around each; beyond the 16 of a tile's border little is left.
     assert np.abs(whole - tiled).max() < 0.1 * whole.std()
 
 
@@ -315,7 +351,7 @@ def test_simulate_then_enhance(capsys, enhance, tmp_path):
 def test_train_command(capsys, tmp_path, mrc):
     """Two steps from a phantom at 4 Å, and its weights enhance."""
     (tmp_path / "run.yaml").write_text(
-        "network: {features: 8, growth: 4, dense_layers: 1, widths: [8, 16], blocks: 1}\n"
+        "network: {features: 8, growth: 4, dense_layers: 1, widths: [8, 16], blocks: [1, 1]}\n"
         "stream: {crop: 64, working_pixel_angstrom: 4.0, fractions: 2, defocus_angstrom: [4000.0, 12000.0]}\n"
         "phantoms: 1\nposes: 1\nsteps: 9\nbatch: 1\ncheckpoint_every: 1\nvalidate_batches: 0\nworkers: 0\nrings: 8\n"
     )

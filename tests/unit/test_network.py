@@ -53,10 +53,12 @@ def test_every_part_matters(network):
 @pytest.mark.parametrize("count", [1, 2, 5, 8, 17])
 def test_any_number_of_frames(network, count):
     inputs = example(count, batch=2)
-    assert network(*inputs).shape == (2, 1, 24, 16)
-    assert network(*inputs, which=count - 1).shape == (2, 2, 24, 16)
+    assert network.outputs == ("micrograph", "contrast", "uncertainty", "particles")
+    assert network(*inputs).shape == (2, 4, 24, 16)
+    assert network(*inputs, which=count - 1).shape == (2, 5, 24, 16)
     every = network(*inputs, every=True)
-    assert every.shape == (2, 1 + count, 24, 16)
+    assert every.shape == (2, 4 + count, 24, 16)
+    assert (every[:, 2:4] > 0).all() and (every[:, 3] < 1).all()
     assert torch.isfinite(every).all()
 
 
@@ -64,10 +66,48 @@ def test_any_number_of_frames(network, count):
 def test_frame_images_are_extra_and_the_right_ones(network):
     inputs = example(4)
     micrograph, every = network(*inputs), network(*inputs, every=True)
-    assert torch.equal(every[:, :1], micrograph)
+    assert torch.equal(every[:, :4], micrograph)
     for which in range(4):
-        assert torch.equal(network(*inputs, which=which), every[:, [0, 1 + which]])
-    assert not torch.allclose(every[:, 1], every[:, 2])
+        assert torch.equal(network(*inputs, which=which), every[:, [0, 1, 2, 3, 4 + which]])
+    assert not torch.allclose(every[:, 4], every[:, 5])
+
+
+@torch.no_grad()
+def test_heads_are_settings():
+    """A network without heads gives the same micrograph from the same weights; each head is its own image."""
+    inputs = example(3)
+    network = tiny.make_network()
+    full = network(*inputs)
+    for heads in [(), ("contrast",), ("uncertainty",), ("particles", "contrast")]:
+        less = build("dstnet", {**tiny.SETTINGS, "heads": heads}).eval()
+        state = network.state_dict()
+        for part in ("weight", "bias"):
+            rows = [0, *(1 + network.settings.heads.index(h) for h in heads)]
+            name = f"reconstructor.leave.{part}"
+            state[name] = torch.cat([network.state_dict()[name][4 * i : 4 * i + 4] for i in rows])
+        less.load_state_dict(state)
+        assert less.outputs == ("micrograph", *heads)
+        torch.testing.assert_close(less(*inputs), full[:, rows])
+    with pytest.raises(SettingsError, match="twice"):
+        build("dstnet", {**tiny.SETTINGS, "heads": ["contrast", "contrast"]})
+    with pytest.raises(SettingsError, match="blocks names 1 scales, widths 2"):
+        build("dstnet", {**tiny.SETTINGS, "blocks": [1]})
+
+
+@torch.no_grad()
+def test_a_larger_network_starts_from_a_smaller_one(tmp_path):
+    """The micrograph is that of the smaller one's weights: new blocks begin as the identity, and new channels are other outputs."""
+    small = build("dstnet", {**tiny.SETTINGS, "heads": []}).eval()
+    card = tiny.make_card(small)
+    save_weights(small, card, tmp_path / "small.safetensors")
+    large = build("dstnet", {**tiny.SETTINGS, "blocks": [1, 3]}).eval()
+    inputs = example(3)
+    assert weights.transplant(large, str(tmp_path / "small.safetensors")).name == card.name
+    stored = load_weights(str(tmp_path / "small.safetensors"))[0]
+    torch.testing.assert_close(large(*inputs)[:, :1], stored(*inputs))
+    save_weights(large, tiny.make_card(large), tmp_path / "large.safetensors")
+    with pytest.raises(WeightsError, match="no place for its reconstructor"):
+        weights.transplant(small, str(tmp_path / "large.safetensors"))
 
 
 @torch.no_grad()
@@ -113,10 +153,10 @@ def test_inputs_are_not_written_to(network):
 @torch.no_grad()
 @pytest.mark.parametrize("widths", [(8,), (8, 16), (8, 16, 16)])
 def test_stride_is_the_least_side(widths):
-    network = DSTNet(DSTNetSettings(features=8, growth=4, dense_layers=1, widths=widths, blocks=1))
+    network = DSTNet(DSTNetSettings(features=8, growth=4, dense_layers=1, widths=widths, blocks=(1,) * len(widths)))
     assert network.stride == 2 ** len(widths)
     side = network.stride
-    assert network(*example(2, shape=(side, 3 * side))).shape == (1, 1, side, 3 * side)
+    assert network(*example(2, shape=(side, 3 * side))).shape == (1, 4, side, 3 * side)
 
 
 def test_gradients_reach_every_weight():
@@ -200,7 +240,7 @@ def test_card_unreadable(model, content):
         ({"architecture": "unet"}, "no network is called 'unet'"),
         ({"architecture_settings": {**tiny.SETTINGS, "depth": 3}}, "depth"),
         ({"architecture_settings": {**tiny.SETTINGS, "features": 16}}, "size mismatch"),
-        ({"architecture_settings": {**tiny.SETTINGS, "widths": [8]}}, "Unexpected key"),
+        ({"architecture_settings": {**tiny.SETTINGS, "widths": [8], "blocks": [1]}}, "Unexpected key"),
     ],
 )
 def test_card_of_something_else(model, changes, match):

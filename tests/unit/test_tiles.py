@@ -108,10 +108,36 @@ def test_small_images_are_completed_by_reflection():
 
 
 @pytest.mark.parametrize("length", [1, 100, 128, 129, 130, 224, 225, 1000, 1001, 4096])
-@pytest.mark.parametrize("overlap", [16, 33, 100])
+@pytest.mark.parametrize("overlap", [16, 33, 96])
 def test_spans_cover_and_overlap(length, overlap):
-    starts = spans(length, 128, overlap)
-    assert starts[0] == 0
-    assert starts[-1] + 128 == length if length > 128 else starts == [0]
-    assert all(0 < b - a <= 128 - overlap for a, b in pairwise(starts))
-    assert len(starts) == max(1, math.ceil((length - overlap) / (128 - overlap)) if length > 128 else 1), "no more tiles than needed"
+    side, starts = spans(length, 128, overlap, STRIDE)
+    assert side <= 128 and all(n % STRIDE == 0 for n in (side, *starts)), "tiles agree on the network's grid"
+    assert starts[0] == 0 and 0 <= starts[-1] + side - length < STRIDE
+    assert all(0 < b - a <= side - overlap for a, b in pairwise(starts))
+    if overlap % STRIDE == 0:
+        assert len(starts) == max(1, math.ceil((length - overlap) / (128 - overlap))), "no more tiles than needed"
+
+
+@pytest.mark.parametrize(("length", "side"), [(2170, 640), (768, 768), (700, 704), (769, 464), (1408, 768), (1409, 560), (5000, 752)])
+def test_tiles_are_no_larger_than_their_number_needs(length, side):
+    """Of 2170 pixels in tiles of up to 768, four are needed: 640 pixels each will do, two thirds of the work."""
+    shapes = []
+
+    def run(_, tile_total):
+        shapes.append(tuple(tile_total.shape))
+        return tile_total[None]
+
+    blended(run, image(length, 16), tile=768, overlap=128)
+    assert set(shapes) == {(side, 16)}
+    assert len(shapes) == len(spans(length, 768, 128, STRIDE)[1])
+
+
+def test_tiles_agree_with_the_image_in_one_piece():
+    """A network that sees each block of its stride as one: tiles that began within a block would see other blocks."""
+
+    def run(_, tile_total):
+        blocks = torch.nn.functional.avg_pool2d(tile_total[None], STRIDE)
+        return torch.nn.functional.interpolate(blocks[None], scale_factor=STRIDE)[0]
+
+    total = image(303, 250)
+    torch.testing.assert_close(blended(run, total), blended(run, total, tile=512), rtol=1e-5, atol=1e-5)

@@ -7,29 +7,18 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from training_runs import RANGES, settings, species, start
 
 from dstnet.detector.camera import DetectorSettings
 from dstnet.errors import DstnetError, OutputError, SettingsError, WeightsError
 from dstnet.motion.field import MotionSettings
-from dstnet.network.weights import load_weights
+from dstnet.network.weights import load_weights, read_card
 from dstnet.simulation import SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
-from dstnet.specimen.species import BankedSpecies
-from dstnet.training import TrainingSettings, loop, train_run
-from dstnet.training.loop import Run
+from dstnet.training import TrainingSettings, checkpoint, loop, train_run
 from dstnet.training.species import NEVER_TRAINED, prepare, split, stem
 from dstnet.training.stream import CropStream, StreamSettings, draw_batch, draw_settings, make_crop
-
-RANGES = StreamSettings(crop=64, fractions=3, defocus_angstrom=(4000.0, 12000.0))
-
-
-def species(name="blob", width=8.0):
-    """A Gaussian blob, at 2 Å: a structure that costs nothing."""
-    x = (torch.arange(32.0) - 16) * 2
-    patch = 0.3 * torch.exp(-(x[:, None] ** 2 + x[None, :] ** 2) / (2 * width**2))
-    return BankedSpecies(name, 24.0, torch.eye(3)[None], patch[None].half())
-
 
 # The stream
 
@@ -71,15 +60,16 @@ def test_a_crop_is_what_the_network_takes():
 
 def test_drawn_conditions_are_valid_and_within_their_ranges():
     ranges = StreamSettings()
+    low, high = ranges.exposure_e_per_a2
     drawn = [draw_settings(ranges, 1 + i % 8, torch.Generator().manual_seed(i)) for i in range(200)]
     for i, s in enumerate(drawn):
         assert SimulationSettings.checked(s.model_dump(), "again") == s
         assert s.shape == (256, 256) and s.pixel_size_angstrom == 2 and s.frames == 1 + i % 8
-        assert 0.7 * 0.999 <= s.exposure_e_per_a2 * s.frames <= 80 * 1.001
+        assert low * 0.999 <= s.exposure_e_per_a2 * s.frames <= high * 1.001
         assert 4000 * 0.999 <= s.optics.defocus_angstrom <= 32000 * 1.001
-        assert s.specimen.coverage == 0 or 0.02 <= s.specimen.coverage <= 0.45
+        assert s.specimen.coverage == 0 or 0.02 <= s.specimen.coverage <= 0.6
     # Half of the exposures lie above the range's 2/3 in log (0.5^0.6 = 0.66), and 6 % of fields are empty: each within 5 standard errors.
-    strong = sum(s.exposure_e_per_a2 * s.frames > 0.7 * (80 / 0.7) ** 0.66 for s in drawn)
+    strong = sum(s.exposure_e_per_a2 * s.frames > low * (high / low) ** 0.66 for s in drawn)
     assert abs(strong - 100) < 5 * math.sqrt(200 * 0.25)
     empty = sum(s.specimen.coverage == 0 for s in drawn)
     assert 0 < empty < 12 + 5 * math.sqrt(200 * 0.06)
@@ -177,16 +167,6 @@ def test_nothing_to_train_on(phantoms, widest, match):
 # Runs
 
 
-def settings(**changes):
-    values = {"network": tiny.SETTINGS, "stream": RANGES, "batch": 1, "steps": 4, "warm_up": 1, "checkpoint_every": 2, "workers": 0}
-    return TrainingSettings(**{**values, "rings": 8, "frame_weight": 0.5, "validate_batches": 1, **changes})
-
-
-def start(folder, resume=False, **changes):
-    folder.mkdir(exist_ok=True)
-    return Run(folder, settings(**changes), [species()], [species("held", 6.0)], resume)
-
-
 class Killed(BaseException):
     """What a kill is to the loop."""
 
@@ -209,7 +189,7 @@ def whole_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
     run = start(folder)
     run.train(quiet)
-    run.release({"trained_on": {"blob": "1"}, "held_out": {"held": "2"}})
+    run.release()
     return folder
 
 
@@ -222,6 +202,7 @@ def test_a_run_leaves_all_it_promises(whole_run):
     assert (whole_run / "checkpoint.safetensors").stat().st_size > 0
     assert {p.name for p in whole_run.iterdir()} == {
         "settings.yaml",
+        "run.json",
         "log.jsonl",
         "checkpoint.safetensors",
         "weights.safetensors",
@@ -249,9 +230,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(whole_run, tmp_path):
     with pytest.raises(Killed):
         start(tmp_path / "run").train(killed_at(2))
     resumed = start(tmp_path / "run", resume=True)
-    assert resumed.step == 2
+    assert resumed.progress.step == 2
     resumed.train(quiet)
-    resumed.release({})
+    resumed.release()
     ours, theirs = (load_file(f / "checkpoint.safetensors") for f in (tmp_path / "run", whole_run))
     assert ours.keys() == theirs.keys()
     assert not [k for k in ours if k != "seconds" and not torch.equal(ours[k], theirs[k])], "weights, their average, the optimizer"
@@ -268,11 +249,33 @@ def stopped_run(folder):
 
 @pytest.mark.parametrize("size", [0, 5, 1000, -1])
 def test_a_truncated_checkpoint_is_refused(tmp_path, size):
-    checkpoint = stopped_run(tmp_path / "run")
-    checkpoint.write_bytes(checkpoint.read_bytes()[:size])
+    file = stopped_run(tmp_path / "run")
+    file.write_bytes(file.read_bytes()[:size])
     with pytest.raises(WeightsError, match="cannot resume from") as caught:
         start(tmp_path / "run", resume=True)
     assert "\n" not in str(caught.value)
+
+
+def test_a_changed_checkpoint_is_refused(tmp_path):
+    file = stopped_run(tmp_path / "run")
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1  # one bit of one number: safetensors itself takes it
+    file.write_bytes(data)
+    load_file(file)
+    with pytest.raises(WeightsError, match=r"cannot resume from .*checkpoint.safetensors: its contents are not those that were written"):
+        start(tmp_path / "run", resume=True)
+
+
+def test_another_networks_checkpoint_is_refused(tmp_path):
+    file = stopped_run(tmp_path / "run")
+    other = start(tmp_path / "other", network={**tiny.SETTINGS, "features": 12}, steps=2)
+    other.train(quiet)
+    file.write_bytes((tmp_path / "other" / "checkpoint.safetensors").read_bytes())
+    with pytest.raises(WeightsError, match=r"it is of another network than the settings'"):
+        start(tmp_path / "run", resume=True)
+    save_file({"model.a": torch.ones(2)}, file)
+    with pytest.raises(WeightsError, match="none of this version's checkpoints"):
+        start(tmp_path / "run", resume=True)
 
 
 def test_resume_only_with_the_runs_own_settings(tmp_path):
@@ -282,43 +285,62 @@ def test_resume_only_with_the_runs_own_settings(tmp_path):
             start(tmp_path / "run", resume=True, **changes)
     assert TrainingSettings.from_yaml(tmp_path / "run" / "settings.yaml") == settings(), "the refused ones were not written"
     # how many processes simulate makes no difference to what is learnt
-    assert start(tmp_path / "run", resume=True, workers=1).step == 2
+    assert start(tmp_path / "run", resume=True, workers=1).progress.step == 2
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
-    checkpoint, calls = tmp_path / "run" / "checkpoint.safetensors", []
+    path, real = tmp_path / "run" / "checkpoint.safetensors", loop.image_loss
 
-    def loss_of(output, target, s):
-        calls.append(1)
-        return output.square().mean() * (float("nan") if checkpoint.exists() else 1)
+    def image_loss(*arguments, **weights):
+        return real(*arguments, **weights) * (float("nan") if path.exists() else 1)
 
-    monkeypatch.setattr(loop, "loss_of", loss_of)
+    monkeypatch.setattr(loop, "image_loss", image_loss)
     with pytest.raises(DstnetError, match="loss became nan at step 3; the last checkpoint stays: lower learning_rate"):
         start(tmp_path / "run").train(quiet)
     monkeypatch.undo()
     resumed = start(tmp_path / "run", resume=True)
-    assert resumed.step == 2 and all(torch.isfinite(p).all() for p in resumed.network.parameters())
+    assert resumed.progress.step == 2 and all(torch.isfinite(p).all() for p in resumed.network.parameters())
+
+
+def test_a_gradient_that_is_no_number_is_never_saved(tmp_path, monkeypatch):
+    """At the very step of a checkpoint the loss is still a number, but the weights would not be."""
+    run = start(tmp_path / "run")
+
+    class Bad(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * (float("inf") if run.progress.step == 3 else 1)
+
+    real = loop.image_loss
+    monkeypatch.setattr(loop, "image_loss", lambda *a, **k: Bad.apply(real(*a, **k)))
+    with pytest.raises(DstnetError, match=r"the gradient became (nan|inf) at step 4; the last checkpoint stays"):
+        run.train(quiet)
+    assert start(tmp_path / "run", resume=True).progress.step == 2
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
-    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
-    real, kept = loop.save_file, []
+    file = tmp_path / "run" / "checkpoint.safetensors"
+    real, kept = checkpoint.save_file, []
 
-    def save_file(tensors, path):
-        if not checkpoint.exists():
-            return real(tensors, path)
-        kept.append(checkpoint.read_bytes())
+    def save_file(tensors, path, metadata):
+        if not file.exists():
+            return real(tensors, path, metadata)
+        kept.append(file.read_bytes())
         Path(path).write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(loop, "save_file", save_file)
+    monkeypatch.setattr(checkpoint, "save_file", save_file)
     with pytest.raises(OutputError, match=r"No space left.*--resume") as caught:
         start(tmp_path / "run").train(quiet)
     assert "\n" not in str(caught.value)
-    assert checkpoint.read_bytes() == kept[0]
+    assert file.read_bytes() == kept[0]
     assert not list((tmp_path / "run").glob(".*")), "nothing half-written is left"
     monkeypatch.undo()
-    assert start(tmp_path / "run", resume=True).step == 2
+    assert start(tmp_path / "run", resume=True).progress.step == 2
 
 
 def test_learning_rate_rises_and_falls(tmp_path):
@@ -358,3 +380,12 @@ def test_crops_are_made_on_a_gpu():
     crops, _ = draw_batch(StreamSettings(crop=64), [species()], 2, seed=0, index=0, device="cuda")
     for crop in crops:
         assert {t.device.type for t in (crop.frames, crop.total, crop.exposure, crop.target, crop.frame_target)} == {"cuda"}
+
+
+def test_weights_of_windows_say_so_on_their_card(tmp_path):
+    """Else they would be taken for whole movies'; and what their card calls exposure is one frame's."""
+    ranges = RANGES.model_copy(update={"window": 3, "aligned": False, "frame_exposure_e_per_a2": (1.0, 4.0)})
+    run = start(tmp_path / "run", stream=ranges, steps=1, checkpoint_every=1)
+    run.train(lambda r: None)
+    card = read_card(run.release())
+    assert (card.window, card.fractions, card.valid_exposure_e_per_a2) == (3, 3, (1.0, 4.0))

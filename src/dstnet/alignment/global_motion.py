@@ -34,6 +34,7 @@ _CLIP_SIGMAS = 10.0
 _OUTLIER_SIGMAS = 7.0  # of a mean over frames; noise takes one pixel in 4e11 by mistake
 _SIGNIFICANT_PEAK = 6.0  # standard deviations; noise alone passes it once in 1e9 positions
 _FIRST_GROUPS = 6
+_SAMPLE_PIXELS = 1 << 20
 _TAPER = 1 / 16  # part of each side of the frame
 
 
@@ -187,7 +188,12 @@ class _Band:
 
     def binned(self, image: Image) -> Image:
         """A full-size image on the grid of `shape`."""
-        return F.avg_pool2d(image[None, None], self.binning)[0, 0] if self.binning > 1 else image
+        if (size := self.binning) == 1:
+            return image
+        (height, width), starts = self.shape, range(size)
+        # Whole rows are added first, which takes a fifth of the time of a pooling.
+        rows = sum((image[i : height * size : size] for i in starts[1:]), image[: height * size : size])
+        return sum((rows[:, i : width * size : size] for i in starts[1:]), rows[:, : width * size : size]) / size**2
 
     def coefficients(self, binned: Image) -> Tensor:
         """The kept coefficients of a binned image, its mean taken out and its edges tapered: linear in the image."""
@@ -216,13 +222,7 @@ def _read(movie: Movie, band: _Band, patches: Patches | None, progress: Progress
     variance = torch.zeros((), device=device)
     for i in range(n):
         frame = checked_frame(movie, i, device)
-        frame -= frame.mean()
-        for _ in range(3):  # so that one cosmic ray does not lift the limit, and with it all hot pixels, in its frame alone
-            deviation = torch.linalg.vector_norm(frame) / math.sqrt(frame.numel())
-            low, high = torch.aminmax(frame)
-            if max(-low, high) <= _CLIP_SIGMAS * deviation:
-                break
-            frame.clamp_(-_CLIP_SIGMAS * deviation, _CLIP_SIGMAS * deviation)
+        deviation = _clip_(frame)
         binned = band.binned(frame)
         spectra[i] = band.coefficients(binned)
         if patches is not None and of_patches is not None:
@@ -237,6 +237,27 @@ def _read(movie: Movie, band: _Band, patches: Patches | None, progress: Progress
     if patches is not None and of_patches is not None:
         of_patches -= patches.coefficients(binned)
     return spectra, of_patches
+
+
+def _clip_(frame: Image) -> Tensor:
+    """Cut what is further from the mean than `_CLIP_SIGMAS` standard deviations, in place; returns the standard deviation.
+
+    Both are those of every few rows, a million pixels in all, which tell them to a part in a thousand.
+    """
+    rows = frame[:: max(1, frame.numel() // _SAMPLE_PIXELS)]
+    mean = rows.mean()
+    rows = rows - mean
+    for _ in range(3):  # so that one cosmic ray does not lift the limit, and with it all hot pixels, in its frame alone
+        deviation = torch.linalg.vector_norm(rows) / math.sqrt(rows.numel())
+        limit = _CLIP_SIGMAS * deviation
+        low, high = torch.aminmax(rows)
+        if max(-low, high) <= limit:
+            break
+        rows.clamp_(-limit, limit)
+    low, high = torch.aminmax(frame)
+    if max(mean - low, high - mean) > limit:
+        frame.clamp_(mean - limit, mean + limit)
+    return deviation
 
 
 def _outliers(mean: Image, limit: Tensor) -> Image:

@@ -110,7 +110,8 @@ class Patches:
         height, width = self.window.shape
         cut = torch.stack([binned[top : top + height, left : left + width] for top, left in self.corners])
         cut = (cut - cut.mean((1, 2), keepdim=True)) * self.window
-        return torch.fft.rfft2(cut)[:, self.rows, self.columns]
+        kept = int(self.columns.max()) + 1  # the other columns need not be transformed along y
+        return torch.fft.fft(torch.fft.rfft(cut)[..., :kept], dim=1)[:, self.rows, self.columns]
 
 
 def _window(size: int, n: int, count: int, device: torch.device) -> Tensor:
@@ -154,7 +155,8 @@ def refine_by_patches(
     shifts = shifts_angstrom.double()
     for i in range(frames):
         spectra[i] *= _phases(patches.k, shifts_angstrom[i])
-    scores, information = _statistics(spectra, patches)
+    power = _power(spectra, patches)
+    scores, information = _statistics(spectra, patches, power)
     if not bool(information.any()):
         return MovieMotion.of_shifts(shifts_angstrom), f"local motion left at zero: no signal common to the frames in {field}"
     trust = torch.ones(len(basis), dtype=torch.float64, device=basis.device)
@@ -185,7 +187,7 @@ def refine_by_patches(
             spectra[i] *= _phases(patches.k, moved[i].float())
         if float(moved.norm(dim=-1).max()) < _TOLERANCE_ANGSTROM:
             break
-        scores, information = _statistics(spectra, patches)
+        scores, information = _statistics(spectra, patches, power)
     shifts = (shifts - shifts.mean(0)).float()
     if not is_local:
         note = f"local motion left at zero: {field} hold too little to tell it (log likelihood of the terms left out {gain:+.1f})"
@@ -226,15 +228,22 @@ def _phases(k: Tensor, shift: Tensor) -> Tensor:
     return torch.polar(torch.ones((), device=angle.device), angle)
 
 
-def _statistics(spectra: Tensor, patches: Patches) -> tuple[Tensor, Tensor]:
+def _power(spectra: Tensor, patches: Patches) -> Tensor:
+    """Mean power of a frame, [ring, patch]: no motion taken out of `spectra` changes it."""
+    total = torch.zeros(spectra.shape[1:], device=spectra.device)
+    for spectrum in spectra:
+        total.addcmul_(spectrum.real, spectrum.real).addcmul_(spectrum.imag, spectrum.imag)
+    return ring_mean(total.T, patches.ring) / len(spectra)
+
+
+def _statistics(spectra: Tensor, patches: Patches, power: Tensor) -> tuple[Tensor, Tensor]:
     """Score of every frame's shift, [half, frame, patch, 2], and information on it, [half, patch, 2, 2], in 1/Angstrom and 1/Angstrom^2.
 
-    The spectrum of the signal is taken from all patches together, but for a factor that each patch has of its own.
+    The spectrum of the signal is taken from all patches together, but for a factor that each patch has of its own. `power` is `_power`'s.
     """
     n, count, _ = spectra.shape
     total = spectra.sum(0)
     rings = patches.ring
-    power = torch.stack([ring_mean(s.abs().square().T, rings) for s in spectra]).mean(0)  # [ring, patch]
     coherent = ring_mean(total.abs().square().T, rings)
     signal, _ = signal_and_noise(coherent.mean(1), n, power.mean(1), rings, copies=count)
     own = (coherent / n - power) / (n - 1)
@@ -249,16 +258,16 @@ def _statistics(spectra: Tensor, patches: Patches) -> tuple[Tensor, Tensor]:
     weights = (kept * 2 * wiener / (noise * (n - 1)))[rings].T  # [patch, coefficient]
     expected = (kept * 2 * wiener * signal / noise)[rings].T
     k = 2 * math.pi * patches.k
-    scores = torch.zeros(2, n, count, 2, dtype=torch.float64, device=total.device)
-    information = torch.zeros(2, count, 2, 2, dtype=torch.float64, device=total.device)
-    for half in (0, 1):
-        there = (patches.half == half).to(weights)
-        # Im(conj T X) = T.real X.imag - T.imag X.real, for all frames of a patch in one product.
-        turned = torch.stack((-total.imag, total.real), -1) * (weights * there)[..., None]  # [patch, coefficient, 2]
-        right = (turned[..., None] * k[:, None, :]).reshape(count, -1, 2)
-        scores[half] = -torch.einsum("fpc,pca->fpa", torch.view_as_real(spectra).reshape(n, count, -1), right).double() * ((n - 1) / n)
-        information[half] = torch.einsum("pc,ca,cb->pab", expected * there, k, k).double()
-    return scores, information
+    # Im(conj T X) = T.real X.imag - T.imag X.real, for all frames of a patch, both axes and both halves in one product.
+    turned = torch.stack((-total.imag, total.real), -1) * weights[..., None]  # [patch, coefficient, 2]
+    half = torch.stack((patches.half == 0, patches.half == 1)).to(weights)
+    directions = (half.T[:, :, None] * k[:, None, :]).reshape(-1, 4)  # [coefficient, (half, axis)]
+    right = (turned[..., None] * directions[:, None, :]).reshape(count, -1, 4)
+    each = torch.view_as_real(spectra).reshape(n, count, -1)
+    scores = torch.stack([each[:, p] @ right[p] for p in range(count)], 1).double().reshape(n, count, 2, 2) * (-(n - 1) / n)
+    products = (half[:, :, None, None] * k[:, :, None] * k[:, None, :]).movedim(1, 0).reshape(-1, 8)
+    information = (expected @ products).double().reshape(count, 2, 2, 2).movedim(1, 0)
+    return scores.permute(2, 0, 1, 3), information
 
 
 def _normal(scores: Tensor, information: Tensor, basis: Tensor, courses: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:

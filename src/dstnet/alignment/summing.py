@@ -9,11 +9,11 @@ from torch import Tensor
 from dstnet.alignment.global_motion import Progress, checked_frame, estimate_motion
 from dstnet.alignment.movie_motion import MovieMotion
 from dstnet.alignment.settings import AlignmentSettings
-from dstnet.core.fourier import crop_spectrum, frequencies, scale_, shift_phase
+from dstnet.core.fourier import crop_spectrum, frequencies, shift_factors
 from dstnet.core.shapes import Image, Stack, Trajectory
 from dstnet.errors import BadInputError, SettingsError
-from dstnet.motion.exposure_filter import critical_exposure, middle_exposures
-from dstnet.motion.warp import warp_local, warp_prefilter
+from dstnet.motion.exposure_filter import critical_exposure
+from dstnet.motion.warp import warp_local, warp_prefilter_factors
 from dstnet.movie import Movie
 
 
@@ -182,29 +182,25 @@ def accumulate(
     groups = 0 if working_pixel_angstrom is None else min(n, max_fractions)
     counts = [n // groups + (i < n % groups) for i in range(groups)]
     ends = torch.tensor(counts, dtype=torch.long).cumsum(0).tolist()
-    prefilter = warp_prefilter(shape, device) if motion.is_local else None
+    prefilter = warp_prefilter_factors(shape, device) if motion.is_local else None
 
     fractions = torch.empty(groups, *small, device=device)
-    total = torch.zeros(out[0], out[1] // 2 + 1, dtype=torch.complex64, device=device)
+    total = torch.zeros(shape[0], shape[1] // 2 + 1, dtype=torch.complex64, device=device)
     even = torch.zeros_like(total) if halves else None
-    group = torch.zeros(small[0], small[1] // 2 + 1, dtype=torch.complex64, device=device)
+    before = torch.zeros((), device=device)  # the total on the working grid at the end of the last fraction
     weighting = None if movie.exposure_e_per_a2 is None else _DoseWeighting(movie, movie.exposure_e_per_a2, out, device)
     done = 0
     for i in range(n):
         spectrum = _still(checked_frame(movie, i, device), motion, i, pixel, prefilter)
-        if groups:
-            group += spectrum if small == shape else crop_spectrum(spectrum, shape, small)
-            if i + 1 == ends[done]:
-                fractions[done] = torch.fft.irfft2(group, s=small)
-                group.zero_()
-                done += 1
-        if out != shape:
-            spectrum = crop_spectrum(spectrum, shape, out)
         total += spectrum
         if even is not None and i % 2 == 0:
             even += spectrum
         if weighting is not None:
-            weighting.add(spectrum, i)
+            weighting.add(spectrum if out == shape else crop_spectrum(spectrum, shape, out))
+        if groups and i + 1 == ends[done]:
+            now = total.clone() if small == shape else crop_spectrum(total, shape, small)
+            fractions[done] = torch.fft.irfft2(now - before, s=small)
+            before, done = now, done + 1
         if progress is not None:
             progress(i + 1, n)
     exposures = None
@@ -212,6 +208,8 @@ def accumulate(
         exposures = tuple(
             movie.pre_exposure_e_per_a2 + movie.exposure_e_per_a2 * (end - count / 2) for end, count in zip(ends, counts, strict=True)
         )
+    if out != shape:
+        total, even = crop_spectrum(total, shape, out), even if even is None else crop_spectrum(even, shape, out)
     reach = torch.stack([_reach(motion, i) for i in range(n)]).amax(0) / pixel
     return AlignedMovie(
         total=torch.fft.irfft2(total, s=out),
@@ -246,50 +244,55 @@ def _reach(motion: MovieMotion, frame: int) -> Tensor:
     return motion.shifts_angstrom[frame].abs() + motion.local_coefficients_angstrom[frame].abs().sum(1)
 
 
-def _still(frame: Image, motion: MovieMotion, index: int, pixel: float, prefilter: Tensor | None) -> Tensor:
-    """Spectrum of a frame with its motion taken out."""
+def _still(frame: Image, motion: MovieMotion, index: int, pixel: float, prefilter: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Spectrum of a frame with its motion taken out; `prefilter` as `warp_prefilter_factors` gives it where there is local motion."""
     shape = (frame.shape[0], frame.shape[1])
     c = motion.coefficients_where_seen(index, ((shape[0] - 1) * pixel, (shape[1] - 1) * pixel)).double().cpu() / pixel
     dy, dx = c[:, 5].tolist()
     whole = (round(dy), round(dx))
+    factors = shift_factors(shape, (whole[0] - dy, whole[1] - dx), frame.device)
     spectrum = torch.fft.rfft2(_moved(frame, whole))
-    scale_(spectrum, shift_phase(shape, (whole[0] - dy, whole[1] - dx), frame.device))
     if prefilter is None:
-        return spectrum
+        return spectrum.mul_(factors[0]).mul_(factors[1])
     # Near the Nyquist frequency the prefilter multiplies by 52 an axis, which the kernel takes back: but only of what went through the
     # prefilter. So it comes before the warp, and the image is continued as the prefilter saw it: the local motion, some pixels, wraps.
-    image = torch.fft.irfft2(scale_(spectrum, prefilter), s=shape)
+    spectrum.mul_(factors[0] * prefilter[0]).mul_(factors[1] * prefilter[1])
     # Content displaced by u is brought back by out(x) = image(x + u(x)): the field with the other sign.
-    return torch.fft.rfft2(warp_local(image, -c[:, :5]))
+    return torch.fft.rfft2(warp_local(torch.fft.irfft2(spectrum, s=shape), -c[:, :5]))
+
+
+_MOST_DECAY = 40.0  # exponent: what decayed so far has no weight, and the square of its inverse is still a number
 
 
 class _DoseWeighting:
-    """Accumulates sum(w F) and sum(w^2) over frames.
+    """Accumulates sum(w F) over frames, added in order.
 
-    The result sum(w F) / sqrt(sum(w^2) / n) keeps white noise white. A factor common to all frames' weights at a frequency cancels in it,
-    so weights are taken relative to the first frame: the sums never underflow, however large the exposure before it.
+    The result sum(w F) / sqrt(sum(w^2) / n) keeps white noise white. A factor common to all frames' weights at a frequency cancels in it.
+    Weights fall by the same factor q from frame to frame, so that the sum so far over q, plus the next frame, is all there is to do:
+    weights relative to the latest frame, whatever the exposure before the first.
     """
 
     def __init__(self, movie: Movie, exposure_e_per_a2: float, shape: tuple[int, int], device: torch.device | str) -> None:
-        exposures = middle_exposures(len(movie), exposure_e_per_a2)
-        self.exposures = [e - exposures[0] for e in exposures]
+        self.frames = len(movie)
         ky, kx = (
             f / movie.pixel_size_angstrom * (n / size)
             for f, n, size in zip(frequencies(shape, 1.0, device), shape, movie.shape, strict=True)
         )
-        k = torch.hypot(ky, kx)
-        self.decay = 0.5 / critical_exposure(k, movie.voltage_kv)  # kept, because a power of every frequency costs more than an FFT
-        self.total = torch.zeros(k.shape, dtype=torch.complex64, device=device)
-        self.squares = torch.zeros_like(k)
+        decay = 0.5 * exposure_e_per_a2 / critical_exposure(torch.hypot(ky, kx), movie.voltage_kv)  # -ln(q)
+        self.decay = decay.clamp_(max=_MOST_DECAY / self.frames)
+        self.total = torch.zeros(*decay.shape, 2, device=device)  # (real, imaginary)
+        # Over complex numbers this is spread out to pairs: to do so anew for every frame takes twice as long as all the rest.
+        self.growth = decay.exp()[..., None].expand(-1, -1, 2).contiguous()
 
-    def add(self, spectrum: Tensor, index: int) -> None:
-        """Add frame `index`; its `spectrum` is used up."""
-        weight = torch.exp(self.decay * -self.exposures[index])
-        self.squares += weight.square()
-        self.total += scale_(spectrum, weight)
+    def add(self, spectrum: Tensor) -> None:
+        """Add the next frame."""
+        torch.addcmul(torch.view_as_real(spectrum), self.total, self.growth, out=self.total)
 
     def result(self) -> Tensor:
-        return self.total / (self.squares / len(self.exposures)).sqrt_()
+        n = self.frames
+        # With weights relative to the last frame's, sum(w^2) = sum over j of q^-2j, j < n: (q^-2n - 1) / (q^-2 - 1).
+        squares = torch.where(self.decay > 0, torch.expm1(2 * n * self.decay) / torch.expm1(2 * self.decay), n)
+        return torch.view_as_complex(self.total.div_((squares / n).sqrt_()[..., None]))
 
 
 def _coarser(shape: tuple[int, int], factor: float) -> tuple[int, int]:
@@ -305,5 +308,12 @@ def _moved(frame: Image, whole: tuple[int, int]) -> Image:
         if shift:
             size = frame.shape[axis]
             index = (torch.arange(size, device=frame.device) + shift) % (2 * size)
-            frame = frame.index_select(axis, torch.minimum(index, 2 * size - 1 - index))
+            index = torch.minimum(index, 2 * size - 1 - index)
+            kept = max(0, size - abs(shift))
+            start, edge = (0, kept) if shift > 0 else (size - kept, 0)
+            moved = torch.empty_like(frame)
+            # What is only moved is copied in one piece: picking rows or columns one by one takes several times as long.
+            moved.narrow(axis, start, kept).copy_(frame.narrow(axis, size - kept - start, kept))
+            moved.narrow(axis, edge, size - kept).copy_(frame.index_select(axis, index[edge : edge + size - kept]))
+            frame = moved
     return frame

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from dstnet import __version__
+from dstnet.cli.adapt import adapt
 from dstnet.cli.align import align
 from dstnet.cli.demo import demo
 from dstnet.cli.enhance import enhance
@@ -28,7 +29,7 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
 )
-for verb in (demo, enhance, align, simulate, train, models):
+for verb in (demo, enhance, align, simulate, train, adapt, models):
     app.command(verb)
 gain = App(name="gain", help="Gain and dark references.")
 gain.command(check)

@@ -16,7 +16,24 @@ def enhance(
     output: Output,
     movie: MovieOptions | None = None,
     frames: Annotated[
-        bool, Parameter(negative=(), help="Also write the enhanced frames (one per fraction, see --fractions; aligned) as a stack.")
+        bool,
+        Parameter(
+            negative=(),
+            help="Also write the enhanced frames (one per fraction, see --fractions; aligned) as a stack. "
+            "Weights of windows: each raw frame, where it lies.",
+        ),
+    ] = False,
+    contrast: Annotated[
+        bool,
+        Parameter(
+            negative=(), help="Also write the estimate without the CTF: particles dark on flat ice, for looking and template-free pickers."
+        ),
+    ] = False,
+    uncertainty: Annotated[
+        bool, Parameter(negative=(), help="Also write the expected error of the enhanced micrograph, per pixel.")
+    ] = False,
+    particles: Annotated[
+        bool, Parameter(negative=(), help="Also write where particles are, a dark dome on each, for template-free pickers.")
     ] = False,
     fractions: Annotated[
         int | None, Parameter(help="Groups that the frames are summed to before the network; default as trained with.")
@@ -48,5 +65,7 @@ def enhance(
     if given := alignment_values(sums):
         merged = {**chosen.model_dump(), "alignment": {**chosen.alignment.model_dump(), **given}}
         chosen = EnhancementSettings.checked(merged, "options")
-    job = Job(chosen, devices(device), enhanced_frames=frames, **job_values(movie, sums, references))
+    wanted = {"contrast": contrast, "uncertainty": uncertainty, "particles": particles}
+    heads = tuple(name for name, given in wanted.items() if given)
+    job = Job(chosen, devices(device), enhanced_frames=frames, heads=heads, **job_values(movie, sums, references))
     return run_movies(movies, output, job, run, doing="enhancing", as_json=json)

@@ -215,6 +215,8 @@ def run(movies: Sequence[str], output: Path, job: "Job", options: RunOptions | N
         report.say(f"{len(done)} done, {len(skipped)} already there, {len(failed)} failed; results in {output}, see {page}")
         for record in failed:
             report.say(f"failed: {record['error']}")
+        if any("rlnSphericalAberration" not in record.get("optics", {}) for record in (*done, *skipped)):
+            report.say("for RELION to go on from micrographs.star, pass --cs and --amplitude-contrast too")
     return 1 if failed else 0
 
 

@@ -3,5 +3,16 @@
 from dstnet.enhancement.files import Job, Summary, run_files
 from dstnet.enhancement.restorer import Enhanced, NetworkRestorer, Restorer
 from dstnet.enhancement.settings import EnhancementSettings
+from dstnet.enhancement.window import WindowRestorer, restorer_of
 
-__all__ = ["Enhanced", "EnhancementSettings", "Job", "NetworkRestorer", "Restorer", "Summary", "run_files"]
+__all__ = [
+    "Enhanced",
+    "EnhancementSettings",
+    "Job",
+    "NetworkRestorer",
+    "Restorer",
+    "Summary",
+    "WindowRestorer",
+    "restorer_of",
+    "run_files",
+]

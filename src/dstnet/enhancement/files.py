@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from dstnet.enhancement.given_motion import given_motion
 from dstnet.enhancement.records import Records, as_relion_finds, now
 from dstnet.enhancement.restorer import NetworkRestorer
 from dstnet.enhancement.settings import EnhancementSettings
+from dstnet.enhancement.window import restorer_of
 from dstnet.errors import BadInputError, DstnetError, OutputError, SettingsError
 from dstnet.io import EerSettings, ensure_writable_folder, open_movie, write_mrc
 from dstnet.io.inputs import InputMovie
@@ -28,6 +29,7 @@ from dstnet.io.star import write_star
 from dstnet.motion.relion import to_relion
 from dstnet.movie import Movie
 from dstnet.movie.correction import CorrectedFrames, Corrections, CorrectionSettings, notes_on
+from dstnet.movie.kept import KeptFrames
 from dstnet.network.weights import digest
 
 # Hidden files of `dstnet.io.atomic_path`: so old, no run can still be writing them.
@@ -46,6 +48,9 @@ OUTPUTS = {
     "even": ("_EVN.mrc", "dstnet: motion-corrected sum of frames 1, 3, 5, ..., no weighting"),
     "odd": ("_ODD.mrc", "dstnet: motion-corrected sum of frames 2, 4, 6, ..., no weighting"),
     "enhanced": ("_enhanced.mrc", _FOR_LOOKING),
+    "contrast": ("_contrast.mrc", "dstnet: CONTRAST without CTF, for looking and picking"),
+    "particles": ("_particles.mrc", "dstnet: where PARTICLES are (dark), for picking"),
+    "uncertainty": ("_uncertainty.mrc", "dstnet: expected rms error of the enhanced micrograph"),
     "enhanced_even": ("_enhanced_EVN.mrc", _FOR_LOOKING),
     "enhanced_odd": ("_enhanced_ODD.mrc", _FOR_LOOKING),
     "enhanced_frames": ("_enhanced_frames.mrcs", "dstnet: ENHANCED fractions, for looking; use the movie for particles"),
@@ -113,6 +118,8 @@ class Job:
         Files of the camera's references; a gain here wins over an input's own.
     enhanced_frames
         Write the enhanced fractions too.
+    heads
+        What to write beside the enhanced micrograph: "contrast", "uncertainty", "particles".
     motion_from
         Motion in RELION's form that is taken instead of being found: a folder with NAME.star, a table of micrographs, or one movie's file.
     halves
@@ -136,6 +143,7 @@ class Job:
     dark: Path | None = None
     defects: Path | None = None
     enhanced_frames: bool = False
+    heads: tuple[str, ...] = ()
     motion_from: Path | None = None
     halves: bool = False
     half_precision_files: bool = False
@@ -150,7 +158,7 @@ class Job:
         SettingsError, WeightsError
             If the weights or the device cannot be used.
         """
-        return NetworkRestorer(self.settings, device) if isinstance(self.settings, EnhancementSettings) else None
+        return restorer_of(self.settings, device) if isinstance(self.settings, EnhancementSettings) else None
 
     def made_with(self) -> dict:
         """What all results of a run share: version, weights and their digest, settings, corrections. Weights and references are checked.
@@ -161,6 +169,8 @@ class Job:
             If the weights or a reference cannot be used.
         """
         restorer = self.restorer("cpu")
+        if restorer:
+            restorer.check_heads(self.heads)
         self.corrections(None)
         references = {k: p and f"{p.name} sha256:{digest(p)[:16]}" for k in ("gain", "dark", "defects") if (p := getattr(self, k))}
         return {
@@ -252,7 +262,8 @@ class Job:
             if exists and "shifts_angstrom" in task.before and all(p.is_file() for p in wanted.values()):
                 record["status"] = "skipped"
             else:
-                corrected = correct.applied(movie) if (correct := corrections(task.movie.gain)) else movie
+                kept = replace(movie, frames=KeptFrames(movie.frames))
+                corrected = correct.applied(kept) if (correct := corrections(task.movie.gain)) else kept
                 record |= {**made_from, **self._make(task, movie, corrected, wanted, restorer, device), "status": "done"}
                 record |= {"seconds": round(time.perf_counter() - started, 2), "cpu_seconds": round(time.process_time() - cpu, 2)}
                 record |= {"threads": torch.get_num_threads(), "device": device, "peak_memory_bytes": peak_memory_bytes()}
@@ -291,7 +302,7 @@ class Job:
         if self.halves:
             kinds |= {"even", "odd"}
         if isinstance(self.settings, EnhancementSettings):
-            kinds.add("enhanced")
+            kinds |= {"enhanced", *self.heads}
             if self.enhanced_frames:
                 kinds.add("enhanced_frames")
             if self.halves:
@@ -307,9 +318,10 @@ class Job:
             aligned = align(movie, self.settings, halves=self.halves, motion=motion, device=device)
             notes = list(aligned.notes)
         else:
-            enhanced = restorer(movie, frames=self.enhanced_frames, halves=self.halves, motion=motion)
+            enhanced = restorer(movie, frames=self.enhanced_frames, halves=self.halves, heads=self.heads, motion=motion)
             aligned, notes = enhanced.sums, list(enhanced.notes)
             images |= {"enhanced": enhanced.micrograph, "enhanced_frames": enhanced.frames}
+            images |= {head: getattr(enhanced, head) for head in self.heads}
             images |= {"enhanced_even": enhanced.even, "enhanced_odd": enhanced.odd}
         images |= {"aligned": aligned.total, "dose_weighted": aligned.dose_weighted, "even": aligned.even, "odd": aligned.odd}
         # All are looked at before any is written.

@@ -1,6 +1,7 @@
 """One interface for every method, movie in and enhanced movie out, and the network that implements it."""
 
 import operator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from dstnet.errors import BadInputError, SettingsError
 from dstnet.movie import FrameStack, Movie
 from dstnet.movie.normalise import normalised
 from dstnet.network.dstnet import exposure_features
+from dstnet.network.engine import make_engine
 from dstnet.network.weights import load_weights
 
 
@@ -31,8 +33,15 @@ class Enhanced:
         The enhanced micrograph.
     sums
         The plain sums, and the motion that was taken out.
+    contrast
+        The estimate without the CTF's modulation: particles dark on flat ice; None where not asked for.
+    uncertainty
+        Expected error (rms) of each pixel of `micrograph`, down to the detail that the network sees; None where not asked for.
+    particles
+        Where particles are: from 0 to -1 in the middle of each, dark as particles are; None where not asked for.
     frames
-        Enhanced images of the fractions, in the aligned position and the units of the whole sum; None where not asked for.
+        Enhanced images of the fractions, in the aligned position and the units of the whole sum; of weights trained on windows, each raw
+        frame where it lies and in its own units. None where not asked for.
     even, odd
         Enhanced images of every other frame, of those in `sums.even` and `sums.odd`; None where not asked for.
     notes
@@ -41,6 +50,9 @@ class Enhanced:
 
     micrograph: Image
     sums: AlignedMovie
+    contrast: Image | None = None
+    uncertainty: Image | None = None
+    particles: Image | None = None
     frames: Stack | None = None
     even: Image | None = None
     odd: Image | None = None
@@ -50,7 +62,15 @@ class Enhanced:
 class Restorer(Protocol):
     """A method: plain sums, filters and networks alike."""
 
-    def __call__(self, movie: Movie, *, frames: bool = False, halves: bool = False, motion: MovieMotion | None = None) -> Enhanced: ...
+    def __call__(
+        self,
+        movie: Movie,
+        *,
+        frames: bool = False,
+        halves: bool = False,
+        heads: Collection[str] = (),
+        motion: MovieMotion | None = None,
+    ) -> Enhanced: ...
 
 
 class _EveryOther:
@@ -75,9 +95,14 @@ class NetworkRestorer:
         Where the network runs: "cpu", "cuda", "cuda:1", ...
     """
 
+    windowed = False
+
     def __init__(self, settings: EnhancementSettings | None = None, device: str = "cpu"):
         self.settings = settings or EnhancementSettings()
         network, self.card = load_weights(self.settings.model)
+        if (self.card.window is not None) is not self.windowed:
+            trained_for = "windows of raw frames" if self.card.window else "whole movies"
+            raise SettingsError(f"{self.card.name} was trained for {trained_for}: use dstnet.enhancement.window.restorer_of")
         tile = self.settings.tile - self.settings.tile % network.stride
         if self.settings.overlap >= tile:
             raise SettingsError(f"overlap {self.settings.overlap} must be smaller than tile {tile} (a multiple of {network.stride})")
@@ -86,8 +111,17 @@ class NetworkRestorer:
             self.network = network.to(self.device)
         except (RuntimeError, AssertionError) as error:
             raise SettingsError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use --device cpu") from None
+        self._engine = make_engine(self.settings.engine, self.device, half_precision=self.settings.half_precision)
 
-    def __call__(self, movie: Movie, *, frames: bool = False, halves: bool = False, motion: MovieMotion | None = None) -> Enhanced:
+    def __call__(
+        self,
+        movie: Movie,
+        *,
+        frames: bool = False,
+        halves: bool = False,
+        heads: Collection[str] = (),
+        motion: MovieMotion | None = None,
+    ) -> Enhanced:
         """Enhance one movie.
 
         Parameters
@@ -98,20 +132,32 @@ class NetworkRestorer:
             Also enhance each fraction.
         halves
             Also enhance the two halves of the movie, every other frame each, on their own: their noise is independent.
+        heads
+            What to give beside the micrograph: "contrast", "uncertainty", "particles".
         motion
             Motion found elsewhere; None estimates it.
 
         Raises
         ------
+        SettingsError
+            If the weights do not give what `heads` asks for.
         BadInputError
             If a frame is constant, not finite or without noise, or `motion` does not fit the movie; or one frame is asked for halves.
         """
         if halves and len(movie) < 2:
             raise BadInputError(f"{movie.name} has one frame, so no halves; leave out --halves")
+        self.check_heads(heads)
         sums = self._sums(movie, motion, halves)
-        micrograph, enhanced_frames = self._enhance(movie, sums, frames)
+        images, enhanced_frames = self._enhance(movie, sums, frames, ("micrograph", *heads))
         even, odd = (self._half(movie, sums, first) if halves else None for first in (0, 1))
-        return Enhanced(micrograph, sums, enhanced_frames, even, odd, (*sums.notes, *self.warnings(movie)))
+        notes = (*sums.notes, *self.warnings(movie))
+        return Enhanced(**images, sums=sums, frames=enhanced_frames, even=even, odd=odd, notes=notes)
+
+    def check_heads(self, heads: Collection[str]) -> None:
+        """Refuse, with a SettingsError, heads that the weights do not have."""
+        if missing := set(heads) - set(self.network.outputs[1:]):
+            given = ", ".join(self.network.outputs[1:]) or "the enhanced micrograph alone"
+            raise SettingsError(f"{self.card.name} gives no {' or '.join(sorted(missing))} ({given}); choose other weights with --model")
 
     def _sums(self, movie: Movie, motion: MovieMotion | None, halves: bool = False) -> AlignedMovie:
         return align(
@@ -130,7 +176,7 @@ class NetworkRestorer:
         """
         half = replace(movie, frames=_EveryOther(movie.frames, first))
         motion = MovieMotion(sums.motion.shifts_angstrom[first::2], sums.motion.local_coefficients_angstrom[first::2])
-        return self._enhance(half, self._sums(half, motion), False)[0]
+        return self._enhance(half, self._sums(half, motion), False, ("micrograph",))[0]["micrograph"]
 
     def warnings(self, movie: Movie) -> list[str]:
         """Where a movie lies outside the range that the weights were trained for, or something had to be taken as unknown."""
@@ -147,31 +193,47 @@ class NetworkRestorer:
                 notes.append(f"exposure {whole:.1f} e-/Å2 is outside the {low}-{high} e-/Å2 that {card.name} was trained for")
         return notes
 
-    def _enhance(self, movie: Movie, aligned: AlignedMovie, frames: bool) -> tuple[Image, Stack | None]:
+    def _enhance(self, movie: Movie, aligned: AlignedMovie, frames: bool, wanted: Collection[str]) -> tuple[dict[str, Image], Stack | None]:
+        """Images by name, and the enhanced frames where asked for, on the grid and in the units of the sum."""
         fractions, total, mean, noise = normalised(aligned.fractions.cpu(), movie.name)
         exposure = self._exposure(movie, aligned)
 
         def run(tile_frames: Tensor, tile_total: Tensor) -> Tensor:
-            inputs = (x[None].to(self.device) for x in (tile_frames, tile_total, exposure))
-            with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.half_precision):
-                return self.network(*inputs, every=frames)[0].float().cpu()
+            return self._engine(self.network, tile_frames[None], tile_total[None], exposure[None], every=frames)[0]
 
         out = blend_tiles(
             run,
             fractions,
             total,
-            outputs=1 + (len(fractions) if frames else 0),
+            outputs=len(self.network.outputs) + (len(fractions) if frames else 0),
             tile=self.settings.tile,
             overlap=self.settings.overlap,
             stride=self.network.stride,
         )
         if not torch.isfinite(out).all():
             raise BadInputError(f"{movie.name}: the network gave values that are not finite; look for extreme pixels in the frames")
+        images = dict(zip(self.network.outputs, out, strict=False))
+        each = out[len(images) :]
         if self.settings.evidence:
-            out += fading(total, out[0], aligned.working_pixel_angstrom)
+            added = fading(total, images["micrograph"], aligned.working_pixel_angstrom)
+            images["micrograph"] += added
+            each += added
+            if "uncertainty" in images:
+                # The network knows nothing of what was added, most of it noise.
+                images["uncertainty"] = (images["uncertainty"].square() + added.square().mean()).sqrt()
         shape = (aligned.total.shape[0], aligned.total.shape[1])
-        on_grid = [mean + noise * resample(image, shape) for image in out]
-        return on_grid[0], torch.stack(on_grid[1:]) if frames else None
+
+        def on_grid(image: Tensor, mean: float = mean) -> Tensor:
+            return mean + noise * resample(image, shape)
+
+        given = {name: on_grid(images[name]) for name in wanted if name in ("micrograph", "contrast")}
+        if "particles" in wanted:
+            given["particles"] = -resample(images["particles"], shape).clamp(0, 1)
+        if "uncertainty" in wanted:
+            scaled = self.card.uncertainty_scale * images["uncertainty"]
+            # Resampling rings at steps: no error is less than the least that was expected anywhere.
+            given["uncertainty"] = on_grid(scaled, 0.0).clamp(min=noise * float(scaled.min()))
+        return given, torch.stack([on_grid(image) for image in each]) if frames else None
 
     def _exposure(self, movie: Movie, aligned: AlignedMovie) -> Tensor:
         if movie.exposure_e_per_a2 is None or aligned.fraction_exposure_e_per_a2 is None:

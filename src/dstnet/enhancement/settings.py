@@ -4,6 +4,7 @@ from pydantic import Field
 
 from dstnet.alignment.settings import AlignmentSettings
 from dstnet.core.settings import Settings
+from dstnet.network.engine import EngineName
 from dstnet.network.weights import DEFAULT_MODEL
 
 
@@ -23,4 +24,8 @@ class EnhancementSettings(Settings):
         description="fade to the Wiener-filtered input where the network leaves most of the signal (dstnet.enhancement.evidence)",
     )
     half_precision: bool = Field(default=True, description="bfloat16 inside the network; input and output stay float32")
+    engine: EngineName = Field(
+        default="eager",
+        description="what runs the network: torch as it is, torch.compile (needs a C++ compiler) or OpenVINO (needs dstnet[openvino])",
+    )
     alignment: AlignmentSettings = AlignmentSettings()

@@ -1,17 +1,26 @@
 """Running a network over an image of any size, tile by tile, without a seam and without memory that grows with the image."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import product
 
 import torch
 from torch import Tensor
 
 
-def spans(length: int, tile: int, overlap: int) -> list[int]:
-    """Starts of tiles of `tile` pixels that cover `length` pixels, neighbours sharing at least `overlap`, evenly spread."""
+def spans(length: int, tile: int, overlap: int, stride: int) -> tuple[int, list[int]]:
+    """Side and starts of equal tiles that cover `length` pixels, neighbours sharing at least `overlap`, evenly spread.
+
+    Both are multiples of `stride`: a network that works on a coarser grid inside gives another output for an image moved by part of its
+    stride, so that only such tiles agree with each other and with the image in one piece; the last may reach beyond the image. There are
+    as few as sides of up to `tile` allow, and no larger than so many need.
+    """
+    length, tile, overlap = -(-length // stride), tile // stride, -(-overlap // stride)
     if length <= tile:
-        return [0]
+        return length * stride, [0]
+    overlap = min(overlap, tile - 1)
     count = -(-(length - overlap) // (tile - overlap))
-    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+    side = -(-(length + (count - 1) * overlap) // count)
+    return side * stride, [round(i * (length - side) / (count - 1)) * stride for i in range(count)]
 
 
 def _ramp(start: int, size: int, length: int, overlap: int, trim: int) -> Tensor:
@@ -43,12 +52,10 @@ def blend_tiles(
     completed by reflection. The outer quarter of each overlap, where a tile's network sees its own border, gets no weight.
     """
     height, width = total.shape
-    tile -= tile % stride
-    size_y = min(tile, -(-height // stride) * stride)
-    size_x = min(tile, -(-width // stride) * stride)
+    (size_y, starts_y), (size_x, starts_x) = (spans(length, tile, overlap, stride) for length in (height, width))
     out = torch.zeros(outputs, height, width)
     norm = torch.zeros(height, width)
-    for y, x in _corners(height, width, size_y, size_x, overlap):
+    for y, x in product(starts_y, starts_x):
         rows, columns = _reflected(y, size_y, height), _reflected(x, size_x, width)
         result = run(frames[:, rows[:, None], columns], total[rows[:, None], columns])
         h, w = min(size_y, height - y), min(size_x, width - x)
@@ -56,9 +63,3 @@ def blend_tiles(
         out[:, y : y + h, x : x + w] += result[:, :h, :w] * weight
         norm[y : y + h, x : x + w] += weight
     return out / norm
-
-
-def _corners(height: int, width: int, size_y: int, size_x: int, overlap: int) -> Iterator[tuple[int, int]]:
-    for y in spans(height, size_y, overlap):
-        for x in spans(width, size_x, overlap):
-            yield y, x

@@ -423,7 +423,7 @@ def find_bad_pixels(
         if hot.any() or dead.any():  # or pixels beside stripes would be compared with them
             known = known | hot | dead
             clipped = _filled(clipped, known)
-    padded = np.pad(np.where(known, clipped, mean).astype(np.float32), _RING, mode="reflect")
+    padded = np.pad(np.where(known, clipped, mean) if known.any() else mean, _RING, mode="reflect").astype(np.float32, copy=False)
     local = _box(clipped)
 
     usual, low, high = _neighbours(padded, sample)
@@ -442,9 +442,13 @@ def find_bad_pixels(
         relief = sigmas**2 / 6 * count if electrons else 0.0
         return width + sigmas**2 / 4 * count, np.maximum(width - relief, sigmas**2 / 2 * count)
 
-    above, below = thresholds(local)
-    difference = mean - local
-    candidates = np.flatnonzero(((difference > 0.6 * above) | (difference < -0.6 * below)) & ~known)
+    # Thresholds grow with the local mean: most pixels stay within those of none at all, and need none of their own.
+    difference = (mean - local).reshape(-1)
+    above, below = thresholds(np.zeros(1, np.float32))
+    candidates = np.flatnonzero((difference > 0.6 * above) | (difference < -0.6 * below))
+    candidates = candidates[~known.reshape(-1)[candidates]]
+    above, below = thresholds(local.reshape(-1)[candidates])
+    candidates = candidates[(difference[candidates] > 0.6 * above) | (difference[candidates] < -0.6 * below)]
     for chunk in np.array_split(candidates, len(candidates) // 20_000 + 1):
         usual, low, high = _neighbours(padded, chunk)
         above, below = thresholds(usual)

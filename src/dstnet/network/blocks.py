@@ -16,6 +16,11 @@ class MovieNetwork(nn.Module):
         """Image sides must be a multiple of this."""
         raise NotImplementedError
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the images that are given before any frame's: "micrograph" first."""
+        raise NotImplementedError
+
 
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
     """A convolution that keeps the image's size (divided by `stride`)."""
@@ -45,7 +50,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first, self.second = conv(width, width), conv(width, width)
         self.act = nn.LeakyReLU(0.1)
-        nn.init.zeros_(self.second.weight)  # starts as the identity: deep stacks train from the first step
+        for parameter in self.second.parameters():
+            nn.init.zeros_(parameter)  # starts as the identity: deep stacks train from the first step
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.act(self.first(x)))

@@ -7,9 +7,10 @@ their number.
 """
 
 from itertools import pairwise
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +19,10 @@ from dstnet.network.blocks import MovieNetwork, ResidualBlock, ResidualDenseBloc
 
 # Particles are some hundredths to tenths of the sum's noise in amplitude; so scaled, the last layer works with numbers near one.
 OUTPUT_SCALE = 0.1
+# Without the CTF, which passes little of what makes a particle dark as a whole, contrast is some ten times stronger.
+CONTRAST_SCALE = 1.0
+# Predicted errors lie within exp(-7) and exp(3) of OUTPUT_SCALE: 1e-4 to 2 of the sum's noise.
+LOG_ERROR_RANGE = -7.0, 3.0
 
 
 class DSTNetSettings(Settings):
@@ -31,7 +36,24 @@ class DSTNetSettings(Settings):
     widths: tuple[int, ...] = Field(
         default=(48, 80, 112, 128), min_length=1, description="re-constructor channels, one scale after another"
     )
-    blocks: int = Field(default=2, ge=1, description="residual blocks a scale and direction")
+    blocks: tuple[int, ...] = Field(default=(2, 2, 4, 4), min_length=1, description="residual blocks of each scale in each direction")
+    heads: tuple[Literal["contrast", "uncertainty", "particles"], ...] = Field(
+        default=("contrast", "uncertainty", "particles"),
+        description="what is given beside the enhanced micrograph: contrast without the CTF, the micrograph's expected error, and where "
+        "particles are, 1 in the middle of each and 0 at its edge",
+    )
+
+    without: tuple[Literal["spatial", "temporal", "fusion", "reconstructor"], ...] = Field(
+        default=(), description="parts replaced by the simplest thing that stands in for them, to measure what they are worth"
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if len(self.blocks) != len(self.widths):
+            raise ValueError(f"blocks names {len(self.blocks)} scales, widths {len(self.widths)}; give one number a scale in each")
+        if len(set(self.heads)) < len(self.heads):
+            raise ValueError("heads names one twice")
+        return self
 
 
 class SpatialExtractor(nn.Module):
@@ -41,7 +63,8 @@ class SpatialExtractor(nn.Module):
         super().__init__()
         self.first = conv(4, s.features)
         self.exposure = nn.Linear(3, s.features)
-        self.dense = ResidualDenseBlock(s.features, s.growth, s.dense_layers)
+        plain = "spatial" in s.without
+        self.dense = nn.Identity() if plain else ResidualDenseBlock(s.features, s.growth, s.dense_layers)
 
     def forward(self, frame: Tensor, exposure: Tensor) -> Tensor:
         x = self.first(F.pixel_unshuffle(frame, 2)) + self.exposure(exposure)[:, :, None, None]
@@ -82,11 +105,12 @@ class Reconstructor(nn.Module):
         super().__init__()
         w = s.widths
         self.enter = conv(3 * s.features + 4, w[0])
-        self.down = nn.ModuleList(nn.Sequential(*(ResidualBlock(c) for _ in range(s.blocks))) for c in w)
+        self.down = nn.ModuleList(nn.Sequential(*(ResidualBlock(c) for _ in range(n))) for c, n in zip(w, s.blocks, strict=True))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairwise(w))
         self.grow = nn.ModuleList(conv(b, a, 1) for a, b in pairwise(w))
-        self.up = nn.ModuleList(nn.Sequential(*(ResidualBlock(c) for _ in range(s.blocks))) for c in w[:-1])
-        self.leave = conv(w[0], 4)
+        self.up = nn.ModuleList(nn.Sequential(*(ResidualBlock(c) for _ in range(n))) for c, n in zip(w[:-1], s.blocks[:-1], strict=True))
+        self.heads = s.heads
+        self.leave = conv(w[0], 4 * (1 + len(s.heads)))
 
     def forward(self, fused: Tensor, own: Tensor, state: Tensor, total: Tensor) -> Tensor:
         x = self.enter(torch.cat((fused, own, state, F.pixel_unshuffle(total, 2)), 1))
@@ -99,7 +123,17 @@ class Reconstructor(nn.Module):
         for i in reversed(range(len(self.up))):
             x = F.interpolate(self.grow[i](x), scale_factor=2, mode="nearest") + skips[i]
             x = self.up[i](x)
-        return OUTPUT_SCALE * F.pixel_shuffle(self.leave(x), 2)
+        first, *others = F.pixel_shuffle(self.leave(x), 2).float().split(1, 1)
+        given = [OUTPUT_SCALE * first]
+        for name, image in zip(self.heads, others, strict=True):
+            match name:
+                case "contrast":
+                    given.append(CONTRAST_SCALE * image)
+                case "uncertainty":
+                    given.append(OUTPUT_SCALE * image.clamp(*LOG_ERROR_RANGE).exp())
+                case "particles":
+                    given.append(image.sigmoid())
+        return torch.cat(given, 1)
 
 
 class DSTNet(MovieNetwork):
@@ -110,14 +144,20 @@ class DSTNet(MovieNetwork):
     def __init__(self, settings: DSTNetSettings):
         super().__init__()
         self.settings = settings
+        without = settings.without
         self.spatial = SpatialExtractor(settings)
-        self.temporal = TemporalExtractor(settings)
-        self.fusion = Fusion(settings)
-        self.reconstructor = Reconstructor(settings)
+        self.temporal = None if "temporal" in without else TemporalExtractor(settings)
+        self.fusion = None if "fusion" in without else Fusion(settings)
+        one_scale = {"widths": settings.widths[:1], "blocks": settings.blocks[:1]}
+        self.reconstructor = Reconstructor(settings.model_copy(update=one_scale) if "reconstructor" in without else settings)
 
     @property
     def stride(self) -> int:
         return 2 ** len(self.settings.widths)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return ("micrograph", *self.settings.heads)
 
     def forward(self, frames: Tensor, total: Tensor, exposure: Tensor, which: int | None = None, every: bool = False) -> Tensor:
         """Enhance.
@@ -138,7 +178,7 @@ class DSTNet(MovieNetwork):
         Returns
         -------
         Tensor
-            [batch, 1 + frames asked for, y, x]: the micrograph, then the frames; in units of `total`'s noise.
+            [batch, outputs + frames asked for, y, x]: `outputs`, then the frames; in units of `total`'s noise.
         """
         batch, count, height, width = frames.shape
         # Sums over frames stay in float32 whatever the precision inside: hundreds of small terms must not round away.
@@ -147,13 +187,17 @@ class DSTNet(MovieNetwork):
         wanted = []
         for t in range(count):
             features = self.spatial(frames[:, t : t + 1], exposure[:, t])
-            state = self.temporal(features, torch.zeros_like(features) if state is None else state)
-            v, w = self.fusion(features, state)
+            if self.temporal is None:
+                state = features
+            else:
+                state = self.temporal(features, torch.zeros_like(features) if state is None else state)
+            v, w = (features, torch.ones_like(value)) if self.fusion is None else self.fusion(features, state)
             value, weight, mean = value + v, weight + w, mean + features / count
             if every or t == which:
                 wanted.append(features)
         fused, total = value / weight, total[:, None]
-        return torch.cat([self.reconstructor(fused, own, state, total) for own in [mean, *wanted]], 1)
+        micrograph = self.reconstructor(fused, mean, state, total)
+        return torch.cat([micrograph, *(self.reconstructor(fused, own, state, total)[:, :1] for own in wanted)], 1)
 
 
 def exposure_features(mid_e_per_a2: Tensor | None, own_e_per_a2: Tensor | None, count: int) -> Tensor:

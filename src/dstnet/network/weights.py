@@ -32,9 +32,11 @@ class Card(Settings):
     parameters: int
     working_pixel_angstrom: float = Field(gt=0)
     fractions: int = Field(ge=1, description="most frames trained with; longer movies are grouped to this many")
+    window: int | None = Field(default=None, ge=1, description="raw frames that the weights enhance the middle one of; None: whole movies")
     valid_pixel_angstrom: tuple[float, float]
     valid_exposure_e_per_a2: tuple[float, float]
     normalisation: str
+    uncertainty_scale: float = Field(default=1.0, gt=0, description="rms error over expected error on held-out structures, to multiply by")
     training: dict = Field(description="settings, steps, time, digests of structures, held-out names")
     scores: dict = Field(default_factory=dict)
     licence: str = "BSD-3-Clause"
@@ -93,6 +95,24 @@ def read_card(path: Path) -> Card:
         return Card.checked(json.loads(card_path.read_text()), str(card_path))
     except (OSError, ValueError, SettingsError) as error:
         raise WeightsError(f"cannot read the card {card_path} of {path.name}: {' '.join(str(error).split())}") from None
+
+
+def transplant(network: nn.Module, model: str) -> Card:
+    """Give `network` the weights of `model`, whose card is returned; layers and channels that it has beyond those stay as they are.
+
+    Raises
+    ------
+    WeightsError
+        As `load_weights`, or if the model holds what the network has no place for.
+    """
+    source, card = load_weights(model)
+    target = network.state_dict()
+    for name, value in source.state_dict().items():
+        place = target.get(name)
+        if place is None or place.dim() != value.dim() or any(a < b for a, b in zip(place.shape, value.shape, strict=True)):
+            raise WeightsError(f"cannot start from {model}: the network has no place for its {name}; choose settings at least as large")
+        place[tuple(slice(n) for n in value.shape)] = value
+    return card
 
 
 def load_weights(model: str = DEFAULT_MODEL) -> tuple[MovieNetwork, Card]:

@@ -116,8 +116,13 @@ def _movie(folder: Path, record: dict) -> dict[str, Any]:
     shown: list[tuple[str, str, float | None]] = [
         (plain, f"{plain.replace('_', '-')} sum, low-passed to {LOW_PASS_ANGSTROM:.0f} Å", LOW_PASS_ANGSTROM)
     ]
-    if "enhanced" in files:
-        shown.append(("enhanced", "enhanced", None))
+    captions = {
+        "enhanced": "enhanced",
+        "contrast": "contrast without CTF",
+        "particles": "where particles are",
+        "uncertainty": "expected error, bright: large",
+    }
+    shown += [(kind, caption, None) for kind, caption in captions.items() if kind in files]
     pictures, notes = [], list(record.get("notes", ()))
     for kind, caption, limit in shown:
         try:

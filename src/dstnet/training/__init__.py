@@ -1,5 +1,6 @@
-"""Training: crops streamed from the simulator, losses, the loop."""
+"""Training: crops streamed from the simulator or from movies on disk, losses, the loop."""
 
-from dstnet.training.loop import TrainingSettings, train_run
+from dstnet.training.settings import TrainingSettings
+from dstnet.training.start import train_run
 
 __all__ = ["TrainingSettings", "train_run"]

@@ -3,21 +3,35 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
+import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
+from scipy.ndimage import binary_fill_holes, distance_transform_edt, find_objects
 from torch import Tensor
 
+from dstnet.core.fourier import scale_, shift_phase
 from dstnet.core.randomness import stream
 from dstnet.core.settings import Settings
+from dstnet.core.shapes import Image
 from dstnet.detector.camera import DetectorSettings
 from dstnet.motion.field import MotionSettings
+from dstnet.motion.warp import warp_local, warp_prefilter
+from dstnet.movie import Truth
 from dstnet.movie.normalise import normalised
 from dstnet.network.dstnet import exposure_features
 from dstnet.optics.ctf import OpticsSettings
 from dstnet.simulation import Shot, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import Species
+
+# Windows are cut out of fields that are larger by this much on each side: what moves into a crop must exist. Frames lie within half of it
+# of their window's mean position, but for a few in a thousand; the other half is for how far moving rings at a border.
+_BORDER_ANGSTROM = 32.0
+# Of the two courses of local motion (`dstnet.motion.field`), the early one settles within a few times this exposure, as there; the late
+# one is spread over the exposure of a usual movie.
+_EARLY_E_PER_A2, _MOVIE_E_PER_A2 = 4.0, 50.0
 
 
 class StreamSettings(Settings):
@@ -27,14 +41,36 @@ class StreamSettings(Settings):
     working_pixel_angstrom: float = Field(default=2.0, gt=0)
     fractions: int = Field(default=8, ge=1, description="most fractions of a crop")
     exposure_e_per_a2: tuple[float, float] = Field(
-        default=(0.7, 80.0), description="whole exposure; half of the crops lie above the range's 2/3 in log"
+        default=(0.7, 110.0), description="whole exposure; half of the crops lie above the range's 2/3 in log"
     )
     defocus_angstrom: tuple[float, float] = Field(default=(4000.0, 32000.0), description="log-uniform")
     coverage: tuple[float, float] = (0.04, 0.45)
-    contrast: tuple[float, float] = Field(default=(0.8, 2.0), description="log-uniform")
+    contrast: tuple[float, float] = Field(default=(0.7, 2.2), description="log-uniform")
+    crowded: float = Field(default=0.25, ge=0, le=1, description="part of crops whose particles touch and overlap")
+    crowded_coverage: tuple[float, float] = (0.35, 0.6)
+    frost: float = Field(default=0.25, ge=0, le=1, description="part of crops with frost")
     empty: float = Field(default=0.06, ge=0, le=1, description="part of crops without any particle")
     mixed: float = Field(default=0.3, ge=0, le=1, description="part of crops with two or three species")
     exposure_known: float = Field(default=0.7, ge=0, le=1, description="part of crops whose exposure the network is told")
+    aligned: bool = Field(default=True, description="whether the motion is taken out, but for what an alignment leaves")
+    window: int | None = Field(
+        default=None,
+        ge=1,
+        description="raw frames around the one that is learnt, odd: 5 is two past and two future ones; None: whole movies in fractions",
+    )
+    frame_exposure_e_per_a2: tuple[float, float] = Field(
+        default=(0.5, 5.0),
+        description="of a raw frame of a window, log-uniform; the exposure before a window reaches up to the end of exposure_e_per_a2",
+    )
+    cut: float = Field(default=0.2, ge=0, le=1, description="part of batches whose windows are cut short, as at a movie's ends")
+
+    @model_validator(mode="after")
+    def _of_raw_frames(self) -> Self:
+        if self.window is not None and self.window % 2 == 0:
+            raise ValueError(f"a window has as many past as future frames, so it is odd, not {self.window}")
+        if self.window is not None and self.aligned:
+            raise ValueError("a window is of raw frames, their motion in them: set aligned to false beside it")
+        return self
 
 
 @dataclass(frozen=True)
@@ -42,15 +78,20 @@ class Crop:
     """One example: network input, its truth in the same units, and what it was made under."""
 
     frames: Tensor  # [frame, y, x], unit noise
-    total: Tensor  # [y, x], unit noise
+    total: Tensor  # [y, x], unit noise; of a window, the very frame that is learnt
     exposure: Tensor  # [frame, 3]
-    target: Tensor  # [y, x], in units of total's noise
+    target: Tensor  # [y, x], in units of total's noise, as are those below
+    contrast: Tensor  # [y, x], what `target` would be without the CTF and with all phase turned into contrast
+    particles: Tensor  # [y, x], see `domes`
     frame_target: Tensor  # [y, x], of frame `which`
     settings: SimulationSettings
 
 
 def draw_settings(ranges: StreamSettings, fractions: int, generator: torch.Generator) -> SimulationSettings:
-    """Conditions of one crop: a pre-aligned movie of `fractions` frames at the working pixel, with the motion that alignment leaves."""
+    """Conditions of one crop: a movie of `fractions` frames at the working pixel, with the motion that alignment leaves, or all of it.
+
+    Whether aligned or not, all else is drawn the same.
+    """
     numbers = iter(torch.rand(40, generator=generator).tolist())
 
     def uniform(low: float, high: float) -> float:
@@ -72,13 +113,17 @@ def draw_settings(ranges: StreamSettings, fractions: int, generator: torch.Gener
         astigmatism_angle_deg=uniform(0, 180),
         b_factor_angstrom2=uniform(5, 160),
     )
+    empty, crowded = chance(ranges.empty), chance(ranges.crowded)
+    coverage = uniform(*(ranges.crowded_coverage if crowded else ranges.coverage))
     specimen = SpecimenSettings(
-        coverage=0.0 if chance(ranges.empty) else uniform(*ranges.coverage),
+        coverage=0.0 if empty else coverage,
+        gap_angstrom=uniform(-25, 0) if crowded else 5.0,
+        clustering=uniform(0, 0.6) if crowded else 0.0,
         contrast=log_uniform(*ranges.contrast),
         ice_thickness_angstrom=log_uniform(200, 900),
         ice_noise=uniform(0.6, 1.6),
         thickness_gradient=uniform(0, 0.6),
-        contaminants_per_um2=uniform(50, 400) if chance(0.12) else 0.0,
+        contaminants_per_um2=log_uniform(8, 400) if chance(ranges.frost) else 0.0,
     )
     low, high = ranges.exposure_e_per_a2
     # One fraction stands for a sum that somebody made, aligned or not: more blur is left in it.
@@ -92,17 +137,33 @@ def draw_settings(ranges: StreamSettings, fractions: int, generator: torch.Gener
     detector = DetectorSettings(
         mode="counting" if chance(0.75) else "integrating",
         quantum_efficiency=uniform(0.5, 0.95),
-        mtf_half_frequency=None if chance(0.1) else log_uniform(0.3, 1.2),
+        mtf_half_frequency=None if chance(0.1) else log_uniform(0.3, 4.0),
         mtf_power=uniform(1.5, 2.5),
         binning=ranges.working_pixel_angstrom / uniform(0.6, 1.9),
     )
+    if ranges.window is None:
+        # Below a few e-/Å2 there is little to learn from: u^0.6 draws more of the stronger ones than log-uniform would.
+        exposure = low * (high / low) ** (next(numbers) ** 0.6) / fractions
+        before = uniform(0, 40) if chance(0.3) else 0.0
+    else:
+        exposure = log_uniform(*ranges.frame_exposure_e_per_a2)
+        before = high * next(numbers) ** 2  # more often early, where the motion is
+    if not ranges.aligned:
+        after = before + exposure * fractions
+        early = math.exp(-before / _EARLY_E_PER_A2) - math.exp(-after / _EARLY_E_PER_A2)
+        motion = MotionSettings(
+            burst_angstrom=uniform(0, 4),
+            drift_angstrom_per_e=uniform(0, 0.12),
+            jitter_angstrom=uniform(0, 0.4),
+            # The part of a whole movie's local motion that falls between `before` and `after`.
+            local_angstrom=uniform(0, 1.2) * 0.5 * (early + (after - before) / _MOVIE_E_PER_A2),
+        )
     return SimulationSettings(
         shape=(ranges.crop, ranges.crop),
         pixel_size_angstrom=ranges.working_pixel_angstrom,
         frames=fractions,
-        # Below a few e-/Å2 there is little to learn from: u^0.6 draws more of the stronger ones than log-uniform would.
-        exposure_e_per_a2=low * (high / low) ** (next(numbers) ** 0.6) / fractions,
-        pre_exposure_e_per_a2=uniform(0, 40) if chance(0.3) else 0.0,
+        exposure_e_per_a2=exposure,
+        pre_exposure_e_per_a2=before,
         specimen=specimen,
         optics=optics,
         motion=motion,
@@ -117,31 +178,121 @@ def make_crop(
     shot = Shot(settings, species, seed, device)
     fractions = torch.stack(list(shot.frames()))
     frames, total, mean, noise = normalised(fractions)
-    own = torch.full((settings.frames,), settings.exposure_e_per_a2)
-    middle = settings.pre_exposure_e_per_a2 + settings.exposure_e_per_a2 * (torch.arange(settings.frames) + 0.5)
     return Crop(
         frames,
         total,
-        (exposure_features(middle, own, settings.frames) if known else exposure_features(None, None, settings.frames)).to(device),
+        _told(settings, known).to(device),
         shot.truth.clean.to(device) * (mean / noise),
+        shot.truth.phase.to(device) * (-2 * mean / noise),
+        domes(shot.truth.label).to(device),
         shot.clean_frame(which) * (mean / noise),
         settings,
     )
 
 
+def make_window(
+    settings: SimulationSettings, species: Sequence[Species], seed: int, which: int, known: bool, device: torch.device | str = "cpu"
+) -> Crop:
+    """Simulate a few raw frames as they are, and learn frame `which` where it lies: `total` is that frame, and truths are moved to it.
+
+    Target and contrast are undamaged, like those of whole movies; only `frame_target` is damaged. So the sum of enhanced frames shows what
+    a whole movie's enhanced micrograph does, and weights its frames well: where the amplitude is damaged to d and the noise is strong, the
+    best estimate of the undamaged image is the input times d over the noise, as dose weighting has it; that of the damaged one has d^2.
+    """
+    border = math.ceil(_BORDER_ANGSTROM / settings.pixel_size_angstrom)
+    larger = settings.model_copy(update={"shape": (settings.shape[0] + 2 * border, settings.shape[1] + 2 * border)})
+    inside = (slice(border, -border), slice(border, -border))
+    shot = Shot(larger, species, seed, device)
+    raw = torch.stack([frame[inside] for frame in shot.frames()])
+    frames = normalised(raw)[0]
+    _, alone, mean, noise = normalised(raw[which : which + 1])
+    clean, phase = (
+        _where_it_lies(image.to(device), shot.truth, which, settings.pixel_size_angstrom) for image in (shot.truth.clean, shot.truth.phase)
+    )
+    # Labels are whole numbers, and what local motion moves them by is less than their edges' own vagueness.
+    whole = [round(v) for v in (shot.truth.global_shift_angstrom[which] / settings.pixel_size_angstrom).tolist()]
+    return Crop(
+        frames,
+        alone,
+        _told(settings, known).to(device),
+        clean[inside] * (mean / noise),
+        phase[inside] * (-2 * mean / noise),
+        domes(torch.roll(shot.truth.label, whole, (0, 1))[inside]).to(device),
+        shot.clean_frame(which)[inside] * (mean / noise),
+        settings,
+    )
+
+
+def domes(label: Tensor) -> Tensor:
+    """Where particles are: over each a dome, 1 where it is farthest from its edge, 0 there, and between particles that touch; float32.
+
+    A pore or cavity within a particle's outline is part of it: a picker looks for its middle.
+
+    Parameters
+    ----------
+    label
+        [y, x], which particle covers each pixel, 0 none (`dstnet.movie.Truth.label`).
+    """
+    covered = label.cpu().numpy().copy()
+    for number, box in enumerate(find_objects(covered), 1):
+        if box is not None:
+            part = covered[box]
+            part[(part == 0) & np.asarray(binary_fill_holes(part == number))] = number
+    apart = covered > 0
+    for axis in (0, 1):
+        differs = np.diff(covered, axis=axis) != 0
+        # Two that touch: the pixels on both sides of their common edge belong to neither.
+        low, high = (slice(None),) * axis + (slice(None, -1),), (slice(None),) * axis + (slice(1, None),)
+        apart[low] &= ~differs
+        apart[high] &= ~differs
+    if apart.all():  # no edge anywhere
+        return torch.ones(label.shape)
+    inside = np.asarray(distance_transform_edt(apart))
+    deepest = np.zeros(int(covered.max()) + 1)
+    np.maximum.at(deepest, covered.ravel(), inside.ravel())
+    return torch.from_numpy((inside / np.maximum(deepest, 1)[covered]).astype(np.float32))
+
+
+def _told(settings: SimulationSettings, known: bool) -> Tensor:
+    """What the network is told about the exposure of each frame, [frame, 3]."""
+    if not known:
+        return exposure_features(None, None, settings.frames)
+    own = torch.full((settings.frames,), settings.exposure_e_per_a2)
+    middle = settings.pre_exposure_e_per_a2 + settings.exposure_e_per_a2 * (torch.arange(settings.frames) + 0.5)
+    return exposure_features(middle, own, settings.frames)
+
+
+def _where_it_lies(image: Image, truth: Truth, frame: int, pixel: float) -> Image:
+    """An image at the mean position, moved to where frame `frame` has it; what enters at the borders comes from the opposite ones."""
+    shape = (image.shape[0], image.shape[1])
+    dy, dx = (truth.global_shift_angstrom[frame] / pixel).tolist()
+    spectrum = scale_(torch.fft.rfft2(image), shift_phase(shape, (dy, dx), image.device))
+    local = truth.local_coefficients_angstrom[frame] / pixel
+    if not bool(local.any()):
+        return torch.fft.irfft2(spectrum, s=shape)
+    return warp_local(torch.fft.irfft2(scale_(spectrum, warp_prefilter(shape, image.device)), s=shape), local)
+
+
 def draw_batch(
     ranges: StreamSettings, species: Sequence[Species], batch: int, seed: int, index: int, device: torch.device | str = "cpu"
 ) -> tuple[list[Crop], int]:
-    """Batch number `index` of the stream under `seed`: crops with one number of fractions, and the frame whose own target they carry."""
+    """Batch number `index` of the stream under `seed`: crops with one number of fractions, and the frame whose own target they carry.
+
+    Of windows, that frame is the middle one, unless the window is cut short.
+    """
     random = stream(seed, "batch", index)
     u = torch.rand(2, generator=random).tolist()
-    if u[0] < 0.2:
+    if ranges.window is not None:
+        half = ranges.window // 2
+        past, future = torch.randint(half + 1, (2,), generator=random).tolist() if u[0] < ranges.cut else (half, half)
+        fractions = past + 1 + future
+    elif u[0] < 0.2:
         fractions = 1
     elif u[0] < 0.6:
         fractions = ranges.fractions
     else:
         fractions = min(ranges.fractions, 2 + math.floor((u[0] - 0.6) / 0.4 * (ranges.fractions - 1)))
-    which = math.floor(u[1] * fractions)
+    which = math.floor(u[1] * fractions) if ranges.window is None else past
     crops = []
     for i in range(batch):
         own = stream(seed, "crop", index, i)
@@ -150,12 +301,15 @@ def draw_batch(
         number = 1 if u[0] >= ranges.mixed else 2 + int(u[1] < 0.5)
         chosen = [species[int(j)] for j in torch.randint(len(species), (number,), generator=own)]
         number = int(torch.randint(1 << 62, (1,), generator=own))
-        crops.append(make_crop(settings, chosen, number, which, u[2] < ranges.exposure_known, device))
+        make = make_crop if ranges.window is None else make_window
+        crops.append(make(settings, chosen, number, which, u[2] < ranges.exposure_known, device))
     return crops, which
 
 
 class CropStream(torch.utils.data.IterableDataset):
-    """Batches `first`, `first` + 1, ... of the stream on `device`, stacked: frames, total, exposure, target, frame target, which."""
+    """Batches `first`, `first` + 1, ... of the stream on `device`, stacked: frames, total, exposure, target, contrast, particles, frame
+    target, which.
+    """
 
     def __init__(
         self,
@@ -175,5 +329,5 @@ class CropStream(torch.utils.data.IterableDataset):
         start, step = (worker.id, worker.num_workers) if worker else (0, 1)
         for index in range(self.first + start, self.last, step):
             crops, which = draw_batch(self.ranges, self.species, self.batch, self.seed, index, self.device)
-            names = ("frames", "total", "exposure", "target", "frame_target")
+            names = ("frames", "total", "exposure", "target", "contrast", "particles", "frame_target")
             yield (*(torch.stack([getattr(c, name) for c in crops]) for name in names), torch.tensor(which))

@@ -1,0 +1,71 @@
+"""dstnet adapt: weights fine-tuned on the user's own movies."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from dstnet.cli.gain import ReferenceOptions
+from dstnet.cli.movies import MovieOptions, Movies
+from dstnet.cli.options import Device, Json, Output, SettingsFile, chosen_device, reporting, settings_from
+
+
+def adapt(
+    movies: Movies,
+    /,
+    *,
+    output: Output,
+    model: Annotated[
+        str | None, Parameter(name=["--model", "-m"], help="Weights to start from (see dstnet models), or a .safetensors file.")
+    ] = None,
+    steps: Annotated[int | None, Parameter(help="Most optimiser steps; the run ends earlier where nothing is gained any more.")] = None,
+    patches: Annotated[int | None, Parameter(help="Most patches a side for local motion; 0: of the whole field only.")] = None,
+    seed: Annotated[int | None, Parameter(help="Of crops, of what is held out, and of the steps.")] = None,
+    movie: MovieOptions | None = None,
+    references: ReferenceOptions | None = None,
+    device: Device = None,
+    settings: SettingsFile = None,
+    json: Json = False,
+) -> int:
+    """Fine-tune weights on movies of your own, without any truth.
+
+    What one part of a movie's frames shows must predict the other part. A quarter of the movies is only judged by. OUTPUT gets
+    weights.safetensors with its card weights.json, which `dstnet enhance --model OUTPUT/weights.safetensors` takes - if they predict the
+    held-out frames surely better than the weights they started from; else nothing is written, and the exit code is 1. Also settings.yaml,
+    log.jsonl, and outcome.json, which says how it ended.
+    """
+    from dstnet.cli.movies import job_values
+    from dstnet.enhancement import Job
+    from dstnet.io.inputs import InputMovie, read_inputs
+    from dstnet.movie import Movie
+    from dstnet.training.adapt import AdaptSettings, adapt_run
+
+    chosen = settings_from(AdaptSettings, settings, model=model, steps=steps, seed=seed)
+    if patches is not None:
+        alignment = {**chosen.alignment.model_dump(), "patches": patches}
+        chosen = AdaptSettings.checked({**chosen.model_dump(), "alignment": alignment}, "options")
+    job = Job(chosen.alignment, **job_values(movie, None, references))
+
+    def opened(given: InputMovie) -> Movie:
+        raw = job.open(given)
+        return correct.applied(raw) if (correct := job.corrections(given.gain)) else raw
+
+    with reporting(1 + chosen.steps // chosen.check_every, "adapting", json) as report:
+        given = read_inputs(movies, report=report.say)
+        path, failures = adapt_run(
+            output,
+            {str(one.path): lambda one=one: opened(one) for one in given},
+            chosen,
+            device=chosen_device(device),
+            say=report.say,
+            report=lambda record: report(_line(record), record),
+        )
+        report.say(f"adapted weights in {path}" if path else f"nothing was gained, so no weights are written; go on with {chosen.model}")
+    return 1 if failures or path is None else 0
+
+
+def _line(record: dict) -> str:
+    rings = ", ".join(f"{v:.4f}" for v in record["ring_correlation"])
+    return (
+        f"step {record['step']}: held-out halves agree better by {record['gain']:+.2%} ± {record['gain_error']:.2%}, "
+        f"ring correlation {rings}, checkerboard {max(record['checkerboard_share']):.3%}"
+    )

@@ -1,0 +1,164 @@
+"""What runs a trained network: torch as it is, torch.compile, or OpenVINO.
+
+Eager is the reference; the others give the same images but for rounding, within `TOLERANCE`, and are faster on some machines.
+"""
+
+import copy
+import sys
+from types import ModuleType
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dstnet.errors import SettingsError
+from dstnet.network.blocks import MovieNetwork
+
+EngineName = Literal["eager", "compile", "openvino"]
+
+# The most that the rms of an engine's difference from eager in float32 may be, over the output's deviation. Measured with the released
+# weights: 3e-7, and 3e-3 in bfloat16, whose rounding is 2^-9 of each number in each layer, whichever the engine.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
+
+MISSING = "the package openvino is missing; install it with: pip install 'dstnet[openvino]', or leave out engine: openvino"
+
+
+class Engine(Protocol):
+    """Runs a network. What an engine makes of one is kept for the next call with the same network."""
+
+    def __call__(self, network: MovieNetwork, frames: Tensor, total: Tensor, exposure: Tensor, *, every: bool = False) -> Tensor:
+        """The network's outputs, float32 on the CPU: parameters, shapes and units of `dstnet.network.dstnet.DSTNet.forward`."""
+        ...
+
+
+def make_engine(name: EngineName, device: torch.device, *, half_precision: bool) -> Engine:
+    """The engine called `name`, ready for networks on `device`.
+
+    Parameters
+    ----------
+    name
+        Which.
+    device
+        Where the networks are.
+    half_precision
+        Whether bfloat16 is used inside the network, by openvino where the processor has it.
+
+    Raises
+    ------
+    SettingsError
+        If the engine cannot work here: no compiler, no package, a device that it cannot use.
+    """
+    match name:
+        case "eager":
+            return _Eager(device, half_precision)
+        case "compile":
+            return _Compile(device, half_precision)
+        case "openvino":
+            return _OpenVINO(device, half_precision)
+
+
+class _Eager:
+    def __init__(self, device: torch.device, half_precision: bool):
+        self._device, self._half_precision = device, half_precision
+
+    def __call__(self, network: MovieNetwork, frames: Tensor, total: Tensor, exposure: Tensor, *, every: bool = False) -> Tensor:
+        inputs = (x.to(self._device) for x in (frames, total, exposure))
+        with torch.no_grad(), torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half_precision):
+            return network(*inputs, **_asked(every)).float().cpu()
+
+
+class _Compile(_Eager):
+    """The network's parts compiled one by one: what is made does not depend on the number of frames that pass through them.
+
+    Each size of tile is compiled for; beyond torch's own limit (8 of them in a process) the rest runs as eager does.
+    """
+
+    def __init__(self, device: torch.device, half_precision: bool):
+        super().__init__(device, half_precision)
+        self._made: tuple[MovieNetwork, MovieNetwork] | None = None
+        try:
+            torch.compile(torch.neg)(torch.zeros(8, device=device))  # the compiler is called at first use: find out now
+        except RuntimeError as error:
+            why = str(error).splitlines()[0]
+            raise SettingsError(
+                f"engine: compile cannot be used here: {why}; install a C++ compiler (g++; triton for a GPU) or use engine: eager"
+            ) from None
+
+    def __call__(self, network: MovieNetwork, frames: Tensor, total: Tensor, exposure: Tensor, *, every: bool = False) -> Tensor:
+        if self._made is None or self._made[0] is not network:
+            made = copy.deepcopy(network)
+            for part in made.children():
+                part.compile(dynamic=False)
+            self._made = network, made
+        return super().__call__(self._made[1], frames, total, exposure, every=every)
+
+
+OPTIONS = None
+
+
+class _OpenVINO:
+    """One model for each size of tile, number of frames and set of outputs: OpenVINO plans memory and layouts for fixed shapes."""
+
+    def __init__(self, device: torch.device, half_precision: bool):
+        if device.type != "cpu":
+            raise SettingsError(f"engine: openvino runs on the CPU, not on {device}; use --device cpu, or another engine")
+        self._openvino = _silent_openvino()
+        core = self._openvino.Core()
+        has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self._precision = "bf16" if half_precision and has_bfloat16 else "f32"
+        self._core = core
+        self._network: MovieNetwork | None = None
+        self._made: dict[tuple, Any] = {}
+
+    def __call__(self, network: MovieNetwork, frames: Tensor, total: Tensor, exposure: Tensor, *, every: bool = False) -> Tensor:
+        if self._network is not network:
+            self._network, self._made = network, {}
+        inputs = tuple(x.contiguous() for x in (frames, total, exposure))
+        key = (tuple(frames.shape), every, torch.get_num_threads())
+        if key not in self._made:
+            self._made[key] = self._compiled(network, inputs, every)
+        out = self._made[key]([x.numpy() for x in inputs], share_inputs=True, share_outputs=True)[0]
+        return torch.from_numpy(out).clone()  # the model writes its next output there
+
+    def _compiled(self, network: MovieNetwork, inputs: tuple[Tensor, ...], every: bool) -> Any:
+        with torch.no_grad():
+            model = self._openvino.convert_model(_Call(network, every), example_input=inputs, input=[list(x.shape) for x in inputs])
+        options = {
+            "INFERENCE_PRECISION_HINT": self._precision,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # every worker would pin its threads to the same cores
+        }
+        return self._core.compile_model(model, "CPU", options)
+
+
+class _Call(nn.Module):
+    """A network as what OpenVINO converts: tensors in, one tensor out."""
+
+    def __init__(self, network: MovieNetwork, every: bool):
+        super().__init__()
+        self.network, self.asked = network, _asked(every)
+
+    def forward(self, frames: Tensor, total: Tensor, exposure: Tensor) -> Tensor:
+        return self.network(frames, total, exposure, **self.asked)
+
+
+def _asked(every: bool) -> dict[str, bool]:
+    """Only what is asked for is passed on: a network need not have frames of its own."""
+    return {"every": True} if every else {}
+
+
+def _silent_openvino() -> ModuleType:
+    """The package openvino, without the telemetry that it sends at its import and with each conversion unless that package is absent."""
+    name, telemetry = "openvino_telemetry", sys.modules.get("openvino_telemetry")
+    sys.modules[name] = None  # pyright: ignore[reportArgumentType]  # Python's way to say that it cannot be imported
+    try:
+        import openvino  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise SettingsError(MISSING) from None
+    finally:
+        if telemetry is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = telemetry
+    return openvino

@@ -1,0 +1,72 @@
+"""What a training run is told; all of it is recorded with the run."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from dstnet.core.settings import Settings
+from dstnet.training.losses import PixelLoss
+from dstnet.training.stream import StreamSettings
+
+
+class TrainingSettings(Settings):
+    """One training run."""
+
+    architecture: str = "dstnet"
+    start_from: str | None = Field(
+        default=None, description="weights to begin with, a released name or a file; what they lack in layers and channels begins as new"
+    )
+    network: dict = Field(default_factory=dict, description="settings of the architecture that differ from its defaults")
+    stream: StreamSettings = StreamSettings()
+    held_out: tuple[str, ...] = Field(default=(), description="structures, by file name, that are only validated on")
+    phantoms: int = Field(default=24, ge=0, description="structures made by formula to train on beside those given")
+    poses: int = Field(default=64, ge=1, description="projections of each structure kept for training")
+    recorded: float = Field(
+        default=0.5, ge=0, le=1, description="part of the batches that come from data sets on disk where structures are given beside them"
+    )
+    seed: int = 0
+    steps: int = Field(default=6000, ge=1)
+    batch: int = Field(default=3, ge=1, description="crops of one number of fractions that the network sees at once")
+    batches: int = Field(default=1, ge=1, description="batches that make one step, dealt to the processes: a multiple of their number")
+    learning_rate: float = Field(default=8e-4, gt=0)
+    warm_up: int = Field(default=200, ge=0, description="steps of linear rise; then the schedule")
+    schedule: Literal["cosine", "constant", "plateau"] = Field(
+        default="cosine", description="half a cosine to nothing; no change; or a halving whenever `plateau` validations brought no progress"
+    )
+    plateau: int = Field(default=4, ge=1, description="see schedule")
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="validations without a smaller residual on held-out structures after which training stops; "
+        "the best averaged weights, not the last, are then released",
+    )
+    weight_decay: float = Field(default=1e-4, ge=0)
+    average: float = Field(default=0.999, ge=0, lt=1, description="decay of the averaged copy that is released")
+    clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+    pixel_loss: PixelLoss = Field(default="squared_ratio", description="see losses.pixel_loss")
+    power_floor: float = Field(default=5e-4, gt=0, description="see losses.pixel_loss, in units of the noise's power")
+    contrast_floor: float = Field(default=0.02, gt=0, description="the same for contrast without the CTF")
+    contrast_weight: float = Field(default=0.3, ge=0, description="weight of the contrast without the CTF, where the network gives it")
+    uncertainty_weight: float = Field(
+        default=0.05, ge=0, description="weight of the expected error's likelihood, where the network gives it"
+    )
+    particles_weight: float = Field(
+        default=0.2, ge=0, description="weight of the cross entropy of where particles are, where the network gives it"
+    )
+    ring_weight: float = Field(default=0.3, ge=0, description="weight of the ring correlation loss")
+    focal_weight: float = Field(default=0.0, ge=0, description="weight of the focal frequency loss")
+    frame_weight: float = Field(default=0.15, ge=0, description="weight, and part of the steps, of a single frame's own target")
+    rings: int = Field(default=48, ge=4)
+    checkpoint_every: int = Field(default=250, ge=1, description="steps from one validation and checkpoint to the next")
+    validate_batches: int = Field(default=10, ge=0)
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        description="processes that simulate on CPUs; 0 simulates between steps on the device itself; None: 1, or 0 on a GPU",
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if not self.validate_batches and (self.patience or self.schedule == "plateau"):
+            raise ValueError("patience and the plateau schedule watch the validation; give validate_batches of 1 or more")
+        return self
