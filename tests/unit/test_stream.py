@@ -122,11 +122,11 @@ def test_a_window_is_around_its_frame_or_cut_short_as_at_ends(monkeypatch):
 
 
 def test_a_window_is_what_the_network_takes():
-    frames, total, exposure, target, contrast, frame_target, which = next(iter(CropStream(WINDOW, [species()], 2, 0, 0, 1)))
+    frames, total, exposure, target, contrast, particles, frame_target, which = next(iter(CropStream(WINDOW, [species()], 2, 0, 0, 1)))
     count = frames.shape[1]
     assert frames.shape == (2, count, 64, 64) and exposure.shape == (2, count, 3)
-    assert total.shape == target.shape == contrast.shape == frame_target.shape == (2, 64, 64)
-    assert all(torch.isfinite(x).all() for x in (frames, total, exposure, target, contrast, frame_target))
+    assert total.shape == target.shape == contrast.shape == particles.shape == frame_target.shape == (2, 64, 64)
+    assert all(torch.isfinite(x).all() for x in (frames, total, exposure, target, contrast, particles, frame_target))
     # What is enhanced is one frame; to the rounding of the mean, which is taken of other pixels in another order
     torch.testing.assert_close(total, frames[:, int(which)], rtol=1e-4, atol=1e-4)
 
