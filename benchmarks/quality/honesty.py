@@ -3,8 +3,9 @@
     python benchmarks/quality/honesty.py STRUCTURE... [--model NAME] [--crops 60] [--picture docs/images/uncertainty.png]
 
 Expected errors: crops of structures that the model never saw, under the conditions it was trained for, with another seed. Pixels are
-sorted by the error that the model expects there; in each of twenty classes stands the rms error that it made. The ratio of the two over all
-pixels, `scale`, belongs on the model's card as `uncertainty_scale`.
+sorted by the error that the model expects there; in each of twenty classes stands the rms error that it made. The first half of the
+structures gives the `calibration` (a, b) of a straight line through the classes, both logarithmic, which belongs on the model's card; what
+is shown is the second half, by the calibration on the card.
 
 Noise: pure Poisson counts, an empty field of ice, and the same field with particles, at each exposure through the whole of enhancement; the
 output's power over that with particles.
@@ -90,19 +91,22 @@ def main() -> None:
     arguments.add_argument("structures", nargs="+", type=Path)
     arguments.add_argument("--model", default=DEFAULT_MODEL)
     arguments.add_argument("--crops", type=int, default=60)
+    arguments.add_argument("--calibrate-only", action="store_true", help="leave out the noise, write nothing")
     arguments.add_argument("--picture", type=Path, help="where the two errors are drawn")
     arguments.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "honesty.json")
     options = arguments.parse_args()
     restorer = NetworkRestorer(EnhancementSettings(model=options.model))
     record: dict = {"version": __version__, "model": restorer.card.name, "sha256": restorer.card.sha256}
     if "uncertainty" in restorer.network.outputs:
-        expected, actual = expected_and_actual(restorer, options.structures, options.crops)
-        record["scale"] = float(np.sqrt((actual**2).mean() / (expected**2).mean()))
-        record["card_scale"] = scale = restorer.card.uncertainty_scale
-        record["classes"] = rows = classes(scale * expected, actual)
-        record["log_correlation_of_classes"] = float(
-            np.corrcoef(*np.log([[r["expected"] for r in rows], [r["actual"] for r in rows]]))[0, 1]
-        )
+        half = len(options.structures) // 2
+        fitted = classes(*expected_and_actual(restorer, options.structures[:half], options.crops))
+        slope, offset = np.polyfit(*np.log([[r[k] for r in fitted] for k in ("expected", "actual")]), 1)
+        record["calibration"] = [float(np.exp(offset)), float(slope)]
+        record["calibration_on_card"] = factor, power = restorer.card.uncertainty_calibration
+        expected, actual = expected_and_actual(restorer, options.structures[half:], options.crops)
+        expected = factor * expected**power
+        record["rms_actual_over_expected"] = float(np.sqrt((actual**2).mean() / (expected**2).mean()))
+        record["classes"] = rows = classes(expected, actual)
         print(json.dumps({k: v for k, v in record.items() if k != "classes"}), flush=True)
         for row in rows:
             print(f"expected {row['expected']:.4f}  actual {row['actual']:.4f}  ratio {row['actual'] / row['expected']:.2f}", flush=True)
@@ -114,6 +118,8 @@ def main() -> None:
             axes.set(xlabel="expected error (noise of the sum = 1)", ylabel="actual error, rms", title="Structures never seen")
             plt.tight_layout()
             plt.savefig(options.picture, dpi=110)
+    if options.calibrate_only:
+        return
     record["output_power_over_particles"] = noise_curve(restorer, options.structures[0])
     options.output.write_text(json.dumps(record, indent=1) + "\n")
 

@@ -152,16 +152,25 @@ def test_contrast_and_uncertainty(enhance, mrc, tmp_path):
         assert "CONTRAST without CTF, for looking" in " ".join(file.get_labels())
 
 
-def test_the_uncertainty_is_scaled_by_the_card(capsys, mrc, tmp_path):
-    found = {}
-    for scale in (1.0, 2.0):
-        (tmp_path / str(scale)).mkdir()
+def test_the_uncertainty_is_calibrated_by_the_card(capsys, tmp_path):
+    """With (a, b) it is a e^b, e in units of the sum's noise; at the working pixel, so that nothing is resampled."""
+    write_mrc(tmp_path / "a.mrc", make_frames(1), 2.0, "x", stack=True)
+    (tmp_path / "plain.yaml").write_text("evidence: false\n")
+    found = []
+    for i, calibration in enumerate([(1.0, 1.0), (2.0, 1.0), (1.0, 2.0), (2.0, 2.0)]):
+        (tmp_path / str(i)).mkdir()
         network = tiny.make_network()
-        tiny.save_weights(network, tiny.make_card(network, uncertainty_scale=scale), tmp_path / str(scale) / "tiny.safetensors")
-        arguments = ("--uncertainty", "-m", tmp_path / str(scale) / "tiny.safetensors", "-d", "cpu", "-o", tmp_path / f"out{scale}")
-        assert dstnet(capsys, "enhance", mrc, *arguments)[0] == 0
-        found[scale] = image(tmp_path / f"out{scale}" / "micrographs" / "a_uncertainty.mrc")
-    np.testing.assert_allclose(found[2.0], 2 * found[1.0], rtol=1e-5)
+        weights = tmp_path / str(i) / "tiny.safetensors"
+        tiny.save_weights(network, tiny.make_card(network, uncertainty_calibration=calibration), weights)
+        out = tmp_path / str(i) / "out"
+        arguments = ("--uncertainty", "-m", weights, "-d", "cpu", "-o", out, "--settings", tmp_path / "plain.yaml")
+        assert dstnet(capsys, "enhance", tmp_path / "a.mrc", *arguments)[0] == 0
+        found.append(image(out / "micrographs" / "a_uncertainty.mrc"))
+    plain, doubled, squared, both = found
+    np.testing.assert_allclose(doubled, 2 * plain, rtol=1e-5)
+    np.testing.assert_allclose(both, 2 * squared, rtol=1e-5)
+    noise = (plain**2 / squared).mean()
+    np.testing.assert_allclose(squared * noise, plain**2, rtol=1e-3)
 
 
 def test_weights_without_a_head_are_told_apart_at_once(capsys, mrc, tmp_path):

@@ -64,7 +64,6 @@ def test_eager_in_half_precision_is_within_its_tolerance():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # the C++ compiler runs for each size of image
 @pytest.mark.parametrize("half_precision", [False, True])
 def test_compile_equals_eager(half_precision):
     try:

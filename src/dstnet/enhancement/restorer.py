@@ -214,6 +214,9 @@ class NetworkRestorer:
             raise BadInputError(f"{movie.name}: the network gave values that are not finite; look for extreme pixels in the frames")
         images = dict(zip(self.network.outputs, out, strict=False))
         each = out[len(images) :]
+        if "uncertainty" in images:
+            factor, power = self.card.uncertainty_calibration
+            images["uncertainty"] = factor * images["uncertainty"] ** power
         if self.settings.evidence:
             added = fading(total, images["micrograph"], aligned.working_pixel_angstrom)
             images["micrograph"] += added
@@ -230,9 +233,9 @@ class NetworkRestorer:
         if "particles" in wanted:
             given["particles"] = -resample(images["particles"], shape).clamp(0, 1)
         if "uncertainty" in wanted:
-            scaled = self.card.uncertainty_scale * images["uncertainty"]
+            error = images["uncertainty"]
             # Resampling rings at steps: no error is less than the least that was expected anywhere.
-            given["uncertainty"] = on_grid(scaled, 0.0).clamp(min=noise * float(scaled.min()))
+            given["uncertainty"] = on_grid(error, 0.0).clamp(min=noise * float(error.min()))
         return given, torch.stack([on_grid(image) for image in each]) if frames else None
 
     def _exposure(self, movie: Movie, aligned: AlignedMovie) -> Tensor:

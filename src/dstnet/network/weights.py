@@ -19,7 +19,7 @@ from dstnet.network.blocks import MovieNetwork
 from dstnet.network.dstnet import DSTNet, DSTNetSettings
 
 ARCHITECTURES = {"dstnet": (DSTNet, DSTNetSettings)}
-DEFAULT_MODEL = "dstnet-1"
+DEFAULT_MODEL = "dstnet-2"
 
 
 class Card(Settings):
@@ -36,7 +36,10 @@ class Card(Settings):
     valid_pixel_angstrom: tuple[float, float]
     valid_exposure_e_per_a2: tuple[float, float]
     normalisation: str
-    uncertainty_scale: float = Field(default=1.0, gt=0, description="rms error over expected error on held-out structures, to multiply by")
+    uncertainty_calibration: tuple[float, float] = Field(
+        default=(1.0, 1.0),
+        description="(a, b): on held-out structures the rms error is a e^b, e what the network expects, noise of the sum 1",
+    )
     training: dict = Field(description="settings, steps, time, digests of structures, held-out names")
     scores: dict = Field(default_factory=dict)
     licence: str = "BSD-3-Clause"
