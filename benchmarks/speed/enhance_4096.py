@@ -68,7 +68,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         record["yardstick"] = measured([sys.executable, "-c", YARDSTICK, str(options.movie)])
         command = [str(Path(sys.executable).parent / "dstnet"), "enhance", str(options.movie), "-o", folder]
-        record["enhance"] = measured([*command, "--pixel-size", "1.06", "--dose-per-frame", "1"])
+        record["enhance"] = measured([*command, "--pixel-size", "1.06", "--dose-per-frame", "1", "--threads", "1"])
     if options.peer:
         record["peer"] = measured(options.peer)
     record["enhance"]["cpu_over_yardstick"] = round(record["enhance"]["cpu_s"] / record["yardstick"]["cpu_s"], 2)
