@@ -378,3 +378,10 @@ def test_released_weights_enhance_by_default(capsys, mrc, tmp_path):
     code, _, err = dstnet(capsys, "enhance", mrc, "-o", tmp_path / "out", "--device", "cpu")
     assert code == 0, err
     assert np.isfinite(image(tmp_path / "out" / "micrographs" / "a_enhanced.mrc")).all()
+
+
+def test_little_exposure_is_told(enhance, mrc, tmp_path):
+    code, out, _ = enhance(mrc, "--dose-per-frame", "2")
+    assert code == 0 and "at 6.0 e-/Å2, less than 20, part of what is drawn may be noise" in out
+    code, out, _ = enhance(mrc, "--dose-per-frame", "10", out=tmp_path / "more")
+    assert code == 0 and "may be noise" not in out

@@ -22,6 +22,9 @@ from dstnet.network.dstnet import exposure_features
 from dstnet.network.engine import make_engine
 from dstnet.network.weights import load_weights
 
+# From here on, pure noise has at most 2 % of the output power of particles: 0.2 % at 20, 5 % at 5 e-/Å2 (benchmarks/quality/honesty.py).
+TRUSTED_E_PER_A2 = 20.0
+
 
 @dataclass(frozen=True)
 class Enhanced:
@@ -191,6 +194,11 @@ class NetworkRestorer:
             low, high = card.valid_exposure_e_per_a2
             if not low <= whole <= high:
                 notes.append(f"exposure {whole:.1f} e-/Å2 is outside the {low}-{high} e-/Å2 that {card.name} was trained for")
+            if whole < TRUSTED_E_PER_A2:
+                notes.append(
+                    f"at {whole:.1f} e-/Å2, less than {TRUSTED_E_PER_A2:g}, part of what is drawn may be noise; "
+                    "trust what the filtered sum shows too"
+                )
         return notes
 
     def _enhance(self, movie: Movie, aligned: AlignedMovie, frames: bool, wanted: Collection[str]) -> tuple[dict[str, Image], Stack | None]:
