@@ -73,6 +73,20 @@ def test_frame_images_are_extra_and_the_right_ones(network):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("part", ["spatial", "temporal", "fusion", "reconstructor"])
+def test_a_part_left_out_is_left_out(network, part):
+    """The network without it has fewer weights, takes and gives the same, and any number of frames still matters."""
+    less = build("dstnet", {**tiny.SETTINGS, "without": [part]}).eval()
+    assert sum(p.numel() for p in less.parameters()) < sum(p.numel() for p in network.parameters())
+    inputs = example(3)
+    assert less(*inputs, every=True).shape == network(*inputs, every=True).shape
+    frames, total, exposure = inputs
+    other = frames.clone()
+    other[:, 0] += torch.randn(frames.shape[2:], generator=torch.Generator().manual_seed(9))
+    assert not torch.allclose(less(other, total, exposure), less(frames, total, exposure))
+
+
+@torch.no_grad()
 def test_heads_are_settings():
     """A network without heads gives the same micrograph from the same weights; each head is its own image."""
     inputs = example(3)

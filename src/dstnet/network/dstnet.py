@@ -19,8 +19,6 @@ from dstnet.network.blocks import MovieNetwork, ResidualBlock, ResidualDenseBloc
 
 # Particles are some hundredths to tenths of the sum's noise in amplitude; so scaled, the last layer works with numbers near one.
 OUTPUT_SCALE = 0.1
-# Without the CTF, which passes little of what makes a particle dark as a whole, contrast is some ten times stronger.
-CONTRAST_SCALE = 1.0
 # Predicted errors lie within exp(-7) and exp(3) of OUTPUT_SCALE: 1e-4 to 2 of the sum's noise.
 LOG_ERROR_RANGE = -7.0, 3.0
 
@@ -128,7 +126,7 @@ class Reconstructor(nn.Module):
         for name, image in zip(self.heads, others, strict=True):
             match name:
                 case "contrast":
-                    given.append(CONTRAST_SCALE * image)
+                    given.append(image)  # without the CTF, which passes little of what makes a particle dark as a whole, near one as it is
                 case "uncertainty":
                     given.append(OUTPUT_SCALE * image.clamp(*LOG_ERROR_RANGE).exp())
                 case "particles":
