@@ -67,6 +67,7 @@ def main() -> None:
     options = arguments.parse_args()
     restorer = NetworkRestorer(EnhancementSettings(model=options.model))
     network_alone = NetworkRestorer(EnhancementSettings(model=options.model, evidence=False))
+    heads = tuple(name for name in restorer.network.outputs if name == "contrast")
     rows = []
     for path in options.structures:
         atoms = read_structure(path)
@@ -79,11 +80,10 @@ def main() -> None:
             shot = Shot(settings, [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)], seed)
             movie = shot.movie(f"{atoms.name}-{seed}")
             started = time.process_time()
-            enhanced = restorer(movie)
+            enhanced = restorer(movie, heads=heads)
             seconds = time.process_time() - started
             network = network_alone(movie).micrograph
             truth = shot.truth.clean
-            extra = restorer(movie, heads=("contrast",)).contrast if "contrast" in restorer.network.outputs else None
             gaussian, sigma = best_gaussian(enhanced.sums.total, truth)
             unmoved = movie.stack().sum(0)
             assert enhanced.sums.dose_weighted is not None
@@ -99,7 +99,7 @@ def main() -> None:
                     "oracle Wiener": oracle_wiener(enhanced.sums.total, truth),
                     "dstnet": residual_after_best_shift(enhanced.micrograph, truth),
                     "network alone": residual_after_best_shift(network, truth),
-                    **({} if extra is None else {"contrast": residual_after_best_shift(extra, -shot.truth.phase)}),
+                    **({} if enhanced.contrast is None else {"contrast": residual_after_best_shift(enhanced.contrast, -shot.truth.phase)}),
                     "best sigma px": sigma,
                     "global shift error px": float((shifts - shifts.mean(0)).square().mean().sqrt()),
                     "cpu seconds": seconds,

@@ -203,3 +203,13 @@ def test_real_layers_run(weights):
     out = WindowRestorer(settings)(shown, frames=True, heads=("contrast",), motion=still(3))
     assert out.micrograph.shape == (192, 160) and out.frames is not None and out.frames.shape == (3, 192, 160)
     assert torch.isfinite(out.micrograph).all() and torch.isfinite(out.frames).all()
+
+
+def test_where_particles_are_is_the_frames_mean_whatever_their_noise(weights):
+    """Not a sum in the units of counts, as images are: dark domes between 0 and -1, as of whole movies."""
+    settings = EnhancementSettings.checked({"model": str(weights), "evidence": False}, "test")
+    one, four = (WindowRestorer(settings)(movie(n), heads=("particles",), motion=still(n)).particles for n in (1, 4))
+    for found in (one, four):
+        assert found is not None and found.shape == movie(1).shape
+        assert -1 <= float(found.min()) < float(found.max()) <= 0
+    assert four.mean() == pytest.approx(float(one.mean()), rel=0.3)

@@ -190,15 +190,20 @@ class NetworkRestorer:
         if movie.exposure_e_per_a2 is None:
             notes.append("exposure per frame not known: no dose weighting; the network judges it from the noise (pass --dose-per-frame)")
         else:
-            whole = movie.exposure_e_per_a2 * len(movie)
-            low, high = card.valid_exposure_e_per_a2
-            if not low <= whole <= high:
-                notes.append(f"exposure {whole:.1f} e-/Å2 is outside the {low}-{high} e-/Å2 that {card.name} was trained for")
-            if whole < TRUSTED_E_PER_A2:
-                notes.append(
-                    f"at {whole:.1f} e-/Å2, less than {TRUSTED_E_PER_A2:g}, part of what is drawn may be noise; "
-                    "trust what the filtered sum shows too"
-                )
+            notes += self._of_exposure(movie.exposure_e_per_a2, len(movie))
+        return notes
+
+    def _of_exposure(self, each_e_per_a2: float, count: int) -> list[str]:
+        """Warnings of a movie of `count` frames of an exposure each."""
+        (low, high), name, notes = self.card.valid_exposure_e_per_a2, self.card.name, []
+        whole = each_e_per_a2 * count
+        if not low <= whole <= high:
+            notes.append(f"exposure {whole:.1f} e-/Å2 is outside the {low}-{high} e-/Å2 that {name} was trained for")
+        if whole < TRUSTED_E_PER_A2:
+            notes.append(
+                f"at {whole:.1f} e-/Å2, less than {TRUSTED_E_PER_A2:g}, part of what is drawn may be noise; "
+                "trust what the filtered sum shows too"
+            )
         return notes
 
     def _enhance(self, movie: Movie, aligned: AlignedMovie, frames: bool, wanted: Collection[str]) -> tuple[dict[str, Image], Stack | None]:

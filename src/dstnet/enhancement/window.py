@@ -39,8 +39,9 @@ class WindowRestorer(NetworkRestorer):
     """A network with weights that were trained on windows of raw frames; parameters and call are those of `NetworkRestorer`.
 
     The enhanced micrograph, and the contrast, is the sum of the enhanced frames, moved back by the motion that the alignment estimates; it
-    is in the units of the plain sum, which still stands beside it. Enhanced frames lie where the raw ones do, each in its own frame's
-    units. With evidence on, what the micrograph is faded by is shared out to the frames, so that they still add up to it.
+    is in the units of the plain sum, which still stands beside it. Where particles are is the frames' mean. Enhanced frames lie where the
+    raw ones do, each in its own frame's units. With evidence on, what the micrograph is faded by is shared out to the frames, so that they
+    still add up to it.
 
     Memory holds a window of frames on the working grid, whatever the number of frames; where enhanced frames are asked for, all of them
     on the grid of the sums as well, 4 bytes a pixel: 2.7 GB for 40 of 4096 x 4096. `enhanced_frames` gives them one at a time.
@@ -62,20 +63,11 @@ class WindowRestorer(NetworkRestorer):
             )
         super().check_heads(heads)
 
-    def warnings(self, movie: Movie) -> list[str]:
-        """Where a movie lies outside the range that the weights were trained for, or something had to be taken as unknown."""
-        card, notes = self.card, []
-        low, high = card.valid_pixel_angstrom
-        if not low <= movie.pixel_size_angstrom <= high:
-            notes.append(f"pixel size {movie.pixel_size_angstrom:.3f} Å is outside the {low}-{high} Å that {card.name} was trained for")
-        low, high = card.valid_exposure_e_per_a2
-        if movie.exposure_e_per_a2 is None:
-            notes.append("exposure per frame not known: no dose weighting; the network judges it from the noise (pass --dose-per-frame)")
-        elif not low <= movie.exposure_e_per_a2 <= high:
-            notes.append(
-                f"exposure {movie.exposure_e_per_a2:.2f} e-/Å2 of a frame is outside the {low}-{high} that {card.name} was trained for"
-            )
-        return notes
+    def _of_exposure(self, each_e_per_a2: float, count: int) -> list[str]:
+        (low, high), name = self.card.valid_exposure_e_per_a2, self.card.name
+        if low <= each_e_per_a2 <= high:
+            return []
+        return [f"exposure {each_e_per_a2:.2f} e-/Å2 of a frame is outside the {low}-{high} that {name} was trained for"]
 
     def enhanced_frames(self, movie: Movie) -> Iterator[Image]:
         """Each frame enhanced where it lies, [y, x] on the working grid, in the frame's units; without evidence's fading.
@@ -137,7 +129,7 @@ class WindowRestorer(NetworkRestorer):
         sums = {name: torch.zeros(grid) for name in wanted}
         each = torch.empty(len(movie), *shape) if frames else None
         for i, (out, frame_mean, frame_noise) in enumerate(self._slide(movie, grid)):
-            images = dict(zip(self.network.outputs, frame_noise * out, strict=True))
+            images = {k: v if k == "particles" else frame_noise * v for k, v in zip(self.network.outputs, out, strict=True)}
             for name, image in sums.items():
                 image += _moved(images[name], pixel, aligned.motion, i, back=True)
             if each is not None:
@@ -148,7 +140,10 @@ class WindowRestorer(NetworkRestorer):
             if each is not None and added.any():
                 for i in range(len(movie)):
                     each[i] += resample(_moved(added / len(movie), pixel, aligned.motion, i, back=False), shape)
-        return {name: mean + resample(image, shape) for name, image in sums.items()}, each
+        given = {name: mean + resample(image, shape) for name, image in sums.items() if name != "particles"}
+        if "particles" in sums:
+            given["particles"] = -(resample(sums["particles"], shape) / len(movie)).clamp(0, 1)
+        return given, each
 
 
 def _told(movie: Movie, frames: list[int]) -> Tensor:
