@@ -59,6 +59,7 @@ VARIANTS: dict[str, dict] = {
 def settings_of(changes: dict, steps: int) -> TrainingSettings:
     """The run of a variant."""
     base: dict = {"steps": steps, "batch": 4, "warm_up": 50, "average": 0.99, "validate_batches": 0, "checkpoint_every": steps}
+    base["ring_weight"] = 0.3  # one variant has more
     stream_settings = {"crop": CROP, **changes.get("stream", {})}
     others = {k: v for k, v in changes.items() if k not in ("network", "stream")}
     return TrainingSettings.checked(

@@ -1,10 +1,13 @@
-"""The trusted linear part: nothing on noise, the filtered image where the network gave nothing, its own output where it gave all."""
+"""The trusted linear part: nothing on noise, the filtered image where the network gave nothing, its own output where it gave all.
+
+And the contrast that is filled by where particles are.
+"""
 
 import torch
 
 from dstnet.core.fourier import radial_frequency
 from dstnet.core.randomness import stream
-from dstnet.enhancement.evidence import fading
+from dstnet.enhancement.evidence import filled, linear_part
 
 SHAPE = (384, 360)
 
@@ -27,14 +30,14 @@ def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
 def test_pure_noise_adds_next_to_nothing():
     # One of 120 rings may pass the significance by chance; it holds below 1 % of the power, and its transfer is below 0.1 squared.
     for seed in range(5):
-        added = fading(noise(seed), torch.zeros(SHAPE), 2.0)
+        added = linear_part(noise(seed), torch.zeros(SHAPE), 2.0)
         assert float(added.square().mean()) < 1e-3
 
 
 def test_what_the_network_gave_nothing_of_is_shown_filtered():
     truth = signal(0.3)
     total = truth + noise(0)
-    added = fading(total, torch.zeros(SHAPE), 2.0)
+    added = linear_part(total, torch.zeros(SHAPE), 2.0)
     assert correlation(added, truth) > correlation(total, truth) + 0.2
     # a power of 0.09 in the 2 % of terms that the band holds is a signal-to-noise ratio of about 4 there: the filter keeps 0.8 of it
     assert 0.65 < float((added * truth).sum() / truth.square().sum()) < 0.95
@@ -43,20 +46,20 @@ def test_what_the_network_gave_nothing_of_is_shown_filtered():
 def test_what_the_network_made_up_goes_where_it_explains_nothing():
     truth, invented = signal(0.3), 0.01 * noise(7)
     total = truth + noise(0)
-    faded = invented + fading(total, invented, 2.0)
-    linear = fading(total, torch.zeros(SHAPE), 2.0)
+    faded = invented + linear_part(total, invented, 2.0)
+    linear = linear_part(total, torch.zeros(SHAPE), 2.0)
     assert correlation(faded, linear) > 0.99
 
 
 def test_an_output_that_explains_the_signal_stays_as_it_is():
     truth = signal(0.3)
-    assert not fading(truth + noise(0), truth, 2.0).any() or float(fading(truth + noise(0), truth, 2.0).std()) < 1e-3 * float(truth.std())
+    assert float(linear_part(truth + noise(0), truth, 2.0).square().mean()) < 1e-4 * float(truth.square().mean())
 
 
 def test_the_share_left_governs_how_far_it_fades():
     truth = signal(0.3)
     total = truth + noise(0)
-    powers = [float(fading(total, given * truth, 2.0).square().mean()) for given in (0.0, 0.3, 0.6, 0.9)]
+    powers = [float(linear_part(total, given * truth, 2.0).square().mean()) for given in (0.0, 0.3, 0.6, 0.9)]
     assert powers == sorted(powers, reverse=True) and powers[0] > 10 * powers[3]
 
 
@@ -64,5 +67,60 @@ def test_slow_gradients_alone_are_no_signal_and_arguments_stay_as_they_are():
     ramp = 3 * torch.cos(2 * torch.pi * torch.arange(SHAPE[0]) / SHAPE[0])[:, None].expand(SHAPE)  # period 768 Å
     total, enhanced = noise(0) + ramp, torch.zeros(SHAPE)
     before = total.clone()
-    assert float((fading(total, enhanced, 2.0) * ramp).mean()) < 1e-3 * float(ramp.square().mean())
+    assert float((linear_part(total, enhanced, 2.0) * ramp).mean()) < 1e-3 * float(ramp.square().mean())
     assert torch.equal(total, before) and not enhanced.any()
+
+
+def test_what_the_network_is_blind_to_is_given_back_and_the_rest_left():
+    """Two bands, of which the network sees one, perfectly: the other comes back, filtered, and the seen one stays."""
+    k = radial_frequency(SHAPE, 2.0)
+    seen, blind = (
+        torch.fft.irfft2(torch.fft.rfft2(noise(98)) * ((k > low) & (k < high)), s=SHAPE)
+        for low, high in ((1 / 30, 1 / 20), (1 / 100, 1 / 50))
+    )
+    seen, blind = 1.5 * seen / seen.std(), 0.2 * blind / blind.std()
+    added = linear_part(seen + blind + noise(0), seen, 2.0)
+    assert correlation(added, blind) > 0.8
+    assert 0.6 < float((added * blind).sum() / blind.square().sum()) < 1
+    assert abs(float((added * seen).sum() / seen.square().sum())) < 0.02
+
+
+def test_no_particle_is_as_wide_as_what_is_not_given_back():
+    k = radial_frequency(SHAPE, 2.0)
+    fine = signal(0.5)
+    coarse = torch.fft.irfft2(torch.fft.rfft2(noise(97)) * ((k > 1 / 700) & (k < 1 / 200)), s=SHAPE)
+    coarse = 0.3 * coarse / coarse.std()
+    added = linear_part(fine + coarse + noise(0), fine, 2.0)
+    assert float((added * coarse).sum() / coarse.square().sum()) < 0.1
+
+
+def ring_and_dome() -> tuple[torch.Tensor, torch.Tensor]:
+    """A hollow particle of 60 Å radius at 2 Å/px: its contrast a dark ring, and where it is."""
+    y, x = (torch.arange(n)[:, None] - n // 2 if i == 0 else torch.arange(n) - n // 2 for i, n in enumerate(SHAPE))
+    radius = 2 * torch.hypot(y.float(), x.float())
+    return -((radius > 40) & (radius < 60)).float(), (1 - radius / 60).clamp(min=0)
+
+
+def test_a_hollow_particle_is_filled_and_keeps_its_detail():
+    ring, dome = ring_and_dome()
+    contrast = filled(ring, dome, 2.0)
+    k = radial_frequency(SHAPE, 2.0)
+    fine = (k > 1 / 25).float()
+
+    def detail(image: torch.Tensor) -> torch.Tensor:
+        return torch.fft.irfft2(torch.fft.rfft2(image) * fine, s=SHAPE)
+
+    centre = (SHAPE[0] // 2, SHAPE[1] // 2)
+    assert contrast[centre] < 0.3 * contrast.min() < 0, "its middle is dark now"
+    assert ring[centre] == 0
+    assert correlation(detail(contrast), detail(ring)) > 0.99
+    torch.testing.assert_close(filled(3 * ring, dome, 2.0), 3 * contrast, rtol=1e-4, atol=1e-5)
+
+
+def test_where_particles_do_not_fit_the_contrast_it_is_not_turned_over():
+    ring, dome = ring_and_dome()
+    bright = filled(-ring, dome, 2.0)  # protein is dark; a bright one would call for a negative dome
+    k = radial_frequency(SHAPE, 2.0)
+    coarse = torch.exp(-0.5 * (60 * k) ** 2)
+    assert float((torch.fft.irfft2(torch.fft.rfft2(bright) * coarse, s=SHAPE) * dome).sum()) < 0.3 * float((-ring * dome).sum())
+    assert not filled(torch.zeros(SHAPE), torch.zeros(SHAPE), 2.0).any()

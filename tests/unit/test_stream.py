@@ -42,7 +42,7 @@ def test_the_default_streams_draws_are_those_of_ever(monkeypatch):
     for i in range(6):
         values = draw_settings(StreamSettings(), 1 + i, torch.Generator().manual_seed(i)).model_dump_json(exclude_defaults=True)
         digest.update(json.dumps(json.loads(values, parse_float=lambda text: f"{float(text):.9e}")).encode())
-    assert digest.hexdigest() == "7fa52124484bcfc33fc358c752d2bcbcb4361df69fe7c440175df47dc3140a5b"
+    assert digest.hexdigest() == "d7b98b22660194fc1763c4f02f013de71398baf474c7c2a40b11abc6740a147b"
     monkeypatch.setattr(stream, "make_crop", lambda settings, chosen, seed, which, known, device: settings.frames)
     batches = [draw_batch(StreamSettings(), [species()], 1, 5, i) for i in range(8)]
     assert [(frames, which) for (frames,), which in batches] == [(8, 0), (4, 3), (8, 5), (2, 1), (8, 3), (8, 1), (8, 5), (1, 0)]
@@ -61,6 +61,51 @@ def test_a_default_crop_is_the_shot_normalised():
         (crop.frame_target, shot.clean_frame(1) * (mean / noise)),
     ):
         assert torch.equal(given, expected)
+
+
+def large(name="large"):
+    """A disc of 40 Å radius."""
+    x = (torch.arange(64.0) - 32) * 2
+    return BankedSpecies(name, 40.0, torch.eye(3)[None], 0.3 * (torch.hypot(x[:, None], x[None, :]) < 40)[None].half())
+
+
+def test_debris_is_strewn_among_particles_and_never_alone(monkeypatch):
+    monkeypatch.setattr(stream, "make_crop", lambda settings, chosen, seed, which, known, device: [one.name for one in chosen])
+    of = [species(), large(), large("other")]
+    found = [draw_batch(WHOLE, of, 1, 3, i)[0][0] for i in range(400)]
+    assert all(set(names) & {"large", "other"} for names in found)
+    part = sum("blob" in names for names in found) / len(found)
+    assert part == pytest.approx(WHOLE.debris, abs=5 * (0.25 * 0.75 / 400) ** 0.5)
+    assert {names.count("blob") for names in found} == {0, 1, 2, 3}
+    none = WHOLE.model_copy(update={"debris": 0.0})
+    assert not any("blob" in draw_batch(none, of, 1, 3, i)[0][0] for i in range(100))
+
+
+def test_debris_is_learnt_but_not_looked_for():
+    settings = draw_settings(WHOLE, 1, torch.Generator().manual_seed(1))
+    specimen = SpecimenSettings(coverage=0.3, gap_angstrom=10.0)
+    settings = settings.model_copy(update={"specimen": specimen, "shape": (128, 128)})
+    both = [species(), large()]
+    crop, shot = make_crop(settings, both, 4, 0, True), Shot(settings, both, 4)
+    of_blobs = torch.isin(shot.truth.label, torch.tensor([i for i, p in enumerate(shot.truth.particles, 1) if p.species == "blob"]))
+    assert of_blobs.any() and (shot.truth.label[~of_blobs] > 0).any(), "a field with both"
+    assert not crop.particles[of_blobs].any() and crop.particles.max() == 1
+    assert float(crop.target[of_blobs].std()) > 0.2 * float(crop.target.std())
+    assert make_crop(settings, [species()], 4, 0, True).particles.max() == 1, "where all are small, they are what is looked for"
+
+
+def test_frost_is_learnt_as_part_of_the_specimen_but_not_of_the_contrast():
+    settings = draw_settings(WHOLE, 2, torch.Generator().manual_seed(1)).model_copy(update={"exposure_e_per_a2": 100.0, "damage": None})
+    clear = settings.specimen.model_copy(update={"contaminants_per_um2": 0.0})
+    frosty = settings.specimen.model_copy(update={"contaminants_per_um2": 8000.0})
+    without, with_frost = (make_crop(settings.model_copy(update={"specimen": s}), [large()], 4, 1, True) for s in (clear, frosty))
+    assert torch.allclose(with_frost.contrast / with_frost.contrast.std(), without.contrast / without.contrast.std(), atol=1e-3)
+    frost = with_frost.target / with_frost.contrast.std() - without.target / without.contrast.std()
+    assert float(frost.std()) > 0.1 * float(with_frost.target.std() / with_frost.contrast.std())
+    target = with_frost.target - with_frost.target.mean()
+    slope = float((target * with_frost.total).sum() / target.square().sum())
+    assert slope == pytest.approx(1, abs=5 / float(target.norm()) + 0.1), "it is what the frames show, but for MTF and blur"
+    assert float((with_frost.frame_target - with_frost.target).norm()) < 0.5 * float(with_frost.target.norm())
 
 
 # Whole movies as they are

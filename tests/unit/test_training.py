@@ -16,9 +16,10 @@ from dstnet.motion.field import MotionSettings
 from dstnet.network.weights import load_weights, read_card
 from dstnet.simulation import SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
+from dstnet.structure import phantom
 from dstnet.training import TrainingSettings, checkpoint, loop, train_run
-from dstnet.training.species import NEVER_TRAINED, prepare, split, stem
-from dstnet.training.stream import CropStream, StreamSettings, draw_batch, draw_settings, make_crop
+from dstnet.training.species import NEVER_TRAINED, piece, prepare, split, stem
+from dstnet.training.stream import CropStream, StreamSettings, draw_batch, draw_settings, make_crop, parted
 
 # The stream
 
@@ -162,6 +163,26 @@ def test_unknown_hold_out_is_refused():
 def test_nothing_to_train_on(phantoms, widest, match):
     with pytest.raises(SettingsError, match=match):
         prepare([], [], phantoms=phantoms, poses=1, pixel_size_angstrom=4.0, seed=0, widest_angstrom=widest, report=lambda line: None)
+
+
+def test_each_structure_gives_a_piece_too():
+    banks, held, digests = prepare(
+        [], [], phantoms=2, poses=1, pixel_size_angstrom=4.0, seed=0, widest_angstrom=1000.0, report=lambda line: None
+    )
+    names = [one.name for one in banks]
+    assert [n.endswith("-piece") for n in names] == [False, False, True, True] and list(digests) == names and held == []
+    particles, debris = parted(banks)
+    assert [one.name for one in debris] == names[2:] and len(particles) == 2
+
+
+def test_a_piece_is_a_ball_of_its_structure():
+    whole = phantom(3)
+    for seed in range(5):
+        broken = piece(whole, torch.Generator().manual_seed(seed))
+        assert 2 < broken.mass_kda < 70
+        assert 20 < broken.diameter_angstrom < 56
+        assert abs(broken.positions_angstrom.mean(0)).max() < 1e-3
+        assert len(broken.elements) == len(broken.b_factors) == len(broken.occupancies) == len(broken) < len(whole) / 3
 
 
 # Runs
@@ -360,7 +381,7 @@ def test_train_run_from_a_phantom(tmp_path):
     assert "phantom1" in said[0]
     assert [r["step"] for r in records] == [2]
     card = load_weights(str(path))[1]
-    assert list(card.training["trained_on"]) == [said[0].split(":")[0]] and card.training["held_out"] == {}
+    assert list(card.training["trained_on"]) == [line.split(":")[0] for line in said[:2]] and card.training["held_out"] == {}
     before = path.read_bytes()
     with pytest.raises(OutputError, match="already holds a training run; add --resume"):
         train_run(tmp_path / "run", [], chosen)

@@ -1,12 +1,19 @@
-"""The trusted linear part: where the network leaves the signal unexplained, the output fades to what a linear filter shows.
+"""The trusted linear part: what a linear filter shows and the network left out is given back; and contrast where the CTF passes nothing.
 
-A network trained on squared error shrinks what it doubts, and at one frame's exposure it doubts most particles and draws others. So its
-residual, input minus output, is looked at: were all signal explained, it would be white noise of power one. Rings of frequencies where it
-holds more are signal that the network left. Where that is nearly all there is, the output becomes the input through the Wiener filter
-(P - 1) / P of its own rings; where it is less, next to nothing changes. On pure noise both are nothing.
+A network trained on squared error shrinks what it doubts, and leaves out what its simulator knows nothing of. So its residual, input minus
+output, is looked at: were all signal explained, it would be white noise of power one. Rings of frequencies where it holds more are signal
+that the network left.
+
+- At one frame's exposure the network doubts most particles and draws others. Where nearly all signal is left, the output becomes the input
+  through the Wiener filter (P - 1) / P of its own rings; where less is, next to nothing changes.
+- Of what is left then, each ring gets back what its own Wiener filter passes, times the root of the share of the ring's signal that it is:
+  much where the network is blind, next to nothing where it has seen nearly all.
+
+On pure noise both are nothing.
 """
 
 import torch
+from torch import Tensor
 
 from dstnet.core.fourier import radial_frequency, radial_mean
 from dstnet.core.shapes import Image
@@ -17,10 +24,14 @@ COARSEST_ANGSTROM, FINEST_ANGSTROM = 500.0, 10.0
 SIGNIFICANCE = 3.0  # standard errors of a ring's mean power; 120 rings of noise alone pass it about once in five images
 # At a power of 8 a share of 0.98 (a real single frame) still weighs 0.85, one of 0.8 (faint particles at 48 e-/Å2) 0.17.
 SHARE_POWER = 8
+# Rings are given back between these: coarser ones hold what no particle is as wide as.
+GIVEN_BACK_ANGSTROM = 150.0, 20.0
+# Detail coarser than this (a Gaussian exp(-(k x)^2 / 2)) of the contrast without CTF comes from where particles are.
+FILLED_ANGSTROM = 60.0
 
 
-def fading(total: Image, enhanced: Image, pixel_size_angstrom: float) -> Image:
-    """What to add to `enhanced` so that it fades to the filtered `total` as the share of the signal that it leaves approaches one.
+def linear_part(total: Image, enhanced: Image, pixel_size_angstrom: float) -> Image:
+    """What to add to `enhanced` so that it keeps what a linear filter shows of `total`.
 
     Parameters
     ----------
@@ -36,20 +47,51 @@ def fading(total: Image, enhanced: Image, pixel_size_angstrom: float) -> Image:
     index = (k / 0.5 * RINGS).long().clamp(max=RINGS - 1)
     # A complex term's power is exponentially distributed: its mean over n independent ones has a standard error of 1 / sqrt(n).
     limit = SIGNIFICANCE / torch.bincount(index.flatten(), minlength=RINGS).sqrt()
+    frequency = (torch.arange(RINGS, device=total.device) + 0.5) / RINGS * 0.5 / pixel_size_angstrom
 
-    def ring_power(spectrum: torch.Tensor) -> torch.Tensor:
+    def ring_power(spectrum: Tensor) -> Tensor:
         return radial_mean(spectrum.abs().square() / (shape[0] * shape[1]), shape, RINGS)
 
-    def excess(power: torch.Tensor) -> torch.Tensor:
+    def excess(power: Tensor) -> Tensor:
         return torch.where(power - 1 > limit, power - 1, 0.0)
 
+    def wiener(power: Tensor) -> Tensor:
+        return (excess(power) / power.clamp(min=1e-6))[index] * (k < 0.5)
+
     spectrum, given = torch.fft.rfft2(total), torch.fft.rfft2(enhanced)
-    frequency = (torch.arange(RINGS, device=total.device) + 0.5) / RINGS * 0.5 / pixel_size_angstrom
     weight = frequency * ((frequency > 1 / COARSEST_ANGSTROM) & (frequency < 1 / FINEST_ANGSTROM))  # terms in a ring grow with its radius
     left = float((excess(ring_power(spectrum - given)) * weight).sum())
     if left == 0:
         return torch.zeros_like(enhanced)
     share = left / (left + float((ring_power(given) * weight).sum()))
-    power = ring_power(spectrum)
-    wiener = (excess(power) / power.clamp(min=1e-6))[index] * (k < 0.5)
-    return share**SHARE_POWER * torch.fft.irfft2(wiener * spectrum - given, s=shape)
+    added = share**SHARE_POWER * (wiener(ring_power(spectrum)) * spectrum - given)
+
+    rest = spectrum - given - added
+    power = ring_power(rest)
+    shares = excess(power) / (excess(power) + ring_power(given + added)).clamp(min=1e-6)
+    coarsest, finest = GIVEN_BACK_ANGSTROM
+    within = (frequency > 1 / coarsest) & (frequency < 1 / finest)
+    added += wiener(power) * (shares.sqrt() * within)[index] * rest
+    return torch.fft.irfft2(added, s=shape)
+
+
+def filled(contrast: Image, particles: Image, pixel_size_angstrom: float) -> Image:
+    """Contrast without the CTF whose coarse detail is that of where particles are, scaled to fit it.
+
+    An underfocused image passes next to nothing there, so that the network's estimate of it is a guess, ring-like where a particle is
+    hollow; `particles`, a dome over each, says where the guess found one. What finer detail shows stays as it is.
+
+    Parameters
+    ----------
+    contrast, particles
+        The network's outputs: particles negative in the first, from 0 to 1 in the second.
+    pixel_size_angstrom
+        Of both.
+    """
+    shape = (contrast.shape[0], contrast.shape[1])
+    k = radial_frequency(shape, pixel_size_angstrom, contrast.device)
+    fine, domes = torch.fft.rfft2(contrast), torch.fft.rfft2(particles)
+    coarse = (k > 0) & (k < 1 / FILLED_ANGSTROM)
+    scale = float((fine * domes.conj()).real[coarse].sum() / domes.abs().square()[coarse].sum().clamp(min=1e-12))
+    passed = torch.exp(-0.5 * (k * FILLED_ANGSTROM) ** 2)
+    return torch.fft.irfft2(fine + passed * (min(scale, 0.0) * domes - fine), s=shape)

@@ -12,7 +12,7 @@ from torch import Tensor
 from dstnet.alignment import AlignedMovie, MovieMotion, align
 from dstnet.core.fourier import resample
 from dstnet.core.shapes import Image, Stack
-from dstnet.enhancement.evidence import fading
+from dstnet.enhancement.evidence import filled, linear_part
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.tiles import blend_tiles
 from dstnet.errors import BadInputError, SettingsError
@@ -37,7 +37,8 @@ class Enhanced:
     sums
         The plain sums, and the motion that was taken out.
     contrast
-        The estimate without the CTF's modulation: particles dark on flat ice; None where not asked for.
+        The estimate without the CTF's modulation: particles dark on flat ice, its coarse detail from where particles are (settings:
+        fill); None where not asked for.
     uncertainty
         Expected error (rms) of each pixel of `micrograph`, down to the detail that the network sees; None where not asked for.
     particles
@@ -231,12 +232,14 @@ class NetworkRestorer:
             factor, power = self.card.uncertainty_calibration
             images["uncertainty"] = factor * images["uncertainty"] ** power
         if self.settings.evidence:
-            added = fading(total, images["micrograph"], aligned.working_pixel_angstrom)
+            added = linear_part(total, images["micrograph"], aligned.working_pixel_angstrom)
             images["micrograph"] += added
             each += added
             if "uncertainty" in images:
                 # The network knows nothing of what was added, most of it noise.
                 images["uncertainty"] = (images["uncertainty"].square() + added.square().mean()).sqrt()
+        if self._fills(wanted):
+            images["contrast"] = filled(images["contrast"], images["particles"], aligned.working_pixel_angstrom)
         shape = (aligned.total.shape[0], aligned.total.shape[1])
 
         def on_grid(image: Tensor, mean: float = mean) -> Tensor:
@@ -250,6 +253,10 @@ class NetworkRestorer:
             # Resampling rings at steps: no error is less than the least that was expected anywhere.
             given["uncertainty"] = on_grid(error, 0.0).clamp(min=noise * float(error.min()))
         return given, torch.stack([on_grid(image) for image in each]) if frames else None
+
+    def _fills(self, wanted: Collection[str]) -> bool:
+        """Whether the contrast is asked for, and to be filled by where particles are."""
+        return self.settings.fill and "contrast" in wanted and "particles" in self.network.outputs
 
     def _exposure(self, movie: Movie, aligned: AlignedMovie) -> Tensor:
         if movie.exposure_e_per_a2 is None or aligned.fraction_exposure_e_per_a2 is None:

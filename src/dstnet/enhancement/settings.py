@@ -21,7 +21,12 @@ class EnhancementSettings(Settings):
     overlap: int = Field(default=128, ge=16, description="pixels that neighbouring tiles share")
     evidence: bool = Field(
         default=True,
-        description="fade to the Wiener-filtered input where the network leaves most of the signal (dstnet.enhancement.evidence)",
+        description="give back what a linear filter shows and the network left out (dstnet.enhancement.evidence)",
+    )
+    fill: bool = Field(
+        default=True,
+        description="take the contrast's coarse detail, of which the CTF passes next to nothing, from where particles are, so that "
+        "template-free pickers find hollow ones too; false: the network's estimate as it is",
     )
     half_precision: bool = Field(default=True, description="bfloat16 inside the network; input and output stay float32")
     engine: EngineName = Field(

@@ -16,7 +16,7 @@ from dstnet.alignment import AlignedMovie, MovieMotion, accumulate, align
 from dstnet.alignment.global_motion import checked_frame
 from dstnet.core.fourier import resample
 from dstnet.core.shapes import Image, Stack
-from dstnet.enhancement.evidence import fading
+from dstnet.enhancement.evidence import filled, linear_part
 from dstnet.enhancement.restorer import NetworkRestorer
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.tiles import blend_tiles
@@ -40,8 +40,8 @@ class WindowRestorer(NetworkRestorer):
 
     The enhanced micrograph, and the contrast, is the sum of the enhanced frames, moved back by the motion that the alignment estimates; it
     is in the units of the plain sum, which still stands beside it. Where particles are is the frames' mean. Enhanced frames lie where the
-    raw ones do, each in its own frame's units. With evidence on, what the micrograph is faded by is shared out to the frames, so that they
-    still add up to it.
+    raw ones do, each in its own frame's units. With evidence on, what the micrograph is given back is shared out to the frames, so that
+    they still add up to it.
 
     Memory holds a window of frames on the working grid, whatever the number of frames; where enhanced frames are asked for, all of them
     on the grid of the sums as well, 4 bytes a pixel: 2.7 GB for 40 of 4096 x 4096. `enhanced_frames` gives them one at a time.
@@ -70,7 +70,7 @@ class WindowRestorer(NetworkRestorer):
         return [f"exposure {each_e_per_a2:.2f} e-/Å2 of a frame is outside the {low}-{high} that {name} was trained for"]
 
     def enhanced_frames(self, movie: Movie) -> Iterator[Image]:
-        """Each frame enhanced where it lies, [y, x] on the working grid, in the frame's units; without evidence's fading.
+        """Each frame enhanced where it lies, [y, x] on the working grid, in the frame's units; nothing is given back by evidence.
 
         Raises
         ------
@@ -126,7 +126,7 @@ class WindowRestorer(NetworkRestorer):
         _, total, mean, noise = normalised(aligned.fractions.cpu(), movie.name)
         grid, pixel = (total.shape[0], total.shape[1]), aligned.working_pixel_angstrom
         shape = (aligned.total.shape[0], aligned.total.shape[1])
-        sums = {name: torch.zeros(grid) for name in wanted}
+        sums = {name: torch.zeros(grid) for name in (*wanted, *(["particles"] if self._fills(wanted) else []))}
         each = torch.empty(len(movie), *shape) if frames else None
         for i, (out, frame_mean, frame_noise) in enumerate(self._slide(movie, grid)):
             images = {k: v if k == "particles" else frame_noise * v for k, v in zip(self.network.outputs, out, strict=True)}
@@ -135,13 +135,15 @@ class WindowRestorer(NetworkRestorer):
             if each is not None:
                 each[i] = frame_mean + resample(images["micrograph"], shape)
         if self.settings.evidence:
-            added = noise * fading(total, sums["micrograph"] / noise, pixel)
+            added = noise * linear_part(total, sums["micrograph"] / noise, pixel)
             sums["micrograph"] += added
             if each is not None and added.any():
                 for i in range(len(movie)):
                     each[i] += resample(_moved(added / len(movie), pixel, aligned.motion, i, back=False), shape)
-        given = {name: mean + resample(image, shape) for name, image in sums.items() if name != "particles"}
-        if "particles" in sums:
+        if self._fills(wanted):
+            sums["contrast"] = filled(sums["contrast"], sums["particles"] / len(movie), pixel)
+        given = {name: mean + resample(sums[name], shape) for name in wanted if name != "particles"}
+        if "particles" in wanted:
             given["particles"] = -(resample(sums["particles"], shape) / len(movie)).clamp(0, 1)
         return given, each
 

@@ -34,7 +34,7 @@ class DSTNetSettings(Settings):
     widths: tuple[int, ...] = Field(
         default=(48, 80, 112, 128), min_length=1, description="re-constructor channels, one scale after another"
     )
-    blocks: tuple[int, ...] = Field(default=(2, 2, 4, 4), min_length=1, description="residual blocks of each scale in each direction")
+    blocks: tuple[int, ...] = Field(default=(4, 3, 4, 4), min_length=1, description="residual blocks of each scale in each direction")
     heads: tuple[Literal["contrast", "uncertainty", "particles"], ...] = Field(
         default=("contrast", "uncertainty", "particles"),
         description="what is given beside the enhanced micrograph: contrast without the CTF, the micrograph's expected error, and where "

@@ -195,9 +195,19 @@ class Shot:
         scale_(spectrum, self._prefilter)
         return warp_local(torch.fft.irfft2(spectrum, s=self._padded), local / pixel, self.settings.shape, self._offset)
 
-    def clean_frame(self, frame: int) -> Image:
-        """The particles' contrast in frame `frame`, damaged and moved, without ice, noise or camera: what an enhanced frame should show."""
-        return self._moved(self._protein(frame), frame)
+    def clean_frame(self, frame: int, still: bool = False) -> Image:
+        """The particles' contrast in frame `frame`, damaged and moved, without ice, noise or camera; with `still`, that of `still` too."""
+        spectrum = self._protein(frame)
+        if still:
+            spectrum += torch.fft.rfft2(self._static) * self._transfer(frame=frame)
+        return self._moved(spectrum, frame)
+
+    def still(self) -> Image:
+        """The contrast of what stays beside the particles (frost, film, crystals), unmoved, at the mean height, without noise or camera.
+
+        Linear in the phase, whatever the imaging.
+        """
+        return self._crop(torch.fft.irfft2(torch.fft.rfft2(self._static) * self._transfer(), s=self._padded))
 
     def ice_phase(self) -> Image:
         """Projected phase in rad of all that is no particle (ice, support film, frost, crystals) in the first frame, unmoved."""

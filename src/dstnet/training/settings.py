@@ -51,9 +51,9 @@ class TrainingSettings(Settings):
         default=0.05, ge=0, description="weight of the expected error's likelihood, where the network gives it"
     )
     particles_weight: float = Field(
-        default=0.2, ge=0, description="weight of the cross entropy of where particles are, where the network gives it"
+        default=0.4, ge=0, description="weight of the cross entropy of where particles are, where the network gives it"
     )
-    ring_weight: float = Field(default=0.3, ge=0, description="weight of the ring correlation loss")
+    ring_weight: float = Field(default=1.0, ge=0, description="weight of the ring correlation loss")
     focal_weight: float = Field(default=0.0, ge=0, description="weight of the focal frequency loss")
     frame_weight: float = Field(default=0.15, ge=0, description="weight, and part of the steps, of a single frame's own target")
     rings: int = Field(default=48, ge=4)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dstnet.core.randomness import stream
 from dstnet.errors import SettingsError
@@ -45,6 +46,17 @@ def digest_of(atoms: Atoms) -> str:
     return hashlib.sha256(np.ascontiguousarray(atoms.positions_angstrom).tobytes()).hexdigest()[:16]
 
 
+def piece(atoms: Atoms, generator: torch.Generator) -> Atoms:
+    """Debris: the atoms within a random 14 to 26 Å of a random one, 10 to 50 kDa, as complexes that fall apart leave it in the ice."""
+    middle = int(torch.randint(len(atoms), (1,), generator=generator))
+    radius = 14 + 12 * float(torch.rand(1, generator=generator))
+    near = np.linalg.norm(atoms.positions_angstrom - atoms.positions_angstrom[middle], axis=1) < radius
+    broken = Atoms(
+        f"{atoms.name}-piece", atoms.positions_angstrom[near], atoms.elements[near], atoms.b_factors[near], atoms.occupancies[near]
+    )
+    return broken.centred()
+
+
 def bank(atoms: Atoms, pixel_size_angstrom: float, poses: int, seed: int) -> BankedSpecies:
     """A structure's bank of random projections at 300 kV (at 200 kV phases are 12 % larger, less than ice and B-factor vary contrast)."""
     projector = Projector(build_potential(atoms, pixel_size_angstrom), 300.0)
@@ -65,7 +77,8 @@ def prepare(
     """Banks to train on, banks held out, and digests of all by name.
 
     A structure that its file builds from copies is trained on both as built and as the single copy, a subcomplex; complexes wider than
-    `widest_angstrom` are left out, aloud. Phantoms 1 to `phantoms` are trained on as well (phantom 0, the demonstration's, never is).
+    `widest_angstrom` are left out, aloud. Phantoms 1 to `phantoms` are trained on as well (phantom 0, the demonstration's, never is). Each
+    structure gives a `piece` too.
     """
     train_files, held_files = split(structures, held_out) if structures else ([], [])
     digests: dict[str, str] = {}
@@ -84,7 +97,7 @@ def prepare(
     def versions(path: Path) -> list[Atoms]:
         whole, single = read_structure(path), read_structure(path, assembly=False)
         parts = [replace(single, name=f"{single.name}-part")] if len(single) < len(whole) else []
-        return [atoms.centred() for atoms in [whole, *parts]]
+        return [whole, *parts]
 
     train = [atoms for path in train_files for atoms in versions(path)] + [phantom(i + 1) for i in range(phantoms)]
     if not train:
@@ -92,4 +105,5 @@ def prepare(
     banks = banked(train)
     if not banks:
         raise SettingsError(f"nothing to train on: all structures are wider than a crop's {widest_angstrom:.0f} Å; raise stream.crop")
-    return banks, banked([read_structure(path).centred() for path in held_files]), digests
+    banks += banked([piece(atoms, stream(seed, "piece", atoms.name)) for atoms in train if not atoms.name.endswith("-part")])
+    return banks, banked([read_structure(path) for path in held_files]), digests

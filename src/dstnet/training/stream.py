@@ -29,6 +29,8 @@ from dstnet.specimen.species import Species
 # Windows are cut out of fields that are larger by this much on each side: what moves into a crop must exist. Frames lie within half of it
 # of their window's mean position, but for a few in a thousand; the other half is for how far moving rings at a border.
 _BORDER_ANGSTROM = 32.0
+# Of some 30 kDa, where particles begin to be told from ice at all (Henderson, Q. Rev. Biophys. 28, 171 (1995): 38 kDa at the least).
+DEBRIS_RADIUS_ANGSTROM = 28.0
 # Of the two courses of local motion (`dstnet.motion.field`), the early one settles within a few times this exposure, as there; the late
 # one is spread over the exposure of a usual movie.
 _EARLY_E_PER_A2, _MOVIE_E_PER_A2 = 4.0, 50.0
@@ -45,10 +47,13 @@ class StreamSettings(Settings):
     )
     defocus_angstrom: tuple[float, float] = Field(default=(4000.0, 32000.0), description="log-uniform")
     coverage: tuple[float, float] = (0.04, 0.45)
-    contrast: tuple[float, float] = Field(default=(0.7, 2.2), description="log-uniform")
+    contrast: tuple[float, float] = Field(default=(0.7, 3.5), description="log-uniform")
     crowded: float = Field(default=0.25, ge=0, le=1, description="part of crops whose particles touch and overlap")
     crowded_coverage: tuple[float, float] = (0.35, 0.6)
-    frost: float = Field(default=0.25, ge=0, le=1, description="part of crops with frost")
+    frost: float = Field(default=0.12, ge=0, le=1, description="part of crops with frost")
+    debris: float = Field(
+        default=0.25, ge=0, le=1, description="part of crops with pieces of structures strewn among the particles, where there are any"
+    )
     empty: float = Field(default=0.06, ge=0, le=1, description="part of crops without any particle")
     mixed: float = Field(default=0.3, ge=0, le=1, description="part of crops with two or three species")
     exposure_known: float = Field(default=0.7, ge=0, le=1, description="part of crops whose exposure the network is told")
@@ -80,8 +85,8 @@ class Crop:
     frames: Tensor  # [frame, y, x], unit noise
     total: Tensor  # [y, x], unit noise; of a window, the very frame that is learnt
     exposure: Tensor  # [frame, 3]
-    target: Tensor  # [y, x], in units of total's noise, as are those below
-    contrast: Tensor  # [y, x], what `target` would be without the CTF and with all phase turned into contrast
+    target: Tensor  # [y, x], in units of total's noise, as are those below: all that stays, so particles, debris and frost, but no water
+    contrast: Tensor  # [y, x], what protein alone would show without the CTF and with all phase turned into contrast
     particles: Tensor  # [y, x], see `domes`
     frame_target: Tensor  # [y, x], of frame `which`
     settings: SimulationSettings
@@ -182,10 +187,10 @@ def make_crop(
         frames,
         total,
         _told(settings, known).to(device),
-        shot.truth.clean.to(device) * (mean / noise),
+        (shot.truth.clean.to(device) + shot.still()) * (mean / noise),
         shot.truth.phase.to(device) * (-2 * mean / noise),
-        domes(shot.truth.label).to(device),
-        shot.clean_frame(which) * (mean / noise),
+        domes(_whole(shot.truth, species)).to(device),
+        shot.clean_frame(which, still=True) * (mean / noise),
         settings,
     )
 
@@ -207,7 +212,8 @@ def make_window(
     frames = normalised(raw)[0]
     _, alone, mean, noise = normalised(raw[which : which + 1])
     clean, phase = (
-        _where_it_lies(image.to(device), shot.truth, which, settings.pixel_size_angstrom) for image in (shot.truth.clean, shot.truth.phase)
+        _where_it_lies(image.to(device), shot.truth, which, settings.pixel_size_angstrom)
+        for image in (shot.truth.clean.to(device) + shot.still(), shot.truth.phase)
     )
     # Labels are whole numbers, and what local motion moves them by is less than their edges' own vagueness.
     whole = [round(v) for v in (shot.truth.global_shift_angstrom[which] / settings.pixel_size_angstrom).tolist()]
@@ -217,10 +223,25 @@ def make_window(
         _told(settings, known).to(device),
         clean[inside] * (mean / noise),
         phase[inside] * (-2 * mean / noise),
-        domes(torch.roll(shot.truth.label, whole, (0, 1))[inside]).to(device),
-        shot.clean_frame(which)[inside] * (mean / noise),
+        domes(torch.roll(_whole(shot.truth, species), whole, (0, 1))[inside]).to(device),
+        shot.clean_frame(which, still=True)[inside] * (mean / noise),
         settings,
     )
+
+
+def _whole(truth: Truth, species: Sequence[Species]) -> Tensor:
+    """The truth's label without debris, which nobody wants picked."""
+    debris = {one.name for one in parted(species)[1]}
+    numbers = [i for i, particle in enumerate(truth.particles, 1) if particle.species in debris]
+    return truth.label.masked_fill(torch.isin(truth.label, torch.tensor(numbers, dtype=truth.label.dtype)), 0)
+
+
+def parted(species: Sequence[Species]) -> tuple[list[Species], list[Species]]:
+    """Particles, and debris: species too small to be looked for, never alone in a crop and without domes. Where all are small, none is."""
+    small = [one.radius_angstrom < DEBRIS_RADIUS_ANGSTROM for one in species]
+    if all(small):
+        return list(species), []
+    return [one for one, s in zip(species, small, strict=True) if not s], [one for one, s in zip(species, small, strict=True) if s]
 
 
 def domes(label: Tensor) -> Tensor:
@@ -293,13 +314,16 @@ def draw_batch(
     else:
         fractions = min(ranges.fractions, 2 + math.floor((u[0] - 0.6) / 0.4 * (ranges.fractions - 1)))
     which = math.floor(u[1] * fractions) if ranges.window is None else past
+    particles, debris = parted(species)
     crops = []
     for i in range(batch):
         own = stream(seed, "crop", index, i)
         settings = draw_settings(ranges, fractions, own)
         u = torch.rand(3, generator=own).tolist()
         number = 1 if u[0] >= ranges.mixed else 2 + int(u[1] < 0.5)
-        chosen = [species[int(j)] for j in torch.randint(len(species), (number,), generator=own)]
+        chosen = [particles[int(j)] for j in torch.randint(len(particles), (number,), generator=own)]
+        if debris and float(torch.rand(1, generator=own)) < ranges.debris:
+            chosen += [debris[int(j)] for j in torch.randint(len(debris), (int(torch.randint(1, 4, (1,), generator=own)),), generator=own)]
         number = int(torch.randint(1 << 62, (1,), generator=own))
         make = make_crop if ranges.window is None else make_window
         crops.append(make(settings, chosen, number, which, u[2] < ranges.exposure_known, device))
