@@ -27,7 +27,9 @@ from dstnet.simulation import Shot, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import read_structure
-from dstnet.training.adapt import Adaptation, AdaptSettings, Outcome, cut, split
+from dstnet.training.adapt import Adaptation, Outcome
+from dstnet.training.adapt_crops import cut, split
+from dstnet.training.settings import AdaptSettings
 
 PIXEL_ANGSTROM = 1.5  # of the fields
 DEFOCUS_ANGSTROM = (9000.0, 14000.0, 20000.0)

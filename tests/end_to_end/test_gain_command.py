@@ -13,7 +13,8 @@ from tiny import dstnet
 from dstnet.cli.gain import ReferenceOptions, correction_settings
 from dstnet.io import open_movie, write_mrc
 from dstnet.io.reference import read_defects, read_gain
-from dstnet.movie.correction import Corrections, CorrectionSettings, fit_gain, notes_on, turned
+from dstnet.movie.correction import Corrections, CorrectionSettings, notes_on, turned
+from dstnet.movie.reference_fit import fit_gain
 
 CAMERA = """
 detector: {gain_variation: 0.03, gain_tiles: [2, 2], dead_columns: 1, hot_pixels_ppm: 150, dead_pixels_ppm: 150, mtf_half_frequency: 0.7}

@@ -11,7 +11,9 @@ from dstnet.alignment import AlignmentSettings
 from dstnet.errors import BadInputError, OutputError, SettingsError
 from dstnet.movie import Movie
 from dstnet.training import adapt as module
-from dstnet.training.adapt import Adaptation, AdaptSettings, adapt_run, checkerboard, cut, drawn, example, halves, split
+from dstnet.training.adapt import Adaptation, adapt_run, checkerboard
+from dstnet.training.adapt_crops import cut, drawn, example, halves, split
+from dstnet.training.settings import AdaptSettings
 
 SETTINGS = AdaptSettings(
     crop=64,

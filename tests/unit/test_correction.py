@@ -13,16 +13,8 @@ from dstnet.errors import BadInputError
 from dstnet.io import TiffFrames, open_movie, write_mrc, write_tiff
 from dstnet.io.reference import read_dark, read_defects, read_gain
 from dstnet.movie import Movie
-from dstnet.movie.correction import (
-    Corrections,
-    CorrectionSettings,
-    best_fit,
-    find_bad_pixels,
-    fit_dark,
-    fit_gain,
-    turned,
-    why_no_gain_fits,
-)
+from dstnet.movie.correction import Corrections, CorrectionSettings, find_bad_pixels, turned
+from dstnet.movie.reference_fit import best_fit, fit_dark, fit_gain, why_no_gain_fits
 
 OFF = {"find_defects": False, "drop_bad_frames": False}
 

@@ -37,7 +37,8 @@ def adapt(
     from dstnet.enhancement import Job
     from dstnet.io.inputs import InputMovie, read_inputs
     from dstnet.movie import Movie
-    from dstnet.training.adapt import AdaptSettings, adapt_run
+    from dstnet.training.adapt import adapt_run
+    from dstnet.training.settings import AdaptSettings
 
     chosen = settings_from(AdaptSettings, settings, model=model, steps=steps, seed=seed)
     if patches is not None:

@@ -10,7 +10,8 @@ from dstnet.cli.options import Json, reporting, settings_from
 from dstnet.errors import BadInputError, DstnetError, SettingsError
 
 if TYPE_CHECKING:
-    from dstnet.movie.correction import CorrectionSettings, ReferenceFit
+    from dstnet.movie.correction import CorrectionSettings
+    from dstnet.movie.reference_fit import ReferenceFit
 
 GainFile = Annotated[Path | None, Parameter(help="Gain reference, MRC or TIFF (.gain of EER too): raw frames are multiplied with it.")]
 DarkFile = Annotated[Path | None, Parameter(help="Dark reference, MRC or TIFF, subtracted before; turned as the gain is.")]
@@ -67,7 +68,8 @@ def check(movies: list[Path], /, *, gain: GainFile = None, dark: DarkFile = None
     orientation fits or a movie failed.
     """
     from dstnet.io.reference import read_dark, read_gain
-    from dstnet.movie.correction import best_fit, fit_dark, fit_gain, on_grid, turned
+    from dstnet.movie.correction import on_grid, turned
+    from dstnet.movie.reference_fit import best_fit, fit_dark, fit_gain
 
     if gain is None and dark is None:
         raise SettingsError("nothing to check; pass --gain FILE, --dark FILE or both")
@@ -146,7 +148,7 @@ def _table(fits: "list[ReferenceFit]") -> str:
 
 
 def _verdict(kind: str, fits: "list[ReferenceFit]", best: "ReferenceFit | None", reference: Any, halves: list) -> str:
-    from dstnet.movie.correction import CERTAIN, why_no_gain_fits
+    from dstnet.movie.reference_fit import CERTAIN, why_no_gain_fits
 
     if best is not None:
         return f"fits with {best.options or 'no option, it lies as the frames do'}"
