@@ -11,6 +11,7 @@ from dstnet.errors import SettingsError
 from dstnet.metrics.image import best_shift
 from dstnet.motion.field import MotionSettings, draw_motion
 from dstnet.movie.normalise import normalised
+from dstnet.network.weights import build
 from dstnet.simulation import Shot, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import BankedSpecies
@@ -223,6 +224,12 @@ def test_the_example_settings_train_windows():
     path = Path(__file__).parents[2] / "docs" / "examples" / "train-window.yaml"
     settings = TrainingSettings.from_yaml(path)
     assert settings.stream.window == 5 and settings.frame_weight == 0
+
+
+@pytest.mark.parametrize(("size", "millions"), [("tiny", 0.17), ("large", 23.8)])
+def test_the_example_sizes_are_what_they_say(size, millions):
+    values = TrainingSettings.from_yaml(Path(__file__).parents[2] / "docs" / "examples" / f"train-{size}.yaml")
+    assert sum(p.numel() for p in build(values.architecture, values.network).parameters()) == pytest.approx(millions * 1e6, rel=0.01)
 
 
 def test_domes_rise_from_edges_and_between_particles_that_touch():
