@@ -27,7 +27,8 @@ SHARE_POWER = 8
 # Rings are given back between these: coarser ones hold what no particle is as wide as.
 GIVEN_BACK_ANGSTROM = 150.0, 20.0
 # Detail coarser than this (a Gaussian exp(-(k x)^2 / 2)) of the contrast without CTF comes from where particles are.
-FILLED_ANGSTROM = 60.0
+FILLED_ANGSTROM = 45.0
+COARSE_ANGSTROM = 60.0  # beyond it the two are brought to one scale
 
 
 def linear_part(total: Image, enhanced: Image, pixel_size_angstrom: float) -> Image:
@@ -76,10 +77,11 @@ def linear_part(total: Image, enhanced: Image, pixel_size_angstrom: float) -> Im
 
 
 def filled(contrast: Image, particles: Image, pixel_size_angstrom: float) -> Image:
-    """Contrast without the CTF whose coarse detail is that of where particles are, scaled to fit it.
+    """Contrast without the CTF whose coarse detail is that of balls where particles are, scaled to fit it.
 
     An underfocused image passes next to nothing there, so that the network's estimate of it is a guess, ring-like where a particle is
-    hollow; `particles`, a dome over each, says where the guess found one. What finer detail shows stays as it is.
+    hollow; `particles`, a dome d over each, says where the guess found one. A ball whose outline has the dome 1 - r / R is
+    sqrt(d (2 - d)) times its diameter thick. What finer detail shows stays as it is.
 
     Parameters
     ----------
@@ -90,8 +92,9 @@ def filled(contrast: Image, particles: Image, pixel_size_angstrom: float) -> Ima
     """
     shape = (contrast.shape[0], contrast.shape[1])
     k = radial_frequency(shape, pixel_size_angstrom, contrast.device)
-    fine, domes = torch.fft.rfft2(contrast), torch.fft.rfft2(particles)
-    coarse = (k > 0) & (k < 1 / FILLED_ANGSTROM)
-    scale = float((fine * domes.conj()).real[coarse].sum() / domes.abs().square()[coarse].sum().clamp(min=1e-12))
+    dome = particles.clamp(0, 1)
+    own, balls = torch.fft.rfft2(contrast), torch.fft.rfft2((dome * (2 - dome)).sqrt())
+    coarse = (k > 0) & (k < 1 / COARSE_ANGSTROM)
+    scale = float((own * balls.conj()).real[coarse].sum() / balls.abs().square()[coarse].sum().clamp(min=1e-12))
     passed = torch.exp(-0.5 * (k * FILLED_ANGSTROM) ** 2)
-    return torch.fft.irfft2(fine + passed * (min(scale, 0.0) * domes - fine), s=shape)
+    return torch.fft.irfft2(own + passed * (min(scale, 0.0) * balls - own), s=shape)
