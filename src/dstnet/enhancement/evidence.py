@@ -6,8 +6,8 @@ that the network left.
 
 - At one frame's exposure the network doubts most particles and draws others. Where nearly all signal is left, the output becomes the input
   through the Wiener filter (P - 1) / P of its own rings; where less is, next to nothing changes.
-- Of what is left then, each ring gets back what its own Wiener filter passes, times the root of the share of the ring's signal that it is:
-  much where the network is blind, next to nothing where it has seen nearly all.
+- Of what is left then, coarse rings get back what its own Wiener filter passes: what no simulator knew of. Finer ones do not, since what
+  is left there is the water's structure.
 
 On pure noise both are nothing.
 """
@@ -24,8 +24,8 @@ COARSEST_ANGSTROM, FINEST_ANGSTROM = 500.0, 10.0
 SIGNIFICANCE = 3.0  # standard errors of a ring's mean power; 120 rings of noise alone pass it about once in five images
 # At a power of 8 a share of 0.98 (a real single frame) still weighs 0.85, one of 0.8 (faint particles at 48 e-/Å2) 0.17.
 SHARE_POWER = 8
-# Rings are given back between these: coarser ones hold what no particle is as wide as.
-GIVEN_BACK_ANGSTROM = 150.0, 20.0
+# What is left is given back between these: coarser rings hold what no particle is as wide as, finer ones water.
+GIVEN_BACK_ANGSTROM = 150.0, 60.0
 # Detail coarser than this (a Gaussian exp(-(k x)^2 / 2)) of the contrast without CTF comes from where particles are.
 FILLED_ANGSTROM = 45.0
 COARSE_ANGSTROM = 60.0  # beyond it the two are brought to one scale
@@ -68,11 +68,9 @@ def linear_part(total: Image, enhanced: Image, pixel_size_angstrom: float) -> Im
     added = share**SHARE_POWER * (wiener(ring_power(spectrum)) * spectrum - given)
 
     rest = spectrum - given - added
-    power = ring_power(rest)
-    shares = excess(power) / (excess(power) + ring_power(given + added)).clamp(min=1e-6)
     coarsest, finest = GIVEN_BACK_ANGSTROM
-    within = (frequency > 1 / coarsest) & (frequency < 1 / finest)
-    added += wiener(power) * (shares.sqrt() * within)[index] * rest
+    within = (k / pixel_size_angstrom > 1 / coarsest) & (k / pixel_size_angstrom < 1 / finest)
+    added += wiener(ring_power(rest)) * within * rest
     return torch.fft.irfft2(added, s=shape)
 
 
