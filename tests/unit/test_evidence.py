@@ -123,6 +123,6 @@ def test_where_particles_do_not_fit_the_contrast_it_is_not_turned_over():
     ring, dome = ring_and_dome()
     bright = filled(-ring, dome, 2.0)  # protein is dark; a bright one would call for a negative dome
     k = radial_frequency(SHAPE, 2.0)
-    coarse = torch.exp(-0.5 * (45 * k) ** 2)
+    coarse = torch.exp(-0.5 * (40 * k) ** 2)
     assert float((torch.fft.irfft2(torch.fft.rfft2(bright) * coarse, s=SHAPE) * dome).sum()) < 0.3 * float((-ring * dome).sum())
     assert not filled(torch.zeros(SHAPE), torch.zeros(SHAPE), 2.0).any()

@@ -27,7 +27,7 @@ SHARE_POWER = 8
 # What is left is given back between these: coarser rings hold what no particle is as wide as, finer ones water.
 GIVEN_BACK_ANGSTROM = 150.0, 60.0
 # Detail coarser than this (a Gaussian exp(-(k x)^2 / 2)) of the contrast without CTF comes from where particles are.
-FILLED_ANGSTROM = 45.0
+FILLED_ANGSTROM = 40.0
 COARSE_ANGSTROM = 60.0  # beyond it the two are brought to one scale
 
 

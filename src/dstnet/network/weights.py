@@ -19,7 +19,7 @@ from dstnet.network.blocks import MovieNetwork
 from dstnet.network.dstnet import DSTNet, DSTNetSettings
 
 ARCHITECTURES = {"dstnet": (DSTNet, DSTNetSettings)}
-DEFAULT_MODEL = "dstnet-2"
+DEFAULT_MODEL = "dstnet-3"
 
 
 class Card(Settings):
