@@ -141,7 +141,7 @@ def test_a_run_minimises_what_it_is_told(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(loop, "image_loss", image_loss)
     run = start(tmp_path / "run", pixel_loss=kind, focal_weight=0.5, steps=2)
     run.train(quiet)
-    assert all(w == {"kind": kind, "ring_weight": 0.3, "rings": 8, "focal_weight": 0.5} for w in seen) and len(seen) >= 4
+    assert all(w == {"kind": kind, "ring_weight": 1.0, "rings": 8, "focal_weight": 0.5} for w in seen) and len(seen) >= 4
 
 
 # Beginning from other weights
