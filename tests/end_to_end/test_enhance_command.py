@@ -152,6 +152,19 @@ def test_contrast_and_uncertainty(enhance, mrc, tmp_path):
         assert "CONTRAST without CTF, for looking" in " ".join(file.get_labels())
 
 
+def test_the_contrast_is_filled_or_as_the_network_estimates_it(enhance, mrc, tmp_path):
+    """Filled by where particles are, whether those are asked for or not; without it, the rest is the same to the byte."""
+    (tmp_path / "plain.yaml").write_text("fill: false\n")
+    found = []
+    for name, options in (("both", ["--particles"]), ("alone", []), ("plain", ["--settings", tmp_path / "plain.yaml"])):
+        code, _, err = enhance(mrc, "--contrast", *options, out=tmp_path / name)
+        assert code == 0, err
+        found.append([image(tmp_path / name / "micrographs" / f"a_{kind}.mrc") for kind in ("contrast", "enhanced")])
+    both, alone, plain = found
+    assert np.array_equal(both[0], alone[0]) and not np.allclose(alone[0], plain[0], rtol=1e-4)
+    assert np.array_equal(alone[1], plain[1])
+
+
 def test_the_uncertainty_is_calibrated_by_the_card(capsys, tmp_path):
     """With (a, b) it is a e^b, e in units of the sum's noise; at the working pixel, so that nothing is resampled."""
     write_mrc(tmp_path / "a.mrc", make_frames(1), 2.0, "x", stack=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dstnet.alignment import MovieMotion
 from dstnet.enhancement import EnhancementSettings, NetworkRestorer
+from dstnet.enhancement.evidence import filled
 from dstnet.enhancement.window import WindowRestorer, restorer_of
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.movie import Movie
@@ -213,3 +214,16 @@ def test_where_particles_are_is_the_frames_mean_whatever_their_noise(weights):
         assert found is not None and found.shape == movie(1).shape
         assert -1 <= float(found.min()) < float(found.max()) <= 0
     assert four.mean() == pytest.approx(float(one.mean()), rel=0.3)
+
+
+def test_the_contrast_is_filled_by_the_frames_mean_particles(weights):
+    settings = {"model": str(weights), "evidence": False, "half_precision": False, "alignment": {"patches": 0}}
+    plain, full = (WindowRestorer(EnhancementSettings.checked({**settings, "fill": fill}, "test")) for fill in (False, True))
+    shown = movie(4)
+    estimate = plain(shown, heads=("contrast", "particles"), motion=still(4))
+    found = full(shown, heads=("contrast",), motion=still(4))
+    assert found.particles is None, "not asked for"
+    mean = shown.stack().sum(0).mean()
+    expected = filled(estimate.contrast - mean, -estimate.particles, PIXEL)
+    torch.testing.assert_close(found.contrast - mean, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    assert not torch.allclose(found.contrast, estimate.contrast, rtol=1e-4)
