@@ -23,6 +23,7 @@ from dstnet.metrics.image import residual_energy
 from dstnet.movie.normalise import normalised
 from dstnet.network.blocks import MovieNetwork
 from dstnet.network.dstnet import exposure_features
+from dstnet.network.engine import autocast
 from dstnet.simulation import Shot, SimulationSettings
 from dstnet.specimen.species import BankedSpecies
 from dstnet.structure import phantom, read_structure
@@ -102,7 +103,7 @@ def score(network: MovieNetwork, of: list, fractions: int) -> dict[str, float]:
         own = torch.tensor([len(part) * settings.exposure_e_per_a2 for part in frames.chunk(fractions)])
         unit, total, _, _ = normalised(grouped)
         exposure = exposure_features(own.cumsum(0) - own / 2, own, len(own))
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.no_grad(), autocast(torch.device("cpu")):
             out = network(unit[None], total[None], exposure[None])[0, 0].float()
         residual += residual_energy(out, truth) / len(of)
         ring += ring_correlation(out, truth, settings.pixel_size_angstrom) / len(of)

@@ -66,7 +66,7 @@ def main() -> None:
     arguments.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "held_out.json")
     options = arguments.parse_args()
     restorer = NetworkRestorer(EnhancementSettings(model=options.model))
-    network_alone = NetworkRestorer(EnhancementSettings(model=options.model, evidence=False))
+    network_alone = NetworkRestorer(EnhancementSettings(model=options.model, evidence=False, ctf=False))
     heads = tuple(name for name in restorer.network.outputs if name == "contrast")
     rows = []
     for path in options.structures:

@@ -22,6 +22,7 @@ import torch
 from dstnet import __version__
 from dstnet.enhancement import EnhancementSettings, NetworkRestorer
 from dstnet.movie import Movie
+from dstnet.network.engine import autocast
 from dstnet.network.weights import DEFAULT_MODEL
 from dstnet.potential import Projector, build_potential
 from dstnet.simulation import Shot, SimulationSettings
@@ -43,7 +44,7 @@ def expected_and_actual(restorer: NetworkRestorer, structures: list[Path], crops
     expected, actual = [], []
     # The seed is of no training run: theirs and their validations' are small numbers.
     for frames, total, exposure, target, *_ in CropStream(StreamSettings(), banks, batch, 990_000, 0, crops // batch):
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.no_grad(), autocast(torch.device("cpu")):
             out = restorer.network(frames, total, exposure).float()
         named = dict(zip(restorer.network.outputs, out.unbind(1), strict=True))
         expected.append(named["uncertainty"].flatten()[::10].numpy())

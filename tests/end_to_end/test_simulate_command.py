@@ -278,7 +278,14 @@ def test_an_interrupted_run_goes_on(tmp_path, workers):
     """Ctrl-C after the first movie, then the same command: nothing half-written looks whole, and all is as if made at once."""
     command = [sys.executable, "-c", "from dstnet.cli import main; main()", "simulate", "-o", tmp_path / "out", "--device", "cpu"]
     command += ["--movies", "4", "--workers", workers, "--shape", "384", "384", "--pixel-size", "4", "--frames", "24"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it, and so would the command
+    )
     truth = tmp_path / "out" / "truth"
     until = time.monotonic() + 150
     while process.poll() is None and not list(truth.glob("*_settings.yaml")) and time.monotonic() < until:

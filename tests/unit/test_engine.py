@@ -10,7 +10,7 @@ import torch
 from dstnet.enhancement import EnhancementSettings, NetworkRestorer
 from dstnet.errors import SettingsError
 from dstnet.movie import Movie
-from dstnet.network.engine import TOLERANCE, EngineName, make_engine
+from dstnet.network.engine import TOLERANCE, EngineName, autocast, has_half_precision, make_engine
 
 CPU = torch.device("cpu")
 # Looked for without importing it: how it is imported decides whether it sends telemetry.
@@ -61,6 +61,22 @@ def check_equals_eager(name: EngineName, half_precision: bool) -> None:
 
 def test_eager_in_half_precision_is_within_its_tolerance():
     check_equals_eager("eager", True)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_half_precision_is_used_where_it_is_there(there, monkeypatch):
+    monkeypatch.setattr("dstnet.network.engine.has_half_precision", lambda device: there)
+    made, given = network(), inputs()
+    default, as_said = (make_engine("eager", CPU, half_precision=half)(made, *given) for half in (None, there))
+    assert torch.equal(default, as_said)
+    with autocast(CPU):
+        assert made.spatial.first(given[1].reshape(1, 4, 32, 24)).dtype == (torch.bfloat16 if there else torch.float32)
+
+
+def test_a_processor_without_avx512_has_no_half_precision():
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+        assert not has_half_precision(CPU)
+    assert isinstance(has_half_precision(CPU), bool)
 
 
 @pytest.mark.slow

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
+from dstnet.movie import Movie
+from dstnet.movie.correction import CorrectedFrames
 from dstnet.movie.kept import KeptFrames
 
 
@@ -25,6 +28,18 @@ def with_hot(frames: np.ndarray, value: int) -> np.ndarray:
     frames[:, 5, 7] = value
     frames[1, 30, 40] = value
     return frames
+
+
+def test_what_is_forgotten_is_read_again_and_held_again():
+    source = Counted(counts("u1"))
+    corrected = CorrectedFrames(KeptFrames(source), range(3), None, None, None, [])
+    movie = Movie(corrected, 1.0)
+    first = [movie.frame(i) for i in range(3)]
+    movie.forget()
+    for _ in range(2):
+        assert all(torch.equal(movie.frame(i), first[i]) for i in range(3))
+    assert source.reads == [2, 2, 2]
+    Movie(np.ones((1, 2, 2)), 1.0).forget()  # holds nothing
 
 
 CASES = {

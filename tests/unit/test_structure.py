@@ -1,6 +1,7 @@
 """Reading structures, and making them by formula."""
 
 import gzip
+import re
 from email.message import Message
 from urllib.error import HTTPError, URLError
 
@@ -198,6 +199,24 @@ def test_first_phantom_is_a_barrel_of_d7_symmetry():
     nearest = min(np.abs(x[i * chain : (i + 1) * chain] - start).max() for i in range(14))
     assert nearest < 1e-3
     assert np.hypot(x[:, 0], x[:, 1]).min() > 8  # an open channel along the axis
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_cage_is_hollow_and_closed(seed):
+    made = phantom(seed, cage=True)
+    assert re.fullmatch(rf"cage{seed}_[TOI]", made.name)
+    assert 100e3 < 13.93 * len(made) < 1600e3
+    radius = np.linalg.norm(made.positions_angstrom, axis=1)
+    inner, outer = np.percentile(radius, [1, 99])
+    assert inner > 0.3 * outer and outer - inner < 70  # one domain thick
+    # No gap that a domain would fit through: from the middle most directions meet atoms.
+    directions = np.random.default_rng(0).normal(size=(500, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    nearest = (directions @ (made.positions_angstrom / radius[:, None]).T).max(axis=1)
+    assert np.mean(np.degrees(np.arccos(np.clip(nearest, -1, 1))) < 5) > 0.75
+    # Centred on its axes of symmetry, so all moments of inertia are equal.
+    moments = np.linalg.eigvalsh(made.positions_angstrom.T.astype(float) @ made.positions_angstrom)
+    assert moments[2] / moments[0] < 1.01
 
 
 def test_phantom_refuses_a_negative_seed():

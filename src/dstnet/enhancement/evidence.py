@@ -8,8 +8,9 @@ that the network left.
   through the Wiener filter (P - 1) / P of its own rings; where less is, next to nothing changes.
 - Of what is left then, coarse rings get back what its own Wiener filter passes: what no simulator knew of. Finer ones do not, since what
   is left there is the water's structure.
+- Of what is left still, a fifth of what the Wiener filter of the input passes is given back: what is faint fades, but never wholly.
 
-On pure noise both are nothing.
+On pure noise all are nothing.
 """
 
 import torch
@@ -26,6 +27,7 @@ SIGNIFICANCE = 3.0  # standard errors of a ring's mean power; 120 rings of noise
 SHARE_POWER = 8
 # What is left is given back between these: coarser rings hold what no particle is as wide as, finer ones water.
 GIVEN_BACK_ANGSTROM = 150.0, 60.0
+FAINT, FAINT_ANGSTROM = 0.2, (150.0, 25.0)  # the fifth, and where; finer detail is for the network alone to judge
 # Detail coarser than this (a Gaussian exp(-(k x)^2 / 2)) of the contrast without CTF comes from where particles are.
 FILLED_ANGSTROM = 40.0
 COARSE_ANGSTROM = 60.0  # beyond it the two are brought to one scale
@@ -67,10 +69,12 @@ def linear_part(total: Image, enhanced: Image, pixel_size_angstrom: float) -> Im
     share = left / (left + float((ring_power(given) * weight).sum()))
     added = share**SHARE_POWER * (wiener(ring_power(spectrum)) * spectrum - given)
 
+    def between(coarsest: float, finest: float) -> Tensor:
+        return (k / pixel_size_angstrom > 1 / coarsest) & (k / pixel_size_angstrom < 1 / finest)
+
     rest = spectrum - given - added
-    coarsest, finest = GIVEN_BACK_ANGSTROM
-    within = (k / pixel_size_angstrom > 1 / coarsest) & (k / pixel_size_angstrom < 1 / finest)
-    added += wiener(ring_power(rest)) * within * rest
+    added += between(*GIVEN_BACK_ANGSTROM) * wiener(ring_power(rest)) * rest
+    added += between(*FAINT_ANGSTROM) * FAINT * wiener(ring_power(spectrum)) * (spectrum - given - added)
     return torch.fft.irfft2(added, s=shape)
 
 

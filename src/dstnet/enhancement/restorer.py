@@ -15,6 +15,7 @@ from dstnet.core.shapes import Image, Stack
 from dstnet.enhancement.evidence import filled, linear_part
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.tiles import blend_tiles
+from dstnet.enhancement.transfer import multiplied, transfer_match
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.movie import FrameStack, Movie
 from dstnet.movie.normalise import normalised
@@ -152,6 +153,8 @@ class NetworkRestorer:
             raise BadInputError(f"{movie.name} has one frame, so no halves; leave out --halves")
         self.check_heads(heads)
         sums = self._sums(movie, motion, halves)
+        if not (halves or self.windowed):
+            movie.forget()  # its frames are not asked for again, and the network needs the room
         images, enhanced_frames = self._enhance(movie, sums, frames, ("micrograph", *heads))
         even, odd = (self._half(movie, sums, first) if halves else None for first in (0, 1))
         notes = (*sums.notes, *self.warnings(movie))
@@ -231,6 +234,12 @@ class NetworkRestorer:
         if "uncertainty" in images:
             factor, power = self.card.uncertainty_calibration
             images["uncertainty"] = factor * images["uncertainty"] ** power
+        if self.settings.ctf:
+            match = transfer_match(total, images["micrograph"], aligned.working_pixel_angstrom)
+            if match is not None:
+                images["micrograph"] = multiplied(images["micrograph"], match)
+                for image in each:
+                    image.copy_(multiplied(image, match))
         if self.settings.evidence:
             added = linear_part(total, images["micrograph"], aligned.working_pixel_angstrom)
             images["micrograph"] += added

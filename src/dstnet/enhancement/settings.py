@@ -17,8 +17,13 @@ class EnhancementSettings(Settings):
     fractions: int | None = Field(
         default=None, ge=1, description="groups that frames are summed to before the network; None: as many as it was trained with"
     )
-    tile: int = Field(default=768, ge=128, description="side of the network's tiles in working pixels; memory grows with its square")
-    overlap: int = Field(default=128, ge=16, description="pixels that neighbouring tiles share")
+    tile: int = Field(default=800, ge=128, description="side of the network's tiles in working pixels; memory grows with its square")
+    overlap: int = Field(default=96, ge=16, description="pixels that neighbouring tiles share")
+    ctf: bool = Field(
+        default=True,
+        description="match the output to the zeros and maxima of the contrast transfer function, where the sum shows its rings "
+        "(dstnet.enhancement.transfer); with a phase plate, whose rings lie elsewhere, set it to false",
+    )
     evidence: bool = Field(
         default=True,
         description="give back what a linear filter shows and the network left out (dstnet.enhancement.evidence)",
@@ -28,7 +33,11 @@ class EnhancementSettings(Settings):
         description="take the contrast's coarse detail, of which the CTF passes next to nothing, from where particles are, so that "
         "template-free pickers find hollow ones too; false: the network's estimate as it is",
     )
-    half_precision: bool = Field(default=True, description="bfloat16 inside the network; input and output stay float32")
+    half_precision: bool | None = Field(
+        default=None,
+        description="bfloat16 inside the network, float32 for input and output; None: where the processor or GPU has it (AVX-512, AMX), "
+        "since elsewhere it is slower",
+    )
     engine: EngineName = Field(
         default="eager",
         description="what runs the network: torch as it is, torch.compile (needs a C++ compiler) or OpenVINO (needs dstnet[openvino])",

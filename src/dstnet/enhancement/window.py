@@ -20,6 +20,7 @@ from dstnet.enhancement.evidence import filled, linear_part
 from dstnet.enhancement.restorer import NetworkRestorer
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.tiles import blend_tiles
+from dstnet.enhancement.transfer import multiplied, transfer_match
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.movie import Movie
 from dstnet.movie.normalise import normalised
@@ -134,6 +135,10 @@ class WindowRestorer(NetworkRestorer):
                 image += _moved(images[name], pixel, aligned.motion, i, back=True)
             if each is not None:
                 each[i] = frame_mean + resample(images["micrograph"], shape)
+        if self.settings.ctf:  # of the sum alone: the frames are done with before it is known
+            match = transfer_match(total, sums["micrograph"] / noise, pixel)
+            if match is not None:
+                sums["micrograph"] = multiplied(sums["micrograph"], match)
         if self.settings.evidence:
             added = noise * linear_part(total, sums["micrograph"] / noise, pixel)
             sums["micrograph"] += added

@@ -101,6 +101,10 @@ class CorrectedFrames:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def forget(self) -> None:
+        """See `Movie.forget`."""
+        getattr(self._frames, "forget", lambda: None)()
+
     def __getitem__(self, index: int, /) -> np.ndarray:
         number = self.kept[operator.index(index)]
         frame = np.asarray(self._frames[number])

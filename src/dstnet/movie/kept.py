@@ -31,7 +31,7 @@ class KeptFrames:
     """
 
     def __init__(self, frames: FrameStack, limit_bytes: int = KEPT_BYTES) -> None:
-        self._frames, self._room = frames, limit_bytes
+        self._frames, self._room, self._limit = frames, limit_bytes, limit_bytes
         self._kept: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         self._type: np.dtype | None = None
         self.shape = frames.shape
@@ -54,6 +54,11 @@ class KeptFrames:
                 self._kept[number], self._type = packed, frame.dtype
                 self._room -= size
         return frame
+
+    def forget(self) -> None:
+        """Free all that is held; what is asked for from now on is read anew."""
+        self._kept.clear()
+        self._room = self._limit
 
     def _unpacked(self, packed: np.ndarray, places: np.ndarray, values: np.ndarray) -> np.ndarray:
         flat = np.empty(self.shape[1] * self.shape[2], self._type)

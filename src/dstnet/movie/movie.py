@@ -84,6 +84,10 @@ class Movie:
                 raise BadInputError(f"{self.name}: frame {index + 1} holds {bad} NaN or infinite pixels; mend or leave out that frame")
         return frame
 
+    def forget(self) -> None:
+        """Free what the frames hold of what was read of them, if they hold anything; they are read anew when asked for again."""
+        getattr(self.frames, "forget", lambda: None)()
+
     def stack(self) -> Stack:
         """All frames in memory. For short movies only."""
         return torch.stack([self.frame(i) for i in range(len(self))])

@@ -79,7 +79,7 @@ class TemporalExtractor(nn.Module):
 
     def forward(self, features: Tensor, state: Tensor) -> Tensor:
         update, candidate = self.mix(torch.cat((features, state), 1)).split(self.features, 1)
-        return state + update.sigmoid() * (F.leaky_relu(candidate, 0.1) - state)
+        return torch.lerp(state, F.leaky_relu(candidate, 0.1), update.sigmoid())
 
 
 class Fusion(nn.Module):
@@ -91,9 +91,9 @@ class Fusion(nn.Module):
         self.logit = conv(2 * s.features, s.features, 1)
 
     def forward(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and their weights."""
         both = torch.cat((features, state), 1)
-        weight = torch.exp(4 * torch.tanh(self.logit(both) / 4))  # bounded: no running maximum is needed
-        return weight * self.value(both), weight
+        return self.value(both), torch.exp(4 * torch.tanh(self.logit(both) / 4))  # bounded: no running maximum is needed
 
 
 class Reconstructor(nn.Module):
@@ -190,7 +190,8 @@ class DSTNet(MovieNetwork):
             else:
                 state = self.temporal(features, torch.zeros_like(features) if state is None else state)
             v, w = (features, torch.ones_like(value)) if self.fusion is None else self.fusion(features, state)
-            value, weight, mean = value + v, weight + w, mean + features / count
+            w = w.float()
+            value, weight, mean = torch.addcmul(value, w, v.float()), weight + w, torch.add(mean, features, alpha=1 / count)
             if every or t == which:
                 wanted.append(features)
         fused, total = value / weight, total[:, None]

@@ -11,6 +11,8 @@ from dstnet.structure.atoms import Atoms
 ATOM_DA = 13.93  # mean mass of a non-hydrogen atom of protein with its hydrogens: 110 Da a residue of 7.9 such atoms
 DOMAIN_KDA = 25.0  # typical mass of a folding domain
 GROUPS = ("C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8", "D2", "D3", "D4", "D5", "D6", "D7", "T", "O")
+CAGE_GROUPS = ("T", "O", "I")
+TOUCHING = 1.7  # distance of neighbouring domains in their radii
 
 # Backbone atoms of an alpha helix in cylindrical coordinates about its axis: radius in Angstrom, angle in degrees, rise in Angstrom,
 # for N, CA, C, O (Arnott & Dover 1967); 1.5 Angstrom and 100 degrees a residue.
@@ -37,17 +39,20 @@ class _Domain:
     seed: int
 
 
-def phantom(seed: int = 0) -> Atoms:
+def phantom(seed: int = 0, cage: bool = False) -> Atoms:
     """A protein-like complex made by formula: symmetric, compact, with helices, sheets, loops and side chains at protein density.
 
     Point group (C1 to C8, D2 to D7, T, O), mass (80 kDa to 1.5 MDa), arrangement and folds are drawn from `seed`; seed 0 is a barrel of
-    D7 symmetry and about 550 kDa. There are no hydrogens. It is a stand-in for looks and statistics, not a structure with chemistry:
+    D7 symmetry and about 550 kDa. A `cage` is a hollow shell one domain thick, of symmetry T, O or I, as capsids, ferritins and carrier
+    proteins are. There are no hydrogens. It is a stand-in for looks and statistics, not a structure with chemistry:
     neither sequence nor bond geometry is kept beyond the backbone's.
 
     Parameters
     ----------
     seed : int
         Equal seeds give equal structures on every machine, up to the rounding of its mathematics library.
+    cage : bool
+        A hollow one instead; seeds of both are independent.
 
     Raises
     ------
@@ -55,17 +60,20 @@ def phantom(seed: int = 0) -> Atoms:
         If the seed is negative.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
-    group = GROUPS[rng.choice(len(GROUPS), p=np.array([1.5] + [1] * 13 + [0.6] * 2) / 15.7)]
+    if cage:
+        group = CAGE_GROUPS[rng.choice(len(CAGE_GROUPS), p=(0.4, 0.4, 0.2))]
+    else:
+        group = GROUPS[rng.choice(len(GROUPS), p=np.array([1.5] + [1] * 13 + [0.6] * 2) / 15.7)]
     operators = _operators(group)
     order = len(operators)
     # A chain of 12 to 250 kDa, within the range of the whole.
     low, high = max(85.0, 12.0 * order), min(1500.0, 250.0 * order)
     mass = low * (high / low) ** rng.random()
-    if seed == 0:
+    if seed == 0 and not cage:
         group, mass = "D7", 550.0
         operators = _operators(group)
         order = len(operators)
-    domains = _arrange(rng, operators, max(1, round(mass / order / DOMAIN_KDA)))
+    domains = _arrange(rng, operators, max(1, round(mass / order / DOMAIN_KDA)), cage)
     target = mass * 1000 / ATOM_DA / order  # atoms of one chain
 
     radius = 1.2 * (3 * target * 16.8 / len(domains) / (4 * np.pi)) ** (1 / 3)
@@ -76,7 +84,7 @@ def phantom(seed: int = 0) -> Atoms:
         radius *= np.clip((target / max(1, len(elements))) ** (1 / 3), 0.8, 1.25)
     whole = np.einsum("gij,nj->gni", operators, positions).reshape(-1, 3)
     return Atoms(
-        f"phantom{seed}_{group}",
+        f"{'cage' if cage else 'phantom'}{seed}_{group}",
         whole.astype(np.float32),
         np.tile(elements, order),
         np.tile(b_factors, order).astype(np.float32),
@@ -91,9 +99,12 @@ def _operators(group: str) -> np.ndarray:
     return np.roll(matrices, -identity, axis=0)
 
 
-def _arrange(rng: np.random.Generator, operators: np.ndarray, count: int) -> list[_Domain]:
-    """Place `count` domains of one chain so that they touch each other and their symmetry copies but overlap little."""
-    touching = 1.7  # distance of neighbours in radii
+def _arrange(rng: np.random.Generator, operators: np.ndarray, count: int, cage: bool) -> list[_Domain]:
+    """Place `count` domains of one chain so that they touch each other and their symmetry copies but overlap little; of a cage, on a
+    sphere.
+    """
+    # n discs a distance d apart cover 0.8 of a sphere of radius d sqrt(n 0.866 / (4 pi 0.8)), about the best that symmetry lets them.
+    shell = TOUCHING * np.sqrt(count * len(operators) * 0.866 / (4 * np.pi * 0.8)) if cage else 0.0
     centres: list[np.ndarray] = []
     others = operators[1:]
     for i in range(count):
@@ -105,16 +116,16 @@ def _arrange(rng: np.random.Generator, operators: np.ndarray, count: int) -> lis
                 continue
             apart = np.linalg.norm(directions - np.einsum("gij,nj->gni", others, directions), axis=2).min(axis=0)
             best = np.argsort(apart)[-4:][rng.integers(4)]
-            centres.append(directions[best] * touching / apart[best])
+            centres.append(directions[best] * max(TOUCHING / apart[best], shell))
             continue
-        candidates = centres[rng.integers(max(0, i - 2), i)] + touching * directions
+        candidates = centres[rng.integers(max(0, i - 2), i)] + TOUCHING * directions
         mine = np.einsum("gij,nj->gni", operators, np.array(centres)).reshape(-1, 3)
         apart = np.linalg.norm(candidates[:, None] - mine, axis=2).min(axis=1)
         if len(others):
             apart = np.minimum(apart, np.linalg.norm(candidates - np.einsum("gij,nj->gni", others, candidates), axis=2).min(axis=0))
-        free = apart > 0.95 * touching
-        # Among the free places the nearest to the axis makes a compact complex.
-        score = np.where(free, -np.linalg.norm(candidates, axis=1), apart - 100)
+        free = apart > 0.95 * TOUCHING
+        # Among the free places the nearest to the axis makes a compact complex, the nearest to the sphere a cage.
+        score = np.where(free, -np.abs(np.linalg.norm(candidates, axis=1) - shell), apart - 100)
         centres.append(candidates[np.argmax(score)])
     domains = []
     for centre in centres:

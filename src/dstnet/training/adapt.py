@@ -22,6 +22,7 @@ from dstnet.errors import BadInputError, DstnetError, OutputError, SettingsError
 from dstnet.io import atomic_path, ensure_writable_folder
 from dstnet.movie import Movie
 from dstnet.network.blocks import MovieNetwork
+from dstnet.network.engine import autocast
 from dstnet.network.weights import Card, build, load_weights, save_weights
 from dstnet.training.adapt_crops import Example, MovieCrops, cut, drawn, example, halves, split
 from dstnet.training.settings import AdaptSettings
@@ -301,7 +302,7 @@ class Adaptation:
 
     def _run(self, network: MovieNetwork, shown: Example) -> Tensor:
         inputs = (i.to(self.device) for i in (shown.frames, shown.total, shown.exposure))
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with autocast(self.device):
             return network(*inputs).float()
 
 

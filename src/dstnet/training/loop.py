@@ -17,6 +17,7 @@ from dstnet.core.randomness import stream
 from dstnet.errors import DstnetError, SettingsError, WeightsError
 from dstnet.io import atomic_path
 from dstnet.network.blocks import MovieNetwork
+from dstnet.network.engine import autocast
 from dstnet.network.weights import Card, build, save_weights, transplant
 from dstnet.specimen.species import Species
 from dstnet.training.checkpoint import Progress, append_log, load_checkpoint, save_checkpoint, shorten_log
@@ -233,7 +234,7 @@ class Run:
         s = self.settings
         *images, which = batch
         frames, total, exposure, target, contrast, particles, frame_target = (x.to(self.device, non_blocking=True) for x in images)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with autocast(self.device):
             output = model(frames, total, exposure, int(which) if own else None).float()
         named = {name: output[:, i : i + 1] for i, name in enumerate(self.network.outputs)}
 

@@ -77,8 +77,8 @@ def prepare(
     """Banks to train on, banks held out, and digests of all by name.
 
     A structure that its file builds from copies is trained on both as built and as the single copy, a subcomplex; complexes wider than
-    `widest_angstrom` are left out, aloud. Phantoms 1 to `phantoms` are trained on as well (phantom 0, the demonstration's, never is). Each
-    structure gives a `piece` too.
+    `widest_angstrom` are left out, aloud. Phantoms 1 to `phantoms` are trained on as well, every fourth a cage (phantom 0, the
+    demonstration's, never is). Each structure gives a `piece` too.
     """
     train_files, held_files = split(structures, held_out) if structures else ([], [])
     digests: dict[str, str] = {}
@@ -99,7 +99,8 @@ def prepare(
         parts = [replace(single, name=f"{single.name}-part")] if len(single) < len(whole) else []
         return [whole, *parts]
 
-    train = [atoms for path in train_files for atoms in versions(path)] + [phantom(i + 1) for i in range(phantoms)]
+    train = [atoms for path in train_files for atoms in versions(path)]
+    train += [phantom(i, cage=i % 4 == 0) for i in range(1, phantoms + 1)]
     if not train:
         raise SettingsError("nothing to train on; give structure files, or phantoms above 0")
     banks = banked(train)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dstnet.metrics.image import residual_energy
 from dstnet.network.blocks import MovieNetwork
+from dstnet.network.engine import autocast
 
 STRONG = 0.005  # of a target's power, in units of the noise's: about where particles come out of the noise by eye
 
@@ -31,7 +32,7 @@ def validate(network: MovieNetwork, batches: Iterable[tuple[Tensor, ...]], devic
     error, expected = 0.0, 0.0
     for batch in batches:
         frames, total, exposure, target, contrast, particles = (x.to(device) for x in batch[:6])
-        with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
+        with torch.no_grad(), autocast(device):
             output = dict(zip(network.outputs, network(frames, total, exposure).float().unbind(1), strict=True))
         for i in range(len(target)):
             power = float(target[i].square().mean())
