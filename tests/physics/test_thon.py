@@ -76,3 +76,8 @@ def test_small_images_are_no_trouble(shape):
 
 def test_coarse_pixels_are_no_trouble():
     assert fit_thon_rings(noise(0), 12.0) is None
+
+
+def test_frequencies_that_hold_nothing_are_no_trouble():
+    fit_thon_rings(filtered(noise(0), (radial_frequency(SHAPE, PIXEL) < 1 / 8).float()), PIXEL)
+    assert fit_thon_rings(torch.ones(SHAPE), PIXEL) is None

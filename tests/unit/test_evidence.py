@@ -4,11 +4,14 @@ And the contrast that is filled by where particles are.
 """
 
 import pytest
+import tiny
 import torch
 
 from dstnet.core.fourier import radial_frequency
 from dstnet.core.randomness import stream
+from dstnet.enhancement import EnhancementSettings, NetworkRestorer
 from dstnet.enhancement.evidence import filled, linear_part
+from dstnet.movie import Movie
 
 SHAPE = (384, 360)
 
@@ -50,6 +53,34 @@ def test_what_the_network_made_up_goes_where_it_explains_nothing():
     faded = invented + linear_part(total, invented, 2.0)
     linear = linear_part(total, torch.zeros(SHAPE), 2.0)
     assert correlation(faded, linear) > 0.99
+
+
+def test_what_is_known_to_be_a_whole_movie_is_not_faded():
+    total, own = signal(0.3) + noise(0), 0.01 * noise(7)
+    beyond = radial_frequency(SHAPE, 2.0) > 1 / 15  # where nothing is given back
+
+    def kept(exposure: float | None) -> float:
+        """The part of the network's own fine detail that the result shows."""
+        shown = torch.fft.rfft2(own + linear_part(total, own, 2.0, exposure))[beyond]
+        before = torch.fft.rfft2(own)[beyond]
+        return float((shown * before.conj()).real.sum() / before.abs().square().sum())
+
+    assert kept(None) < 0.3 and kept(20.0) == kept(None)
+    assert kept(30.0) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize(("each", "whole"), [(None, None), (1.5, 1.5 * 4)])
+def test_the_restorer_says_what_exposure_it_is(model, monkeypatch, each, whole):
+    asked = []
+
+    def record(total, enhanced, pixel, exposure):
+        asked.append(exposure)
+        return torch.zeros_like(enhanced)
+
+    monkeypatch.setattr("dstnet.enhancement.restorer.linear_part", record)
+    movie = Movie(tiny.make_frames(4), 2.0, "here.tif", exposure_e_per_a2=each)
+    NetworkRestorer(EnhancementSettings(model=str(model)))(movie)
+    assert asked == [whole]
 
 
 def test_an_output_that_explains_the_signal_stays_as_it_is():

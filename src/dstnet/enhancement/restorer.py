@@ -241,7 +241,7 @@ class NetworkRestorer:
                 for image in each:
                     image.copy_(multiplied(image, match))
         if self.settings.evidence:
-            added = linear_part(total, images["micrograph"], aligned.working_pixel_angstrom)
+            added = linear_part(total, images["micrograph"], aligned.working_pixel_angstrom, movie.whole_exposure_e_per_a2)
             images["micrograph"] += added
             each += added
             if "uncertainty" in images:

@@ -140,7 +140,7 @@ class WindowRestorer(NetworkRestorer):
             if match is not None:
                 sums["micrograph"] = multiplied(sums["micrograph"], match)
         if self.settings.evidence:
-            added = noise * linear_part(total, sums["micrograph"] / noise, pixel)
+            added = noise * linear_part(total, sums["micrograph"] / noise, pixel, movie.whole_exposure_e_per_a2)
             sums["micrograph"] += added
             if each is not None and added.any():
                 for i in range(len(movie)):

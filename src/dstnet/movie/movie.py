@@ -69,6 +69,11 @@ class Movie:
         """(y, x) of a frame."""
         return (self.frames.shape[1], self.frames.shape[2])
 
+    @property
+    def whole_exposure_e_per_a2(self) -> float | None:
+        """Exposure of all frames; None where that of one is not known."""
+        return None if self.exposure_e_per_a2 is None else self.exposure_e_per_a2 * len(self)
+
     def frame(self, index: int) -> Image:
         """Frame `index` (from 0) as a new float32 tensor.
 

@@ -109,9 +109,9 @@ def _polar_power(image: Image, pixel_size_angstrom: float) -> tuple[np.ndarray, 
         sums = torch.zeros(RINGS * SECTORS, dtype=torch.float64, device=image.device)
         return sums.index_add_(0, cell, values.double()).cpu().numpy()
 
-    count = total(torch.ones_like(angle))
-    there = count > 0
+    count, power = total(torch.ones_like(angle)), total(spectrum[inside].abs().square())
+    there = power > 0
     count = count[there]
-    power = total(spectrum[inside].abs().square())[there] / count
+    power = power[there] / count
     turn = (np.repeat(np.arange(SECTORS)[None], RINGS, 0).ravel()[there] + 0.5) / SECTORS * 2 * math.pi - math.pi
     return total(k[inside])[there] / count, turn, power, count
