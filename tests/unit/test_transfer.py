@@ -3,14 +3,17 @@
 import pytest
 import torch
 
-from dstnet.core.fourier import radial_frequency
+from dstnet.core.fourier import multiplied, radial_frequency
 from dstnet.core.randomness import stream
 from dstnet.enhancement import EnhancementSettings, NetworkRestorer
-from dstnet.enhancement.transfer import multiplied, transfer_match
+from dstnet.enhancement.transfer import transfer_match
+from dstnet.metrics.image import residual_energy
 from dstnet.movie import Movie
 from dstnet.optics.ctf import OpticsSettings, contrast_transfer
 
 SHAPE, PIXEL = (400, 360), 2.0
+THERE = torch.zeros(SHAPE)  # where matter is
+THERE[100:300, 90:270] = 1.0
 OPTICS = OpticsSettings(defocus_angstrom=9000, b_factor_angstrom2=80)
 
 
@@ -20,20 +23,12 @@ def noise(seed: int) -> torch.Tensor:
 
 def specimen(seed: int) -> torch.Tensor:
     """A quarter of a field of noise-like matter, seen through the transfer function."""
-    there = torch.zeros(SHAPE)
-    there[100:300, 90:270] = 1.0
-    return multiplied(noise(seed) * there, 0.6 * contrast_transfer(SHAPE, PIXEL, OPTICS))
+    return multiplied(noise(seed) * THERE, 0.6 * contrast_transfer(SHAPE, PIXEL, OPTICS))
 
 
 def smooth_filter(image: torch.Tensor) -> torch.Tensor:
     """What a network does that knows where matter is and how fine it is, but not where the transfer function has its zeros."""
-    there = torch.zeros(SHAPE)
-    there[100:300, 90:270] = 1.0
-    return multiplied(image * there, 0.5 * torch.exp(-(radial_frequency(SHAPE, PIXEL) * 5).square()))
-
-
-def residual(image: torch.Tensor, truth: torch.Tensor) -> float:
-    return 1 - float((image * truth).sum() ** 2 / (image.square().sum() * truth.square().sum()))
+    return multiplied(image * THERE, 0.5 * torch.exp(-(radial_frequency(SHAPE, PIXEL) * 5).square()))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -44,7 +39,7 @@ def test_a_blurred_estimate_comes_closer_to_the_truth(seed):
     match = transfer_match(total, estimate, PIXEL)
     assert match is not None
     assert float(match.min()) > 0.04 and float(match.max()) < 2
-    assert residual(multiplied(estimate, match), truth) < residual(estimate, truth) - 0.03
+    assert residual_energy(multiplied(estimate, match), truth) < residual_energy(estimate, truth) - 0.03
 
 
 def test_zeros_are_emptied_and_maxima_raised():

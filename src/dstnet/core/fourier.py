@@ -43,6 +43,16 @@ def scale_(spectrum: Tensor, factor: Tensor) -> Tensor:
     return spectrum
 
 
+def multiplied(image: Tensor, transfer: Tensor) -> Tensor:
+    """An image with its ``rfft2`` multiplied by a real or complex `transfer` on its grid."""
+    return torch.fft.irfft2(scale_(torch.fft.rfft2(image), transfer), s=image.shape[-2:])
+
+
+def ring_index(shape: tuple[int, int], rings: int, device=None) -> Tensor:
+    """Ring of each ``rfft2`` term, of `rings` equally wide ones from 0 to Nyquist (0.5 cycles/pixel); the corners' numbers go on."""
+    return (radial_frequency(shape, device=device) / 0.5 * rings).long()
+
+
 def crop_spectrum(spectrum: Tensor, shape: tuple[int, int], new_shape: tuple[int, int]) -> Tensor:
     """Resample the ``rfft2`` of images of `shape` to that of images of `new_shape`, cropping or zero-padding each axis.
 
@@ -86,9 +96,8 @@ def radial_mean(values: Tensor, shape: tuple[int, int], bins: int) -> Tensor:
 
     Columns that stand for two conjugate frequencies are counted twice. Rings with no sample are 0.
     """
-    k = radial_frequency(shape, device=values.device)
-    index = (k / 0.5 * bins).long()
-    weight = torch.full_like(k, 2.0)
+    index = ring_index(shape, bins, values.device)
+    weight = torch.full(index.shape, 2.0, device=values.device)
     weight[:, 0] = 1.0
     if shape[1] % 2 == 0:
         weight[:, -1] = 1.0

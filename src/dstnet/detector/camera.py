@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from dstnet.core.fourier import radial_frequency
+from dstnet.core.fourier import multiplied, radial_frequency
 from dstnet.core.randomness import stream
 from dstnet.core.settings import Settings
 from dstnet.core.shapes import Image
@@ -322,7 +322,7 @@ class Camera:
         if s.deposition_variance:
             signal = _deposit(signal, s.deposition_variance, generator)
         if self._blur is not None:
-            signal = torch.fft.irfft2(torch.fft.rfft2(signal) * self._blur, s=self.shape)
+            signal = multiplied(signal, self._blur)
         if self._sensitivity is not None:
             signal *= self._sensitivity
         self._heat(signal, mean)

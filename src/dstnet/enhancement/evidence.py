@@ -17,7 +17,7 @@ On pure noise all are nothing.
 import torch
 from torch import Tensor
 
-from dstnet.core.fourier import radial_frequency, radial_mean
+from dstnet.core.fourier import radial_frequency, radial_mean, ring_index
 from dstnet.core.shapes import Image
 
 RINGS = 120
@@ -53,7 +53,7 @@ def linear_part(total: Image, enhanced: Image, pixel_size_angstrom: float, expos
     """
     shape = (total.shape[0], total.shape[1])
     k = radial_frequency(shape, device=total.device)
-    index = (k / 0.5 * RINGS).long().clamp(max=RINGS - 1)
+    index = ring_index(shape, RINGS, total.device).clamp(max=RINGS - 1)
     # A complex term's power is exponentially distributed: its mean over n independent ones has a standard error of 1 / sqrt(n).
     limit = SIGNIFICANCE / torch.bincount(index.flatten(), minlength=RINGS).sqrt()
     frequency = (torch.arange(RINGS, device=total.device) + 0.5) / RINGS * 0.5 / pixel_size_angstrom
@@ -68,20 +68,21 @@ def linear_part(total: Image, enhanced: Image, pixel_size_angstrom: float, expos
         return (excess(power) / power.clamp(min=1e-6))[index] * (k < 0.5)
 
     spectrum, given = torch.fft.rfft2(total), torch.fft.rfft2(enhanced)
+    linear = wiener(ring_power(spectrum))
     weight = frequency * ((frequency > 1 / COARSEST_ANGSTROM) & (frequency < 1 / FINEST_ANGSTROM))  # terms in a ring grow with its radius
     left = float((excess(ring_power(spectrum - given)) * weight).sum())
     if left == 0:
         return torch.zeros_like(enhanced)
     share = left / (left + float((ring_power(given) * weight).sum()))
     fade = 0.0 if (exposure_e_per_a2 or 0.0) >= NOT_FADED_E_PER_A2 else share**SHARE_POWER
-    added = fade * (wiener(ring_power(spectrum)) * spectrum - given)
+    added = fade * (linear * spectrum - given)
 
     def between(coarsest: float, finest: float) -> Tensor:
         return (k / pixel_size_angstrom > 1 / coarsest) & (k / pixel_size_angstrom < 1 / finest)
 
     rest = spectrum - given - added
     added += between(*GIVEN_BACK_ANGSTROM) * wiener(ring_power(rest)) * rest
-    added += between(*FAINT_ANGSTROM) * FAINT * wiener(ring_power(spectrum)) * (spectrum - given - added)
+    added += between(*FAINT_ANGSTROM) * FAINT * linear * (spectrum - given - added)
     return torch.fft.irfft2(added, s=shape)
 
 

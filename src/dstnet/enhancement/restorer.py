@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from dstnet.alignment import AlignedMovie, MovieMotion, align
-from dstnet.core.fourier import resample
+from dstnet.core.fourier import multiplied, resample
 from dstnet.core.shapes import Image, Stack
 from dstnet.enhancement.evidence import filled, linear_part
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.tiles import blend_tiles
-from dstnet.enhancement.transfer import multiplied, transfer_match
+from dstnet.enhancement.transfer import transfer_match
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.movie import FrameStack, Movie
 from dstnet.movie.normalise import normalised

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from dstnet.core.fourier import radial_frequency, radial_mean, scale_
+from dstnet.core.fourier import radial_frequency, radial_mean, ring_index
 from dstnet.core.shapes import Image
 from dstnet.optics.thon import fit_thon_rings
 
@@ -48,13 +48,7 @@ def transfer_match(total: Image, enhanced: Image, pixel_size_angstrom: float) ->
         _smoothed(radial_mean(power, shape, RINGS)) for power in (given.abs().square(), (given.conj() * torch.fft.rfft2(total)).real)
     )
     h = FAINT * (own / shared.clamp(min=1e-6)).clamp(0, 1)
-    index = (k * pixel_size_angstrom / 0.5 * RINGS).long().clamp(max=RINGS - 1)
-    return q / (1 + h[index] * (q - 1))
-
-
-def multiplied(image: Image, transfer: Tensor) -> Image:
-    """An image with its ``rfft2`` multiplied by `transfer`."""
-    return torch.fft.irfft2(scale_(torch.fft.rfft2(image), transfer), s=image.shape)
+    return q / (1 + h[ring_index(shape, RINGS, total.device).clamp(max=RINGS - 1)] * (q - 1))
 
 
 def _smoothed(rings: Tensor) -> Tensor:

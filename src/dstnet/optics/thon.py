@@ -85,7 +85,7 @@ def fit_thon_rings(image: Image, pixel_size_angstrom: float) -> ThonFit | None:
     peaks = np.flatnonzero((gains >= np.roll(gains, 1)) & (gains >= np.roll(gains, -1)))
     best: tuple[float, ...] = (0.0,)
     for start in phases[peaks[np.argsort(gains[peaks])[-STARTS:]]]:
-        simplex = start * np.ones((4, 1)) * [1.0, 0.0, 0.0] + np.diag([STEP_RAD_ANGSTROM2, 10.0, 10.0, 0.0])[:, :3]
+        simplex = [[start + STEP_RAD_ANGSTROM2, 0.0, 0.0], [start, 10.0, 0.0], [start, 0.0, 10.0], [start, 0.0, 0.0]]
         found = minimize(
             lambda v: -gain(*v), simplex[3], method="Nelder-Mead", options={"initial_simplex": simplex, "fatol": 0.1, "xatol": 0.1}
         )
@@ -113,5 +113,5 @@ def _polar_power(image: Image, pixel_size_angstrom: float) -> tuple[np.ndarray, 
     there = power > 0
     count = count[there]
     power = power[there] / count
-    turn = (np.repeat(np.arange(SECTORS)[None], RINGS, 0).ravel()[there] + 0.5) / SECTORS * 2 * math.pi - math.pi
+    turn = (np.tile(np.arange(SECTORS), RINGS)[there] + 0.5) / SECTORS * 2 * math.pi - math.pi
     return total(k[inside])[there] / count, turn, power, count

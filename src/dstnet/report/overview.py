@@ -13,7 +13,7 @@ import torch
 from scipy import ndimage
 
 from dstnet.core.constants import electron_wavelength_angstrom
-from dstnet.core.fourier import radial_frequency, radial_mean
+from dstnet.core.fourier import multiplied, radial_frequency, radial_mean
 from dstnet.errors import BadInputError
 from dstnet.io import atomic_path, ensure_writable_folder, open_movie
 from dstnet.motion.field import local_displacement
@@ -158,7 +158,7 @@ def low_passed(image: np.ndarray, pixel_size_angstrom: float, resolution_angstro
     """`image` with a Gaussian fall to 1/e of the amplitude at `resolution_angstrom`."""
     shape = (image.shape[0], image.shape[1])
     k = radial_frequency(shape, pixel_size_angstrom)
-    return torch.fft.irfft2(torch.fft.rfft2(torch.from_numpy(image)) * torch.exp(-((k * resolution_angstrom) ** 2)), s=shape).numpy()
+    return multiplied(torch.from_numpy(image), torch.exp(-((k * resolution_angstrom) ** 2))).numpy()
 
 
 def power_spectrum(image: np.ndarray, pixel_size_angstrom: float, tile: int = 512) -> tuple[np.ndarray, float]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dstnet import __version__
-from dstnet.core.fourier import radial_frequency
+from dstnet.core.fourier import ring_index
 from dstnet.core.randomness import stream
 from dstnet.errors import BadInputError, DstnetError, OutputError, SettingsError
 from dstnet.io import atomic_path, ensure_writable_folder
@@ -315,7 +315,7 @@ def _with(weights: Mapping[str, Tensor], card: Card, device: torch.device) -> Mo
 @lru_cache(maxsize=8)
 def _rings(side: int) -> Tensor:
     """Ring of each term of the ``rfft2`` of a square image; the corners count with the last."""
-    return (radial_frequency((side, side)) / 0.5 * RINGS).long().clamp(max=RINGS - 1)
+    return ring_index((side, side), RINGS).clamp(max=RINGS - 1)
 
 
 @lru_cache(maxsize=8)

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from dstnet.core.fourier import radial_frequency
+from dstnet.core.fourier import radial_frequency, ring_index
 from dstnet.errors import SettingsError
 
 PixelLoss = Literal["squared_ratio", "l1", "l2", "charbonnier"]
@@ -72,7 +72,7 @@ def ring_correlation_loss(output: Tensor, target: Tensor, rings: int, power_floo
         return output.new_zeros(())
     a, b = torch.fft.rfft2(output[present].float()), torch.fft.rfft2(target[present].float())
     k = radial_frequency((output.shape[-2], output.shape[-1]), device=output.device)
-    index = (k / 0.5 * rings).long().flatten()
+    index = ring_index((output.shape[-2], output.shape[-1]), rings, output.device).flatten()
     inside = (index < rings) & (k.flatten() > 0)
 
     def ring_sum(values: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dstnet.alignment import MovieMotion
 from dstnet.alignment.summing import accumulate
-from dstnet.core.fourier import radial_frequency, resample
+from dstnet.core.fourier import multiplied, radial_frequency, resample
 from dstnet.core.randomness import stream
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.io import MrcFrames, open_movie
@@ -252,7 +252,7 @@ def recorded_batch(ranges: StreamSettings, movies: Sequence[RecordedMovie], batc
         ends = np.cumsum(aligned.fraction_frames)
         start = first + int(ends[which]) - aligned.fraction_frames[which]
         left = _damage(s, range(start, first + int(ends[which])), (p.small, p.small), ranges.working_pixel_angstrom)
-        damaged = torch.fft.irfft2(torch.fft.rfft2(sharp) * left, s=(p.small, p.small))
+        damaged = multiplied(sharp, left)
         corner_label = label[p.corner[0] : p.corner[0] + p.side, p.corner[1] : p.corner[1] + p.side]
         nearest = torch.round((torch.arange(p.small) + 0.5) * p.side / p.small - 0.5).long()
         covered = domes(corner_label[nearest[:, None], nearest])
