@@ -23,7 +23,7 @@ from dstnet.network.engine import EngineName, make_engine
 from dstnet.network.weights import DEFAULT_MODEL, load_weights
 
 PEAK_SIDE = 2048  # of the matrices: far beyond any cache's share of the time
-ENGINES: tuple[EngineName, ...] = ("eager", "compile", "openvino")
+ENGINES: tuple[EngineName, ...] = ("eager", "winograd", "compile", "openvino")
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:

@@ -63,6 +63,22 @@ def test_eager_in_half_precision_is_within_its_tolerance():
     check_equals_eager("eager", True)
 
 
+def test_winograd_equals_eager():
+    check_equals_eager("winograd", False)
+
+
+@pytest.mark.parametrize(("half_precision", "name"), [(False, "winograd"), (True, "eager")])
+def test_winograd_is_used_where_there_is_no_half_precision(half_precision, name, monkeypatch):
+    monkeypatch.setattr("dstnet.network.engine.has_half_precision", lambda device: half_precision)
+    for asked in (None, half_precision):
+        engine = make_engine(None, CPU, half_precision=asked)
+        assert type(engine) is type(make_engine(name, CPU))
+    with pytest.raises(SettingsError, match="works in float32"):
+        make_engine("winograd", CPU, half_precision=True)
+    with pytest.raises(SettingsError, match="winograd runs on the CPU"):
+        make_engine("winograd", torch.device("cuda"))
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_half_precision_is_used_where_it_is_there(there, monkeypatch):
     monkeypatch.setattr("dstnet.network.engine.has_half_precision", lambda device: there)

@@ -9,7 +9,7 @@ from torch import Tensor
 from dstnet.alignment.global_motion import Progress, checked_frame, estimate_motion
 from dstnet.alignment.movie_motion import MovieMotion
 from dstnet.alignment.settings import AlignmentSettings
-from dstnet.core.fourier import crop_spectrum, frequencies, shift_factors
+from dstnet.core.fourier import crop_spectrum, frequencies, inverse, shift_factors
 from dstnet.core.shapes import Image, Stack, Trajectory
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.motion.exposure_filter import critical_exposure
@@ -199,7 +199,7 @@ def accumulate(
             weighting.add(spectrum if out == shape else crop_spectrum(spectrum, shape, out))
         if groups and i + 1 == ends[done]:
             now = total.clone() if small == shape else crop_spectrum(total, shape, small)
-            fractions[done] = torch.fft.irfft2(now - before, s=small)
+            fractions[done] = inverse(now - before, small)
             before, done = now, done + 1
         if progress is not None:
             progress(i + 1, n)
@@ -212,10 +212,10 @@ def accumulate(
         total, even = crop_spectrum(total, shape, out), even if even is None else crop_spectrum(even, shape, out)
     reach = torch.stack([_reach(motion, i) for i in range(n)]).amax(0) / pixel
     return AlignedMovie(
-        total=torch.fft.irfft2(total, s=out),
-        dose_weighted=None if weighting is None else torch.fft.irfft2(weighting.result(), s=out),
-        even=None if even is None else torch.fft.irfft2(even, s=out),
-        odd=None if even is None else torch.fft.irfft2(total - even, s=out),
+        total=inverse(total, out),
+        dose_weighted=None if weighting is None else inverse(weighting.result(), out),
+        even=None if even is None else inverse(even, out),
+        odd=None if even is None else inverse(total - even, out),
         fractions=fractions,
         fraction_frames=tuple(counts),
         fraction_exposure_e_per_a2=exposures,
@@ -258,7 +258,7 @@ def _still(frame: Image, motion: MovieMotion, index: int, pixel: float, prefilte
     # prefilter. So it comes before the warp, and the image is continued as the prefilter saw it: the local motion, some pixels, wraps.
     spectrum.mul_(factors[0] * prefilter[0]).mul_(factors[1] * prefilter[1])
     # Content displaced by u is brought back by out(x) = image(x + u(x)): the field with the other sign.
-    return torch.fft.rfft2(warp_local(torch.fft.irfft2(spectrum, s=shape), -c[:, :5]))
+    return torch.fft.rfft2(warp_local(inverse(spectrum, shape), -c[:, :5]))
 
 
 _MOST_DECAY = 40.0  # exponent: what decayed so far has no weight, and the square of its inverse is still a number

@@ -5,6 +5,7 @@ Sampling of a cropped or padded image keeps intensity (its mean), and keeps the 
 
 import math
 
+import scipy.fft
 import torch
 from torch import Tensor
 
@@ -43,9 +44,19 @@ def scale_(spectrum: Tensor, factor: Tensor) -> Tensor:
     return spectrum
 
 
+def inverse(spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
+    """``irfft2`` to images of `shape`, which the spectrum's own grid must be that of.
+
+    On a CPU by SciPy: torch's works column by column through memory and takes 1.6 to 1.9 times as long (4096 x 4096, 4092 x 5760).
+    """
+    if spectrum.device.type != "cpu":
+        return torch.fft.irfft2(spectrum, s=shape)
+    return torch.from_numpy(scipy.fft.irfft2(spectrum.numpy(), shape, workers=torch.get_num_threads()))
+
+
 def multiplied(image: Tensor, transfer: Tensor) -> Tensor:
     """An image with its ``rfft2`` multiplied by a real or complex `transfer` on its grid."""
-    return torch.fft.irfft2(scale_(torch.fft.rfft2(image), transfer), s=image.shape[-2:])
+    return inverse(scale_(torch.fft.rfft2(image), transfer), (image.shape[-2], image.shape[-1]))
 
 
 def ring_index(shape: tuple[int, int], rings: int, device=None) -> Tensor:
@@ -75,7 +86,7 @@ def resample(images: Tensor, new_shape: tuple[int, int]) -> Tensor:
     shape = (images.shape[-2], images.shape[-1])
     if shape == tuple(new_shape):
         return images
-    return torch.fft.irfft2(crop_spectrum(torch.fft.rfft2(images), shape, new_shape), s=new_shape)
+    return inverse(crop_spectrum(torch.fft.rfft2(images), shape, new_shape), new_shape)
 
 
 def good_size(n: int) -> int:

@@ -17,7 +17,7 @@ On pure noise all are nothing.
 import torch
 from torch import Tensor
 
-from dstnet.core.fourier import radial_frequency, radial_mean, ring_index
+from dstnet.core.fourier import inverse, radial_frequency, radial_mean, ring_index
 from dstnet.core.shapes import Image
 
 RINGS = 120
@@ -83,7 +83,7 @@ def linear_part(total: Image, enhanced: Image, pixel_size_angstrom: float, expos
     rest = spectrum - given - added
     added += between(*GIVEN_BACK_ANGSTROM) * wiener(ring_power(rest)) * rest
     added += between(*FAINT_ANGSTROM) * FAINT * linear * (spectrum - given - added)
-    return torch.fft.irfft2(added, s=shape)
+    return inverse(added, shape)
 
 
 def filled(contrast: Image, particles: Image, pixel_size_angstrom: float) -> Image:
@@ -107,4 +107,4 @@ def filled(contrast: Image, particles: Image, pixel_size_angstrom: float) -> Ima
     coarse = (k > 0) & (k < 1 / COARSE_ANGSTROM)
     scale = float((own * balls.conj()).real[coarse].sum() / balls.abs().square()[coarse].sum().clamp(min=1e-12))
     passed = torch.exp(-0.5 * (k * FILLED_ANGSTROM) ** 2)
-    return torch.fft.irfft2(own + passed * (min(scale, 0.0) * balls - own), s=shape)
+    return inverse(own + passed * (min(scale, 0.0) * balls - own), shape)

@@ -38,8 +38,10 @@ class EnhancementSettings(Settings):
         description="bfloat16 inside the network, float32 for input and output; None: where the processor or GPU has it (AVX-512, AMX), "
         "since elsewhere it is slower",
     )
-    engine: EngineName = Field(
-        default="eager",
-        description="what runs the network: torch as it is, torch.compile (needs a C++ compiler) or OpenVINO (needs dstnet[openvino])",
+    engine: EngineName | None = Field(
+        default=None,
+        description="what runs the network: torch as it is (eager), torch with Winograd's convolutions (winograd; float32 on CPUs), "
+        "torch.compile (compile; needs a C++ compiler) or OpenVINO (openvino; needs dstnet[openvino]); None: winograd on CPUs without half "
+        "precision, elsewhere eager",
     )
     alignment: AlignmentSettings = AlignmentSettings()

@@ -75,14 +75,15 @@ def _packed(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | No
     """Pixels of a frame, two a byte (the first half of the frame in the lower four bits) or one, and places and values of those for
     which that is too little; None where they fit neither.
     """
-    flat = frame.reshape(-1)
-    if flat.min() < 0:
+    flat, places = frame.reshape(-1), np.empty(0, np.intp)
+    if flat.dtype.kind == "i" and flat.min() < 0:
         return None
-    beyond = flat > 15
-    if np.count_nonzero(beyond) > _RARE * flat.size:
-        return (flat.astype(np.uint8), np.empty(0, np.intp), np.empty(0, flat.dtype)) if flat.max() <= 255 else None
-    places = np.flatnonzero(beyond)
-    low = flat.astype(np.uint8)
+    if (most := flat.max()) > 15:
+        beyond = flat > 15
+        if np.count_nonzero(beyond) > _RARE * flat.size:
+            return (flat.astype(np.uint8), places, flat[places]) if most <= 255 else None
+        places = np.flatnonzero(beyond)
+    low = flat.astype(np.uint8, copy=False)
     half = (flat.size + 1) // 2
     packed = low[:half] & 15
     packed[: flat.size - half] |= low[half:] << 4

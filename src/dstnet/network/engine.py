@@ -1,4 +1,4 @@
-"""What runs a trained network: torch as it is, torch.compile, or OpenVINO.
+"""What runs a trained network: torch as it is, torch with Winograd's convolutions, torch.compile, or OpenVINO.
 
 Eager is the reference; the others give the same images but for rounding, within `TOLERANCE`, and are faster on some machines.
 """
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from dstnet.errors import SettingsError
 from dstnet.network.blocks import MovieNetwork
+from dstnet.network.winograd import with_winograd
 
-EngineName = Literal["eager", "compile", "openvino"]
+EngineName = Literal["eager", "winograd", "compile", "openvino"]
 
 # The most that the rms of an engine's difference from eager in float32 may be, over the output's deviation. Measured with the released
-# weights: 3e-7, and 3e-3 in bfloat16, whose rounding is 2^-9 of each number in each layer, whichever the engine.
+# weights: 3e-7 (winograd 6e-6), and 3e-3 in bfloat16, whose rounding is 2^-9 of each number in each layer, whichever the engine.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 
 MISSING = "the package openvino is missing; install it with: pip install 'dstnet[openvino]', or leave out engine: openvino"
@@ -45,17 +46,18 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_half_precision(device))
 
 
-def make_engine(name: EngineName, device: torch.device, *, half_precision: bool | None = None) -> Engine:
+def make_engine(name: EngineName | None, device: torch.device, *, half_precision: bool | None = None) -> Engine:
     """The engine called `name`, ready for networks on `device`.
 
     Parameters
     ----------
     name
-        Which.
+        Which; None: winograd on CPUs where float32 is used, elsewhere eager.
     device
         Where the networks are.
     half_precision
-        Whether bfloat16 is used inside the network, by openvino where the processor has it; None: where the device has it.
+        Whether bfloat16 is used inside the network, by openvino where the processor has it; None: where the device has it, and never by
+        winograd.
 
     Raises
     ------
@@ -63,10 +65,14 @@ def make_engine(name: EngineName, device: torch.device, *, half_precision: bool 
         If the engine cannot work here: no compiler, no package, a device that it cannot use.
     """
     if half_precision is None:
-        half_precision = has_half_precision(device)
+        half_precision = name != "winograd" and has_half_precision(device)
+    if name is None:
+        name = "winograd" if device.type == "cpu" and not half_precision else "eager"
     match name:
         case "eager":
             return _Eager(device, half_precision)
+        case "winograd":
+            return _Winograd(device, half_precision)
         case "compile":
             return _Compile(device, half_precision)
         case "openvino":
@@ -83,7 +89,33 @@ class _Eager:
             return network(*inputs, **_asked(every)).float().cpu()
 
 
-class _Compile(_Eager):
+class _Remade(_Eager):
+    """Runs what is made of a network once."""
+
+    _made: tuple[MovieNetwork, MovieNetwork] | None = None
+
+    def _make(self, network: MovieNetwork) -> MovieNetwork:
+        raise NotImplementedError
+
+    def __call__(self, network: MovieNetwork, frames: Tensor, total: Tensor, exposure: Tensor, *, every: bool = False) -> Tensor:
+        if self._made is None or self._made[0] is not network:
+            self._made = network, self._make(network)
+        return super().__call__(self._made[1], frames, total, exposure, every=every)
+
+
+class _Winograd(_Remade):
+    def __init__(self, device: torch.device, half_precision: bool):
+        if device.type != "cpu":
+            raise SettingsError(f"engine: winograd runs on the CPU, not on {device}; use --device cpu, or another engine")
+        if half_precision:
+            raise SettingsError("engine: winograd works in float32; leave out half_precision: true, or use engine: eager")
+        super().__init__(device, half_precision)
+
+    def _make(self, network: MovieNetwork) -> MovieNetwork:
+        return with_winograd(network)
+
+
+class _Compile(_Remade):
     """The network's parts compiled one by one: what is made does not depend on the number of frames that pass through them.
 
     Each size of tile is compiled for; beyond torch's own limit (8 of them in a process) the rest runs as eager does.
@@ -91,7 +123,6 @@ class _Compile(_Eager):
 
     def __init__(self, device: torch.device, half_precision: bool):
         super().__init__(device, half_precision)
-        self._made: tuple[MovieNetwork, MovieNetwork] | None = None
         try:
             torch.compile(torch.neg)(torch.zeros(8, device=device))  # the compiler is called at first use: find out now
         except RuntimeError as error:
@@ -100,16 +131,11 @@ class _Compile(_Eager):
                 f"engine: compile cannot be used here: {why}; install a C++ compiler (g++; triton for a GPU) or use engine: eager"
             ) from None
 
-    def __call__(self, network: MovieNetwork, frames: Tensor, total: Tensor, exposure: Tensor, *, every: bool = False) -> Tensor:
-        if self._made is None or self._made[0] is not network:
-            made = copy.deepcopy(network)
-            for part in made.children():
-                part.compile(dynamic=False)
-            self._made = network, made
-        return super().__call__(self._made[1], frames, total, exposure, every=every)
-
-
-OPTIONS = None
+    def _make(self, network: MovieNetwork) -> MovieNetwork:
+        made = copy.deepcopy(network)
+        for part in made.children():
+            part.compile(dynamic=False)
+        return made
 
 
 class _OpenVINO:
