@@ -69,6 +69,18 @@ def quiet(**changes) -> SimulationSettings:
     return SimulationSettings(**{**plain, **changes})
 
 
+def lively(**changes) -> SimulationSettings:
+    """Everything on, small."""
+    plain = {
+        "shape": (64, 80),
+        "pixel_size_angstrom": 1.5,
+        "frames": 2,
+        "optics": OpticsSettings(defocus_angstrom=4000),
+        "specimen": SpecimenSettings(coverage=0.3, contaminants_per_um2=30000),
+    }
+    return SimulationSettings(**{**plain, **changes})
+
+
 def blob_image(centre: tuple[float, float], shape=(48, 64), sigma=4.0) -> torch.Tensor:
     """A Gaussian of height 1 around `centre` (y, x)."""
     y, x = torch.arange(shape[0])[:, None] - centre[0], torch.arange(shape[1])[None, :] - centre[1]
