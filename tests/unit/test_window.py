@@ -46,7 +46,7 @@ def weights(tmp_path) -> Path:
 
 
 def restorer(weights: Path, **changes) -> WindowRestorer:
-    values = {"model": str(weights), "evidence": False, "half_precision": False, "alignment": {"patches": 0}, **changes}
+    values = {"model": str(weights), "evidence": False, "engine": "eager", "half_precision": False, "alignment": {"patches": 0}, **changes}
     made = WindowRestorer(EnhancementSettings.checked(values, "test"))
     made.network = Fake()
     return made

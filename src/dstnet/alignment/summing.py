@@ -9,11 +9,11 @@ from torch import Tensor
 from dstnet.alignment.global_motion import Progress, checked_frame, estimate_motion
 from dstnet.alignment.movie_motion import MovieMotion
 from dstnet.alignment.settings import AlignmentSettings
-from dstnet.core.fourier import crop_spectrum, frequencies, inverse, shift_factors
+from dstnet.core.fourier import crop_spectrum, frequencies, inverse, scale_, shift_factors
 from dstnet.core.shapes import Image, Stack, Trajectory
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.motion.exposure_filter import critical_exposure
-from dstnet.motion.warp import warp_local, warp_prefilter_factors
+from dstnet.motion.warp import warp_local, warp_prefilter
 from dstnet.movie import Movie
 
 
@@ -154,9 +154,9 @@ def accumulate(
     """Undo the motion of each frame and sum: plain, dose-weighted, and in fractions on a coarser grid.
 
     Whole pixels are moved by indexing (the border continued by reflection, so that nothing wraps from the opposite edge), the rest by a
-    Fourier phase, which keeps white noise white. Local motion is then undone by
-    `warp_local`, which keeps detail of up to 0.4 cycles per pixel and loses up to 15 % at 0.45, halfway between pixels. Each frame is read
-    once; memory holds a few full-size spectra, whatever the number of frames.
+    Fourier phase, which keeps white noise white; or, where there is local motion, together with it by `warp_local`, which keeps detail of
+    up to 0.4 cycles per pixel and loses up to 15 % at 0.45, halfway between pixels. Each frame is read once; memory holds a few full-size
+    spectra, whatever the number of frames.
 
     Parameters are those of `align`, with the motion given, or the shifts of the whole field alone, and `binning` as in the settings.
 
@@ -182,7 +182,7 @@ def accumulate(
     groups = 0 if working_pixel_angstrom is None else min(n, max_fractions)
     counts = [n // groups + (i < n % groups) for i in range(groups)]
     ends = torch.tensor(counts, dtype=torch.long).cumsum(0).tolist()
-    prefilter = warp_prefilter_factors(shape, device) if motion.is_local else None
+    undamped = warp_prefilter(shape, device) if motion.is_local else None
 
     fractions = torch.empty(groups, *small, device=device)
     total = torch.zeros(shape[0], shape[1] // 2 + 1, dtype=torch.complex64, device=device)
@@ -191,7 +191,7 @@ def accumulate(
     weighting = None if movie.exposure_e_per_a2 is None else _DoseWeighting(movie, movie.exposure_e_per_a2, out, device)
     done = 0
     for i in range(n):
-        spectrum = _still(checked_frame(movie, i, device), motion, i, pixel, prefilter)
+        spectrum = _still(checked_frame(movie, i, device), motion, i, pixel, undamped)
         total += spectrum
         if even is not None and i % 2 == 0:
             even += spectrum
@@ -244,21 +244,20 @@ def _reach(motion: MovieMotion, frame: int) -> Tensor:
     return motion.shifts_angstrom[frame].abs() + motion.local_coefficients_angstrom[frame].abs().sum(1)
 
 
-def _still(frame: Image, motion: MovieMotion, index: int, pixel: float, prefilter: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Spectrum of a frame with its motion taken out; `prefilter` as `warp_prefilter_factors` gives it where there is local motion."""
+def _still(frame: Image, motion: MovieMotion, index: int, pixel: float, undamped: Tensor | None) -> Tensor:
+    """Spectrum of a frame with its motion taken out; `undamped` is `warp_prefilter`'s where there is local motion."""
     shape = (frame.shape[0], frame.shape[1])
     c = motion.coefficients_where_seen(index, ((shape[0] - 1) * pixel, (shape[1] - 1) * pixel)).double().cpu() / pixel
     dy, dx = c[:, 5].tolist()
     whole = (round(dy), round(dx))
-    factors = shift_factors(shape, (whole[0] - dy, whole[1] - dx), frame.device)
-    spectrum = torch.fft.rfft2(_moved(frame, whole))
-    if prefilter is None:
-        return spectrum.mul_(factors[0]).mul_(factors[1])
-    # Near the Nyquist frequency the prefilter multiplies by 52 an axis, which the kernel takes back: but only of what went through the
-    # prefilter. So it comes before the warp, and the image is continued as the prefilter saw it: the local motion, some pixels, wraps.
-    spectrum.mul_(factors[0] * prefilter[0]).mul_(factors[1] * prefilter[1])
-    # Content displaced by u is brought back by out(x) = image(x + u(x)): the field with the other sign.
-    return torch.fft.rfft2(warp_local(inverse(spectrum, shape), -c[:, :5]))
+    part = (whole[0] - dy, whole[1] - dx)
+    moved = _moved(frame, whole)
+    if undamped is None:
+        of_rows, of_columns = shift_factors(shape, part, frame.device)
+        return torch.fft.rfft2(moved).mul_(of_rows).mul_(of_columns)
+    # Content displaced by u is brought back by out(x) = image(x + u(x)): the field with the other sign. What the kernel damps is restored
+    # after it, which the field's small gradient allows: before it, every frame would need two more transforms.
+    return scale_(torch.fft.rfft2(warp_local(moved, -c[:, :5], shift_px=part)), undamped)
 
 
 _MOST_DECAY = 40.0  # exponent: what decayed so far has no weight, and the square of its inverse is still a number
