@@ -84,7 +84,7 @@ class AdaptSettings(Settings):
     held_out: float = Field(default=0.25, gt=0, lt=1, description="part of the movies (of one movie: of its crops) to judge by")
     steps: int = Field(default=200, ge=1, description="most optimiser steps")
     batch: int = Field(default=3, ge=1)
-    learning_rate: float = Field(default=1.5e-5, gt=0)
+    learning_rate: float = Field(default=3e-5, gt=0)
     warm_up: int = Field(default=10, ge=0, description="steps of linear rise")
     average: float = Field(default=0.9, ge=0, lt=1, description="decay of the averaged copy that is judged and released")
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
