@@ -68,9 +68,17 @@ def test_motion_of_an_earlier_run_is_taken_over(capsys, movies, tmp_path):
     assert code == 1 and "no motion of" in err
 
 
+def test_frames_that_are_aligned_already_are_not_moved(capsys, movies, tmp_path):
+    movie, out = movies / "session" / "b.tif", tmp_path / "out"
+    code, said, err = dstnet(capsys, "align", movie, "-o", out, "--device", "cpu", "--pre-aligned")
+    assert code == 0 and "moved 0.0 Å" in said, err
+    np.testing.assert_allclose(image(out / "micrographs" / "b_aligned.mrc")[0], make_frames(5, (96, 80), seed=1).sum(0), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
+        (("--pre-aligned", "--motion-from", "nowhere"), "exclude each other"),
         (("--shard", "3/2"), "1 <= i <= n"),
         (("--shard", "half"), "is not I/N"),
         (("--slurm-cores", "2"), "--slurm-jobs"),

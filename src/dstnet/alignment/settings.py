@@ -31,6 +31,9 @@ class AlignmentSettings(Settings):
     patches: int = Field(
         default=5, ge=0, description="most patches a side for local motion; small fields get fewer, down to 3; 0: global motion alone"
     )
+    pre_aligned: bool = Field(
+        default=False, description="the frames are aligned already: none is moved, and no motion looked for unless it is given"
+    )
     bin: float = Field(default=1.0, ge=1, description="the sums' pixel over the movie's, by Fourier cropping; any factor")
 
     @field_validator("patches")

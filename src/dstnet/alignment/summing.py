@@ -83,7 +83,7 @@ def align(
 ) -> AlignedMovie:
     """Estimate the motion of a movie, take it out and sum.
 
-    Frames are read twice, once where `motion` is given. Memory holds a few images and, while the motion is estimated, the low frequencies
+    Frames are read twice, once where `motion` is given or none is to be found (settings: pre_aligned). Memory holds a few images and, while the motion is estimated, the low frequencies
     of all frames (settings: max_coefficients).
 
     Parameters
@@ -114,6 +114,8 @@ def align(
     """
     n = len(movie)
     notes: list[str] = []
+    if motion is None and settings.pre_aligned:
+        motion = MovieMotion.of_shifts(torch.zeros(n, 2))
     steps = n if motion is not None else 2 * n
 
     def later(done: int, _: int) -> None:
@@ -253,8 +255,11 @@ def _still(frame: Image, motion: MovieMotion, index: int, pixel: float, undamped
     part = (whole[0] - dy, whole[1] - dx)
     moved = _moved(frame, whole)
     if undamped is None:
-        of_rows, of_columns = shift_factors(shape, part, frame.device)
-        return torch.fft.rfft2(moved).mul_(of_rows).mul_(of_columns)
+        spectrum = torch.fft.rfft2(moved)
+        for axis, factor in enumerate(shift_factors(shape, part, frame.device)):
+            if part[axis]:
+                spectrum.mul_(factor)
+        return spectrum
     # Content displaced by u is brought back by out(x) = image(x + u(x)): the field with the other sign. What the kernel damps is restored
     # after it, which the field's small gradient allows: before it, every frame would need two more transforms.
     return scale_(torch.fft.rfft2(warp_local(moved, -c[:, :5], shift_px=part)), undamped)

@@ -64,6 +64,9 @@ class SumOptions:
             "or one movie's STAR file."
         ),
     ] = None
+    pre_aligned: Annotated[
+        bool | None, Parameter(negative=(), help="The frames are aligned already: none is moved, and no motion is looked for.")
+    ] = None
     halves: Annotated[
         bool | None, Parameter(negative=(), help="Also write NAME_EVN.mrc and NAME_ODD.mrc, of every other frame (enhanced ones too).")
     ] = None
@@ -149,7 +152,10 @@ def job_values(movie: MovieOptions | None, sums: SumOptions | None, references: 
 def alignment_values(sums: SumOptions | None) -> dict[str, Any]:
     """Settings of `dstnet.alignment.AlignmentSettings` given by options."""
     sums = sums or SumOptions()
-    return {k: v for k, v in {"patches": sums.patches, "bin": sums.bin}.items() if v is not None}
+    if sums.pre_aligned and sums.motion_from is not None:
+        raise SettingsError("--pre-aligned and --motion-from exclude each other; give one of them")
+    values = {"patches": sums.patches, "bin": sums.bin, "pre_aligned": sums.pre_aligned}
+    return {k: v for k, v in values.items() if v is not None}
 
 
 def run(movies: Sequence[str], output: Path, job: "Job", options: RunOptions | None, *, doing: str, as_json: bool) -> int:
