@@ -83,8 +83,8 @@ def align(
 ) -> AlignedMovie:
     """Estimate the motion of a movie, take it out and sum.
 
-    Frames are read twice, once where `motion` is given or none is to be found (settings: pre_aligned). Memory holds a few images and, while the motion is estimated, the low frequencies
-    of all frames (settings: max_coefficients).
+    Frames are read twice, once where `motion` is given or none is to be found (settings: pre_aligned). Memory holds a few images and, while
+    the motion is estimated, the low frequencies of all frames (settings: max_coefficients).
 
     Parameters
     ----------
