@@ -68,7 +68,7 @@ def main() -> None:
         record["simulate"] = {"wall_s": time.perf_counter() - start, "cpu_s": time.process_time() - cpu, "peak_gb": peak}
     with tempfile.TemporaryDirectory() as folder:
         record["yardstick"] = measured([sys.executable, "-c", YARDSTICK, str(options.movie)])
-        asked = "--pixel-size 1.06 --dose-per-frame 1 --threads 1".split()
+        asked = ["--pixel-size", "1.06", "--dose-per-frame", "1", "--threads", "1"]
         command = [str(Path(sys.executable).parent / "dstnet"), "enhance", str(options.movie), *asked]
         for name, more in (("enhance", []), ("pre_aligned", ["--pre-aligned"])):
             record[name] = measured([*command, "-o", str(Path(folder) / name), *more])

@@ -29,13 +29,18 @@ _NOTHING = np.empty((0, 0, 8), np.float32)
 def with_winograd(network: MovieNetwork) -> MovieNetwork:
     """A copy of a network on the CPU that computes what it can of it in this way."""
     made = copy.deepcopy(network)
-    for module in list(made.modules()):
-        for name, part in module.named_children():
-            if isinstance(part, ResidualBlock) and _fits(part.first) and _fits(part.second):
-                setattr(module, name, _WinogradBlock(part))
-            elif isinstance(part, nn.Conv2d) and _fits(part):
-                setattr(module, name, WinogradConv(part))
+    _replace_in(made)
     return made
+
+
+def _replace_in(module: nn.Module) -> None:
+    for name, part in module.named_children():
+        if isinstance(part, ResidualBlock) and _fits(part.first) and _fits(part.second):
+            setattr(module, name, _WinogradBlock(part))
+        elif isinstance(part, nn.Conv2d) and _fits(part):
+            setattr(module, name, WinogradConv(part))
+        else:
+            _replace_in(part)
 
 
 def _fits(conv: nn.Conv2d) -> bool:
