@@ -83,6 +83,13 @@ def test_the_restorer_says_what_exposure_it_is(model, monkeypatch, each, whole):
     assert asked == [whole]
 
 
+@pytest.mark.parametrize(("scale", "said"), [(0.0, False), (1.0, True)])
+def test_a_micrograph_that_is_mostly_the_filtered_sum_is_called_so(model, monkeypatch, scale, said):
+    monkeypatch.setattr("dstnet.enhancement.restorer.linear_part", lambda total, *others: scale * total)
+    notes = NetworkRestorer(EnhancementSettings(model=str(model)))(Movie(tiny.make_frames(4), 2.0, "here.tif")).notes
+    assert any("most of the enhanced micrograph is the filtered sum" in note for note in notes) is said
+
+
 def test_an_output_that_explains_the_signal_stays_as_it_is():
     truth = signal(0.3)
     assert float(linear_part(truth + noise(0), truth, 2.0).square().mean()) < 1e-4 * float(truth.square().mean())

@@ -86,6 +86,13 @@ def linear_part(total: Image, enhanced: Image, pixel_size_angstrom: float, expos
     return inverse(added, shape)
 
 
+def notes_on(added: Image, enhanced: Image) -> list[str]:
+    """What to tell a user of an `enhanced` micrograph to which `linear_part` has `added` something: nothing in the usual case."""
+    if not float(added.square().mean()) > float((enhanced - added).square().mean()):
+        return []
+    return ["the network explains little of what stands out of white noise here: most of the enhanced micrograph is the filtered sum"]
+
+
 def filled(contrast: Image, particles: Image, pixel_size_angstrom: float) -> Image:
     """Contrast without the CTF whose coarse detail is that of balls where particles are, scaled to fit it.
 

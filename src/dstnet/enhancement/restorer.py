@@ -12,7 +12,7 @@ from torch import Tensor
 from dstnet.alignment import AlignedMovie, MovieMotion, align
 from dstnet.core.fourier import multiplied, resample
 from dstnet.core.shapes import Image, Stack
-from dstnet.enhancement.evidence import filled, linear_part
+from dstnet.enhancement.evidence import filled, linear_part, notes_on
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.tiles import blend_tiles
 from dstnet.enhancement.transfer import transfer_match
@@ -155,9 +155,9 @@ class NetworkRestorer:
         sums = self._sums(movie, motion, halves)
         if not (halves or self.windowed):
             movie.forget()  # its frames are not asked for again, and the network needs the room
-        images, enhanced_frames = self._enhance(movie, sums, frames, ("micrograph", *heads))
+        images, enhanced_frames, told = self._enhance(movie, sums, frames, ("micrograph", *heads))
         even, odd = (self._half(movie, sums, first) if halves else None for first in (0, 1))
-        notes = (*sums.notes, *self.warnings(movie))
+        notes = (*sums.notes, *self.warnings(movie), *told)
         return Enhanced(**images, sums=sums, frames=enhanced_frames, even=even, odd=odd, notes=notes)
 
     def check_heads(self, heads: Collection[str]) -> None:
@@ -210,8 +210,10 @@ class NetworkRestorer:
             )
         return notes
 
-    def _enhance(self, movie: Movie, aligned: AlignedMovie, frames: bool, wanted: Collection[str]) -> tuple[dict[str, Image], Stack | None]:
-        """Images by name, and the enhanced frames where asked for, on the grid and in the units of the sum."""
+    def _enhance(
+        self, movie: Movie, aligned: AlignedMovie, frames: bool, wanted: Collection[str]
+    ) -> tuple[dict[str, Image], Stack | None, list[str]]:
+        """Images by name, and the enhanced frames where asked for, on the grid and in the units of the sum; and notes."""
         fractions, total, mean, noise = normalised(aligned.fractions.cpu(), movie.name)
         exposure = self._exposure(movie, aligned)
 
@@ -240,10 +242,12 @@ class NetworkRestorer:
                 images["micrograph"] = multiplied(images["micrograph"], match)
                 for image in each:
                     image.copy_(multiplied(image, match))
+        notes = []
         if self.settings.evidence:
             added = linear_part(total, images["micrograph"], aligned.working_pixel_angstrom, movie.whole_exposure_e_per_a2)
             images["micrograph"] += added
             each += added
+            notes = notes_on(added, images["micrograph"])
             if "uncertainty" in images:
                 # The network knows nothing of what was added, most of it noise.
                 images["uncertainty"] = (images["uncertainty"].square() + added.square().mean()).sqrt()
@@ -261,7 +265,7 @@ class NetworkRestorer:
             error = images["uncertainty"]
             # Resampling rings at steps: no error is less than the least that was expected anywhere.
             given["uncertainty"] = on_grid(error, 0.0).clamp(min=noise * float(error.min()))
-        return given, torch.stack([on_grid(image) for image in each]) if frames else None
+        return given, torch.stack([on_grid(image) for image in each]) if frames else None, notes
 
     def _fills(self, wanted: Collection[str]) -> bool:
         """Whether the contrast is asked for, and to be filled by where particles are."""

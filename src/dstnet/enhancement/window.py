@@ -16,7 +16,7 @@ from dstnet.alignment import AlignedMovie, MovieMotion, accumulate, align
 from dstnet.alignment.global_motion import checked_frame
 from dstnet.core.fourier import multiplied, resample
 from dstnet.core.shapes import Image, Stack
-from dstnet.enhancement.evidence import filled, linear_part
+from dstnet.enhancement.evidence import filled, linear_part, notes_on
 from dstnet.enhancement.restorer import NetworkRestorer
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.tiles import blend_tiles
@@ -122,8 +122,10 @@ class WindowRestorer(NetworkRestorer):
             device=self.device,
         )
 
-    def _enhance(self, movie: Movie, aligned: AlignedMovie, frames: bool, wanted: Collection[str]) -> tuple[dict[str, Image], Stack | None]:
-        """Images by name, on the grid and in the units of the sum, and the enhanced frames where asked for, on that grid."""
+    def _enhance(
+        self, movie: Movie, aligned: AlignedMovie, frames: bool, wanted: Collection[str]
+    ) -> tuple[dict[str, Image], Stack | None, list[str]]:
+        """Images by name, on the grid and in the units of the sum, and the enhanced frames where asked for, on that grid; and notes."""
         _, total, mean, noise = normalised(aligned.fractions.cpu(), movie.name)
         grid, pixel = (total.shape[0], total.shape[1]), aligned.working_pixel_angstrom
         shape = (aligned.total.shape[0], aligned.total.shape[1])
@@ -139,9 +141,11 @@ class WindowRestorer(NetworkRestorer):
             match = transfer_match(total, sums["micrograph"] / noise, pixel)
             if match is not None:
                 sums["micrograph"] = multiplied(sums["micrograph"], match)
+        notes = []
         if self.settings.evidence:
             added = noise * linear_part(total, sums["micrograph"] / noise, pixel, movie.whole_exposure_e_per_a2)
             sums["micrograph"] += added
+            notes = notes_on(added, sums["micrograph"])
             if each is not None and added.any():
                 for i in range(len(movie)):
                     each[i] += resample(_moved(added / len(movie), pixel, aligned.motion, i, back=False), shape)
@@ -150,7 +154,7 @@ class WindowRestorer(NetworkRestorer):
         given = {name: mean + resample(sums[name], shape) for name in wanted if name != "particles"}
         if "particles" in wanted:
             given["particles"] = -(resample(sums["particles"], shape) / len(movie)).clamp(0, 1)
-        return given, each
+        return given, each, notes
 
 
 def _told(movie: Movie, frames: list[int]) -> Tensor:
