@@ -105,3 +105,12 @@ def test_argument_stays_as_it_was():
     total += 1
     noise_level(movie[0])
     assert torch.equal(movie, copy)
+
+
+def test_fractions_can_be_brought_where_they_are():
+    movie = white(3, 128, 96) * 7 + 100
+    frames, total, mean, noise = normalised(movie)
+    there = movie.clone()
+    again, other_total, other_mean, other_noise = normalised(there, out=there)
+    assert again is there and torch.equal(again, frames) and not torch.equal(frames, movie)
+    assert torch.equal(total, other_total) and (mean, noise) == (other_mean, other_noise)

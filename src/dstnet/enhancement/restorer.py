@@ -36,7 +36,7 @@ class Enhanced:
     micrograph
         The enhanced micrograph.
     sums
-        The plain sums, and the motion that was taken out.
+        The plain sums, and the motion that was taken out; fractions are not kept.
     contrast
         The estimate without the CTF's modulation: particles dark on flat ice, its coarse detail from where particles are (settings:
         fill); None where not asked for.
@@ -158,6 +158,7 @@ class NetworkRestorer:
         images, enhanced_frames, told = self._enhance(movie, sums, frames, ("micrograph", *heads))
         even, odd = (self._half(movie, sums, first) if halves else None for first in (0, 1))
         notes = (*sums.notes, *self.warnings(movie), *told)
+        sums = replace(sums, fractions=sums.fractions.new_empty(0, *sums.fractions.shape[1:]))
         return Enhanced(**images, sums=sums, frames=enhanced_frames, even=even, odd=odd, notes=notes)
 
     def check_heads(self, heads: Collection[str]) -> None:
@@ -214,7 +215,8 @@ class NetworkRestorer:
         self, movie: Movie, aligned: AlignedMovie, frames: bool, wanted: Collection[str]
     ) -> tuple[dict[str, Image], Stack | None, list[str]]:
         """Images by name, and the enhanced frames where asked for, on the grid and in the units of the sum; and notes."""
-        fractions, total, mean, noise = normalised(aligned.fractions.cpu(), movie.name)
+        fractions = aligned.fractions.cpu()
+        fractions, total, mean, noise = normalised(fractions, movie.name, out=fractions)  # as much room as a fifth of all else
         exposure = self._exposure(movie, aligned)
 
         def run(tile_frames: Tensor, tile_total: Tensor) -> Tensor:

@@ -43,13 +43,22 @@ def noise_level(image: Image, name: str = "image") -> float:
     return float(power) ** 0.5
 
 
-def normalised(fractions: Tensor, name: str = "movie") -> tuple[Tensor, Tensor, float, float]:
+def normalised(fractions: Tensor, name: str = "movie", out: Tensor | None = None) -> tuple[Tensor, Tensor, float, float]:
     """Fractions [fraction, y, x] and their sum, each with mean zero and unit noise.
+
+    Parameters
+    ----------
+    fractions
+        In any unit.
+    name
+        Of the movie, for errors.
+    out
+        Where the fractions so brought are put, which may be `fractions` itself; None: a new tensor.
 
     Returns
     -------
     fractions, total
-        New tensors, [fraction, y, x] and [y, x].
+        [fraction, y, x] and [y, x].
     mean, noise
         Of the sum, in input units: sum = mean + noise * total.
 
@@ -58,9 +67,9 @@ def normalised(fractions: Tensor, name: str = "movie") -> tuple[Tensor, Tensor, 
     BadInputError
         As `noise_level`.
     """
-    unit = torch.empty_like(fractions)
+    total = fractions.sum(0)
+    unit = torch.empty_like(fractions) if out is None else out
     for i, fraction in enumerate(fractions):
         unit[i] = (fraction - fraction.mean()) / noise_level(fraction, f"{name}: fraction {i + 1}")
-    total = fractions.sum(0)
     mean, noise = float(total.mean()), noise_level(total, name)
     return unit, (total - mean) / noise, mean, noise
