@@ -189,6 +189,7 @@ def test_batches_come_from_both_where_there_are_both(folder):
         Batches(RANGES.model_copy(update={"window": 5}), [], movies, batch=1, seed=0)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # torch advises against it on a machine of one core
 def test_batches_by_worker_processes_are_the_same(folder):
     batches = Batches(RANGES, [blob()], read_folder(folder), batch=1, seed=0)
     numbers = [1, 3, 4, 6, 7]
