@@ -7,10 +7,12 @@ import pytest
 import tiny
 import torch
 
+from dstnet.core.workers import torch_threads
 from dstnet.enhancement import EnhancementSettings, NetworkRestorer
 from dstnet.errors import SettingsError
 from dstnet.movie import Movie
 from dstnet.network.engine import TOLERANCE, EngineName, autocast, has_half_precision, make_engine
+from dstnet.network.winograd import with_winograd
 
 CPU = torch.device("cpu")
 # Looked for without importing it: how it is imported decides whether it sends telemetry.
@@ -63,8 +65,13 @@ def test_eager_in_half_precision_is_within_its_tolerance():
     check_equals_eager("eager", True)
 
 
-def test_winograd_equals_eager():
-    check_equals_eager("winograd", False)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_winograd_equals_eager(threads, monkeypatch):
+    made = []
+    monkeypatch.setattr("dstnet.network.engine.with_winograd", lambda network: made.append(network) or with_winograd(network))
+    with torch_threads(threads):
+        check_equals_eager("winograd", False)
+    assert bool(made) is (threads == 1)
 
 
 @pytest.mark.parametrize(("half_precision", "name"), [(False, "winograd"), (True, "eager")])

@@ -10,13 +10,13 @@ import numpy as np
 _F = np.float32
 
 
-def _into(image, out, row, groups, start):
+def _into(image, out, row, groups):
     """B^T d B of one row of tiles, each of 6 x 6 pixels that overlap by two.
 
     image
         [y, x and channel group, 8], zero beyond its sides; rows and columns multiples of 4.
     out
-        [36, tile and channel group, 8], changed from `start` on.
+        [36, tile and channel group, 8], changed.
     row
         That of the image at which the tiles' inner 4 x 4 begin.
     groups
@@ -47,7 +47,7 @@ def _into(image, out, row, groups, start):
         k = 6 * j
         for t in range(length // (4 * groups)):
             for g in range(groups):
-                i, o = 4 * t * groups + g, start + t * groups + g
+                i, o = 4 * t * groups + g, t * groups + g
                 for c in range(8):
                     d0, d1, d2 = columns[j, i, c], columns[j, i + groups, c], columns[j, i + 2 * groups, c]
                     d3, d4, d5 = columns[j, i + 3 * groups, c], columns[j, i + 4 * groups, c], columns[j, i + 5 * groups, c]
@@ -60,11 +60,11 @@ def _into(image, out, row, groups, start):
                     out[k + 5, o, c] = _F(4) * d1 - _F(5) * d3 + d5
 
 
-def _out_of(products, bias, added, out, row, slope, start):
+def _out_of(products, bias, added, out, row, slope):
     """A^T m A of one row of tiles, plus the bias; values below zero times `slope`; plus what is `added`.
 
     products
-        [36, tile and channel group, 8], the row's from `start` on.
+        [36, tile and channel group, 8].
     bias
         [channel group, 8].
     added
@@ -77,9 +77,8 @@ def _out_of(products, bias, added, out, row, slope, start):
     for j in range(6):
         for i in range(length):
             for c in range(8):
-                k = start + i
-                m0, m1, m2 = products[j, k, c], products[6 + j, k, c], products[12 + j, k, c]
-                m3, m4, m5 = products[18 + j, k, c], products[24 + j, k, c], products[30 + j, k, c]
+                m0, m1, m2 = products[j, i, c], products[6 + j, i, c], products[12 + j, i, c]
+                m3, m4, m5 = products[18 + j, i, c], products[24 + j, i, c], products[30 + j, i, c]
                 p, q, r, s = m1 + m2, m1 - m2, m3 + m4, m3 - m4
                 half[j, i, c] = m0 + p + r
                 half[6 + j, i, c] = q + _F(2) * s
@@ -114,5 +113,5 @@ def _compiled(function, signature):
         return numba.njit(signature, **options)(function)
 
 
-into = _compiled(_into, "void(f4[:,:,::1], f4[:,:,::1], i8, i8, i8)")
-out_of = _compiled(_out_of, "void(f4[:,:,::1], f4[:,::1], f4[:,:,::1], f4[:,:,::1], i8, f4, i8)")
+into = _compiled(_into, "void(f4[:,:,::1], f4[:,:,::1], i8, i8)")
+out_of = _compiled(_out_of, "void(f4[:,:,::1], f4[:,::1], f4[:,:,::1], f4[:,:,::1], i8, f4)")

@@ -10,8 +10,6 @@ Winograd, Arithmetic Complexity of Computations (1980). Lavin & Gray, Fast algor
 """
 
 import copy
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -72,24 +70,14 @@ class WinogradConv(nn.Module):
         height, width = image.shape[1:]
         given, more = _rows(image, self._missing), _NOTHING if added is None else _rows(added)
         _, inputs, outputs = self._filters.shape
-        tile_rows, across, threads = len(given) // 4, given.shape[1] // (inputs // 2), torch.get_num_threads()
-        out = torch.empty(4 * tile_rows, 4 * across, outputs)
-        tiles, products = (torch.empty(36, min(threads, tile_rows) * across, channels) for channels in (inputs, outputs))
+        across = given.shape[1] // (inputs // 2)  # tiles in a row
+        out = torch.empty(len(given), 4 * across, outputs)
+        tiles, products = (torch.empty(36, across, channels) for channels in (inputs, outputs))
         to, before, after = (x.numpy().reshape(len(x), -1, 8) for x in (out, tiles, products))
-
-        def into(i: int) -> None:
-            self._kernel.into(given, before, 4 * (first + i), inputs // 8, i * across * inputs // 8)
-
-        def out_of(i: int) -> None:
-            self._kernel.out_of(after, self._bias, more, to, 4 * (first + i), slope, i * across * outputs // 8)
-
-        with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
-            each = map if pool is None else pool.map
-            for first in range(0, tile_rows, threads):
-                numbers = range(min(threads, tile_rows - first))
-                list(each(into, numbers))
-                torch.bmm(tiles, self._filters, out=products)
-                list(each(out_of, numbers))
+        for row in range(0, len(given), 4):
+            self._kernel.into(given, before, row, inputs // 8)
+            torch.bmm(tiles, self._filters, out=products)
+            self._kernel.out_of(after, self._bias, more, to, row, slope)
         return out[:height, :width].permute(2, 0, 1)
 
 
