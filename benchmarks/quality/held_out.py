@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from dstnet import __version__
-from dstnet.core.fourier import radial_frequency, shift_phase
+from dstnet.core.fourier import multiplied, radial_frequency, shift_phase
 from dstnet.enhancement import EnhancementSettings, NetworkRestorer
 from dstnet.metrics.image import best_shift, residual_after_best_shift
 from dstnet.network.weights import DEFAULT_MODEL
@@ -35,7 +35,7 @@ DEFOCUS_ANGSTROM = (9000.0, 14000.0, 20000.0)
 
 def filtered(image: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
     """An image with its ``rfft2`` multiplied by `transfer`."""
-    return torch.fft.irfft2(torch.fft.rfft2(image - image.mean()) * transfer, s=image.shape)
+    return multiplied(image - image.mean(), transfer)
 
 
 def best_gaussian(image: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
@@ -47,7 +47,7 @@ def best_gaussian(image: torch.Tensor, truth: torch.Tensor) -> tuple[float, floa
 def oracle_wiener(image: torch.Tensor, truth: torch.Tensor, rings: int = 200) -> float:
     """Residual energy of the best radial filter: in each ring, <image* truth> / <|image|^2>, from the truth itself."""
     shape = (image.shape[0], image.shape[1])
-    moved = torch.fft.irfft2(torch.fft.rfft2(truth) * shift_phase(shape, best_shift(filtered(image, torch.ones(1)), truth)), s=shape)
+    moved = multiplied(truth, shift_phase(shape, best_shift(filtered(image, torch.ones(1)), truth)))
     a, b = torch.fft.rfft2(image - image.mean()), torch.fft.rfft2(moved - moved.mean())
     index = (radial_frequency(shape) / 0.75 * rings).long().clamp(max=rings - 1).flatten()
     cross = torch.zeros(rings).index_add_(0, index, (a.conj() * b).real.flatten())

@@ -11,6 +11,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from dstnet.core.compiled import compiled
 from dstnet.detector.sampling import HIGHEST_RATE
 
 BLOCK = 1024  # pixels that share one length of the table; its five working arrays stay in the first-level cache
@@ -191,8 +192,4 @@ def _fill(rates, counts, first, last, seed_table, seed_tail):
                 out[i] = _F(_tail(np.float64(lam[i]), length, state))
 
 
-_SIGNATURE = "void(float32[::1], float32[::1], int64, int64, uint64, uint64)"
-try:
-    fill = numba.njit(_SIGNATURE, nogil=True, cache=True)(_fill)
-except (RuntimeError, OSError):  # nowhere to keep the compiled code: compile anew in every process
-    fill = numba.njit(_SIGNATURE, nogil=True)(_fill)
+fill = compiled(_fill, "void(float32[::1], float32[::1], int64, int64, uint64, uint64)")

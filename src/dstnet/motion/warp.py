@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dstnet.core.compiled import compiled
 from dstnet.core.fourier import frequencies
 from dstnet.core.shapes import Image
 
@@ -164,8 +165,6 @@ def _warp_compiled(image: Tensor, rows: Tensor, x: Tensor, offset: tuple[int, in
 
 @cache
 def _compiled() -> Callable[..., None]:
-    import numba  # takes half a second, which only those who warp shall pay
-
     def kernel(image, rows, x, c, offset_y, offset_x, out, first, last):
         height, stride, width = image.shape[0], image.shape[1], x.shape[0]
         base_y, base_x = np.empty(width, np.int32), np.empty(width, np.int32)
@@ -226,8 +225,4 @@ def _compiled() -> Callable[..., None]:
                 start = end
 
     signature = "void(f4[:,::1], f4[:,:,::1], f4[::1], f4[:,::1], i8, i8, f4[:,::1], i8, i8)"
-    options = {"nogil": True, "fastmath": {"contract"}}
-    try:
-        return numba.njit(signature, cache=True, **options)(kernel)
-    except RuntimeError:  # no folder to keep compiled code in
-        return numba.njit(signature, **options)(kernel)
+    return compiled(kernel, signature, fastmath={"contract"})

@@ -4,8 +4,9 @@ Channels come last, in groups of eight: inner loops over a number that the compi
 times as fast as over one that it does not know.
 """
 
-import numba
 import numpy as np
+
+from dstnet.core.compiled import compiled
 
 _F = np.float32
 
@@ -105,13 +106,6 @@ def _out_of(products, bias, added, out, row, slope):
                     out[y, i, c] += added[y, i, c]
 
 
-def _compiled(function, signature):
-    options = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-    try:
-        return numba.njit(signature, cache=True, **options)(function)
-    except (RuntimeError, OSError):  # nowhere to keep the compiled code: compile anew in every process
-        return numba.njit(signature, **options)(function)
-
-
-into = _compiled(_into, "void(f4[:,:,::1], f4[:,:,::1], i8, i8)")
-out_of = _compiled(_out_of, "void(f4[:,:,::1], f4[:,::1], f4[:,:,::1], f4[:,:,::1], i8, f4)")
+_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy"}
+into = compiled(_into, "void(f4[:,:,::1], f4[:,:,::1], i8, i8)", **_OPTIONS)
+out_of = compiled(_out_of, "void(f4[:,:,::1], f4[:,::1], f4[:,:,::1], f4[:,:,::1], i8, f4)", **_OPTIONS)
