@@ -107,13 +107,12 @@ def radial_mean(values: Tensor, shape: tuple[int, int], bins: int) -> Tensor:
 
     Columns that stand for two conjugate frequencies are counted twice. Rings with no sample are 0.
     """
-    index = ring_index(shape, bins, values.device)
-    weight = torch.full(index.shape, 2.0, device=values.device)
-    weight[:, 0] = 1.0
-    if shape[1] % 2 == 0:
-        weight[:, -1] = 1.0
-    keep = index < bins
-    index, weight = index[keep], weight[keep]
-    total = torch.zeros(bins, dtype=torch.float64, device=values.device).index_add_(0, index, (values[keep] * weight).double())
-    count = torch.zeros(bins, dtype=torch.float64, device=values.device).index_add_(0, index, weight.double())
-    return (total / count.clamp(min=1)).float()
+    index = ring_index(shape, bins, values.device).clamp_(max=bins)
+
+    def sums(values: Tensor) -> Tensor:
+        out = torch.zeros(bins + 1, dtype=torch.float64, device=values.device)
+        for part, weight in ((slice(None), 2.0), (0, -1.0), *([(-1, -1.0)] if shape[1] % 2 == 0 else [])):
+            out.index_add_(0, index[:, part].flatten(), values[:, part].double().flatten(), alpha=weight)
+        return out[:bins]
+
+    return (sums(values) / sums(torch.ones_like(values)).clamp(min=1)).float()

@@ -362,6 +362,7 @@ def _before(kept: Sequence[int], dropped: Sequence[int]) -> int:
 # Standard deviation of a normal distribution cut at its 1st and 99th percentile, over that of the whole one.
 _TRIMMED = 0.9346
 _RING = 3  # pixels are compared with those up to this far away: 48 neighbours
+_ROWS_AT_ONCE = 64  # so many stay in the processor's cache
 
 
 def trimmed(values: np.ndarray) -> tuple[float, float]:
@@ -421,9 +422,10 @@ def find_bad_pixels(
     hot, dead = nothing.copy(), nothing.copy()
     if counts:
         for turn in (lambda a: a, np.transpose):
-            bright, dark = _stripes(turn(clipped), spread, sigmas)
-            hot |= turn(bright) & ~known
-            dead |= turn(dark) & ~known
+            bright, dark, piece = _stripes(turn(clipped), spread, sigmas)
+            for mask, found in ((hot, bright), (dead, dark)):
+                if found.any():
+                    mask |= turn(found[piece]) & ~known
         if hot.any() or dead.any():  # or pixels beside stripes would be compared with them
             known = known | hot | dead
             clipped = _filled(clipped, known)
@@ -447,12 +449,18 @@ def find_bad_pixels(
         return width + sigmas**2 / 4 * count, np.maximum(width - relief, sigmas**2 / 2 * count)
 
     # Thresholds grow with the local mean: most pixels stay within those of none at all, and need none of their own.
-    difference = (mean - local).reshape(-1)
     above, below = thresholds(np.zeros(1, np.float32))
-    candidates = np.flatnonzero((difference > 0.6 * above) | (difference < -0.6 * below))
+    some = []
+    for start in range(0, len(mean), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        difference = mean[rows] - local[rows]
+        some.append(np.flatnonzero((difference > 0.6 * above) | (difference < -0.6 * below)) + start * mean.shape[1])
+    candidates = np.concatenate(some)
     candidates = candidates[~known.reshape(-1)[candidates]]
-    above, below = thresholds(local.reshape(-1)[candidates])
-    candidates = candidates[(difference[candidates] > 0.6 * above) | (difference[candidates] < -0.6 * below)]
+    around = local.reshape(-1)[candidates]
+    difference = mean.reshape(-1)[candidates] - around
+    above, below = thresholds(around)
+    candidates = candidates[(difference > 0.6 * above) | (difference < -0.6 * below)]
     for chunk in np.array_split(candidates, len(candidates) // 20_000 + 1):
         usual, low, high = _neighbours(padded, chunk)
         above, below = thresholds(usual)
@@ -473,15 +481,15 @@ def _neighbours(padded: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.
     return around[:, n // 2], around[:, n // 5], around[:, n - 1 - n // 5]
 
 
-def _stripes(image: np.ndarray, noise: float, sigmas: float, length: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Where columns are too bright and too dark, in pieces of about `length` rows."""
+def _stripes(image: np.ndarray, noise: float, sigmas: float, length: int = 64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where columns are too bright and too dark, in pieces of about `length` rows, [piece, x]; and the piece of each row."""
     starts = np.arange(max(image.shape[0] // length, 1)) * length
     rows = np.append(starts[1:], image.shape[0]) - starts
     pieces = np.add.reduceat(image, starts, axis=0) / rows[:, None].astype(np.float32)
     around = median_filter(pieces, (1, 11), mode="reflect")
     off = np.abs(pieces - around) > np.maximum(0.5 * around, sigmas * noise / np.sqrt(rows)[:, None])
     piece = np.minimum(np.arange(image.shape[0]) // length, len(starts) - 1)
-    return (off & (pieces > around))[piece], (off & (pieces < around))[piece]
+    return off & (pieces > around), off & (pieces < around), piece
 
 
 _CHOICES = 8

@@ -6,7 +6,7 @@ import numpy as np
 
 from dstnet.movie.movie import FrameStack
 
-KEPT_BYTES = 300_000_000  # 36 frames of 4096 x 4096 in four bits
+KEPT_BYTES = 350_000_000  # 41 frames of 4096 x 4096 in four bits
 _RARE = 1 / 256  # part of the pixels that may hold more than four bits tell
 
 

@@ -22,9 +22,15 @@ class MovieNetwork(nn.Module):
         raise NotImplementedError
 
 
-def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
+class Conv(nn.Conv2d):
     """A convolution that keeps the image's size (divided by `stride`)."""
-    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2)
+
+    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1):
+        super().__init__(inputs, outputs, size, stride, padding=size // 2)
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Of images whose channels are given in one or more parts."""
+        return super().forward(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
 
 
 class ResidualDenseBlock(nn.Module):
@@ -32,15 +38,15 @@ class ResidualDenseBlock(nn.Module):
 
     def __init__(self, width: int, growth: int, layers: int):
         super().__init__()
-        self.layers = nn.ModuleList(conv(width + i * growth, growth) for i in range(layers))
-        self.fuse = conv(width + layers * growth, width, 1)
+        self.layers = nn.ModuleList(Conv(width + i * growth, growth) for i in range(layers))
+        self.fuse = Conv(width + layers * growth, width, 1)
         self.act = nn.LeakyReLU(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         features = [x]
         for layer in self.layers:
-            features.append(self.act(layer(torch.cat(features, 1))))
-        return x + self.fuse(torch.cat(features, 1))
+            features.append(self.act(layer(*features)))
+        return x + self.fuse(*features)
 
 
 class ResidualBlock(nn.Module):
@@ -48,7 +54,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.first, self.second = conv(width, width), conv(width, width)
+        self.first, self.second = Conv(width, width), Conv(width, width)
         self.act = nn.LeakyReLU(0.1)
         for parameter in self.second.parameters():
             nn.init.zeros_(parameter)  # starts as the identity: deep stacks train from the first step

@@ -6,6 +6,7 @@ here are our choices. Frames come with unit noise (`dstnet.movie.normalise`) and
 their number.
 """
 
+from collections.abc import Container
 from itertools import pairwise
 from typing import Literal, Self
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dstnet.core.settings import Settings
-from dstnet.network.blocks import MovieNetwork, ResidualBlock, ResidualDenseBlock, conv
+from dstnet.network.blocks import Conv, MovieNetwork, ResidualBlock, ResidualDenseBlock
 
 # Particles are some hundredths to tenths of the sum's noise in amplitude; so scaled, the last layer works with numbers near one.
 OUTPUT_SCALE = 0.1
@@ -59,13 +60,14 @@ class SpatialExtractor(nn.Module):
 
     def __init__(self, s: DSTNetSettings):
         super().__init__()
-        self.first = conv(4, s.features)
+        self.first = Conv(4, s.features)
         self.exposure = nn.Linear(3, s.features)
         plain = "spatial" in s.without
         self.dense = nn.Identity() if plain else ResidualDenseBlock(s.features, s.growth, s.dense_layers)
 
     def forward(self, frame: Tensor, exposure: Tensor) -> Tensor:
-        x = self.first(F.pixel_unshuffle(frame, 2)) + self.exposure(exposure)[:, :, None, None]
+        x = self.first(F.pixel_unshuffle(frame, 2))
+        x += self.exposure(exposure)[:, :, None, None]
         return self.dense(x)
 
 
@@ -75,10 +77,10 @@ class TemporalExtractor(nn.Module):
     def __init__(self, s: DSTNetSettings):
         super().__init__()
         self.features = s.features
-        self.mix = conv(2 * s.features, 2 * s.features)
+        self.mix = Conv(2 * s.features, 2 * s.features)
 
     def forward(self, features: Tensor, state: Tensor) -> Tensor:
-        update, candidate = self.mix(torch.cat((features, state), 1)).split(self.features, 1)
+        update, candidate = self.mix(features, state).split(self.features, 1)
         return torch.lerp(state, F.leaky_relu(candidate, 0.1), update.sigmoid())
 
 
@@ -87,13 +89,13 @@ class Fusion(nn.Module):
 
     def __init__(self, s: DSTNetSettings):
         super().__init__()
-        self.value = conv(2 * s.features, s.features, 1)
-        self.logit = conv(2 * s.features, s.features, 1)
+        self.value = Conv(2 * s.features, s.features, 1)
+        self.logit = Conv(2 * s.features, s.features, 1)
 
-    def forward(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Values and their weights."""
-        both = torch.cat((features, state), 1)
-        return self.value(both), torch.exp(4 * torch.tanh(self.logit(both) / 4))  # bounded: no running maximum is needed
+    def forward(self, features: Tensor, state: Tensor, value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The sums over frames of weighted values and of weights, in float32, with one more frame."""
+        w = torch.exp(4 * torch.tanh(self.logit(features, state) / 4)).float()  # bounded: no running maximum is needed
+        return torch.addcmul(value, w, self.value(features, state).float()), weight + w
 
 
 class Reconstructor(nn.Module):
@@ -102,16 +104,16 @@ class Reconstructor(nn.Module):
     def __init__(self, s: DSTNetSettings):
         super().__init__()
         w = s.widths
-        self.enter = conv(3 * s.features + 4, w[0])
+        self.enter = Conv(3 * s.features + 4, w[0])
         self.down = nn.ModuleList(nn.Sequential(*(ResidualBlock(c) for _ in range(n))) for c, n in zip(w, s.blocks, strict=True))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairwise(w))
-        self.grow = nn.ModuleList(conv(b, a, 1) for a, b in pairwise(w))
+        self.grow = nn.ModuleList(Conv(b, a, 1) for a, b in pairwise(w))
         self.up = nn.ModuleList(nn.Sequential(*(ResidualBlock(c) for _ in range(n))) for c, n in zip(w[:-1], s.blocks[:-1], strict=True))
         self.heads = s.heads
-        self.leave = conv(w[0], 4 * (1 + len(s.heads)))
+        self.leave = Conv(w[0], 4 * (1 + len(s.heads)))
 
     def forward(self, fused: Tensor, own: Tensor, state: Tensor, total: Tensor) -> Tensor:
-        x = self.enter(torch.cat((fused, own, state, F.pixel_unshuffle(total, 2)), 1))
+        x = self.enter(fused, own, state, F.pixel_unshuffle(total, 2))
         skips = []
         for i, stage in enumerate(self.down):
             x = stage(x)
@@ -178,26 +180,27 @@ class DSTNet(MovieNetwork):
         Tensor
             [batch, outputs + frames asked for, y, x]: `outputs`, then the frames; in units of `total`'s noise.
         """
+        fused, mean, state, wanted = self._over(frames, exposure, range(frames.shape[1]) if every else [which])
+        total = total[:, None]
+        micrograph = self.reconstructor(fused, mean, state, total)
+        return torch.cat([micrograph, *(self.reconstructor(fused, own, state, total)[:, :1] for own in wanted)], 1)
+
+    def _over(self, frames: Tensor, exposure: Tensor, wanted: Container[int | None]) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """Over all frames: features fused, their mean, the recurrence's last state; and the features of frames wanted."""
         batch, count, height, width = frames.shape
         # Sums over frames stay in float32 whatever the precision inside: hundreds of small terms must not round away. They lie in memory as
         # what is added does, whose layout is that of `build`'s weights: between two layouts it takes four times as long.
         value = frames.new_zeros(batch, self.settings.features, height // 2, width // 2).to(memory_format=torch.channels_last)
-        weight, mean, state = torch.zeros_like(value), torch.zeros_like(value), None
-        wanted = []
+        weight, mean, state = torch.zeros_like(value), torch.zeros_like(value), torch.zeros_like(value)
+        kept = []
         for t in range(count):
             features = self.spatial(frames[:, t : t + 1], exposure[:, t])
-            if self.temporal is None:
-                state = features
-            else:
-                state = self.temporal(features, torch.zeros_like(features) if state is None else state)
-            v, w = (features, torch.ones_like(value)) if self.fusion is None else self.fusion(features, state)
-            w = w.float()
-            value, weight, mean = torch.addcmul(value, w, v.float()), weight + w, torch.add(mean, features, alpha=1 / count)
-            if every or t == which:
-                wanted.append(features)
-        fused, total = value / weight, total[:, None]
-        micrograph = self.reconstructor(fused, mean, state, total)
-        return torch.cat([micrograph, *(self.reconstructor(fused, own, state, total)[:, :1] for own in wanted)], 1)
+            state = features if self.temporal is None else self.temporal(features, state.to(features.dtype))
+            value, weight = (value + features, weight + 1) if self.fusion is None else self.fusion(features, state, value, weight)
+            mean.add_(features, alpha=1 / count)
+            if t in wanted:
+                kept.append(features)
+        return value / weight, mean, state, kept
 
 
 def exposure_features(mid_e_per_a2: Tensor | None, own_e_per_a2: Tensor | None, count: int) -> Tensor:

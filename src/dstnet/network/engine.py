@@ -104,8 +104,6 @@ class _Remade(_Eager):
 
 
 class _Winograd(_Remade):
-    """On one thread; on several, which share a row of tiles badly, torch's own convolutions, a seventh faster there."""
-
     def __init__(self, device: torch.device, half_precision: bool):
         if device.type != "cpu":
             raise SettingsError(f"engine: winograd runs on the CPU, not on {device}; use --device cpu, or another engine")
@@ -115,11 +113,6 @@ class _Winograd(_Remade):
 
     def _make(self, network: MovieNetwork) -> MovieNetwork:
         return with_winograd(network)
-
-    def __call__(self, network: MovieNetwork, frames: Tensor, total: Tensor, exposure: Tensor, *, every: bool = False) -> Tensor:
-        if torch.get_num_threads() > 1:
-            return _Eager.__call__(self, network, frames, total, exposure, every=every)
-        return super().__call__(network, frames, total, exposure, every=every)
 
 
 class _Compile(_Remade):
