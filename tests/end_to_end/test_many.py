@@ -404,7 +404,7 @@ def test_the_page_of_a_run(movies, job, tmp_path):
     text = " ".join(page.text.split())
     assert "Particles come from the plain sums" in text and "4 of 5 inputs are done, 1 failed" in text
     assert str(bad) in text and "<script" not in path.read_text()
-    assert read_records(out)[0]["weights_sha256"] in text and "tile: 800" in text and "m2" in text
+    assert read_records(out)[0]["weights_sha256"] in text and "tile: 1136" in text and "m2" in text
     assert path.stat().st_size < 300_000
 
 
