@@ -36,7 +36,7 @@ def enhance(
         bool, Parameter(negative=(), help="Also write where particles are, a dark dome on each, for template-free pickers.")
     ] = False,
     fractions: Annotated[
-        int | None, Parameter(help="Groups that the frames are summed to before the network; default as trained with.")
+        int | None, Parameter(help="Groups that the frames are summed to before the network; default 5.")
     ] = None,
     model: Annotated[
         str | None, Parameter(name=["--model", "-m"], help="Released weights (see dstnet models), or a .safetensors file.")

@@ -1,0 +1,86 @@
+"""Residual energy of single raw frames, each enhanced where it lies by weights of windows, beside what simpler methods leave.
+
+    python benchmarks/quality/frames.py STRUCTURE... --model NAME_OR_FILE [--contrast 2.5] [--b-factor 100]
+
+Movies of 512 x 512 x 16 frames of 2 e-/Å2 at 1.06 Å/px, 30 % of the field under particles, with drift, local motion, moving ice and damage.
+Three frames of each are scored, after the best shift, 48 pixels at each border left out, as 1 - r^2 against the clean frame with its motion
+and damage in it. Gaussians are the best of a sweep, told the truth: of the raw frame, and of the sum of the five frames around it as they
+lie. Beside them, what the default weights, which are for whole movies, make of the frame alone.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from held_out import DEFOCUS_ANGSTROM, best_gaussian
+
+from dstnet import __version__
+from dstnet.enhancement import EnhancementSettings
+from dstnet.enhancement.window import restorer_of
+from dstnet.metrics.image import residual_after_best_shift
+from dstnet.potential import Projector, build_potential
+from dstnet.simulation import Shot, SimulationSettings
+from dstnet.specimen.settings import SpecimenSettings
+from dstnet.specimen.species import ProjectedSpecies
+from dstnet.structure import read_structure
+
+FRAMES, SCORED, HALF = 16, (2, 8, 13), 2
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("structures", nargs="+", type=Path)
+    arguments.add_argument("--model", required=True)
+    arguments.add_argument("--contrast", type=float, default=2.5)
+    arguments.add_argument("--b-factor", type=float, default=100.0)
+    arguments.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "frames.json")
+    options = arguments.parse_args()
+    windows, alone = restorer_of(EnhancementSettings(model=options.model)), restorer_of(EnhancementSettings())
+    rows = []
+    for number, path in enumerate(options.structures):
+        atoms = read_structure(path)
+        specimen = SpecimenSettings(coverage=0.3, contrast=options.contrast)
+        base = SimulationSettings(shape=(512, 512), frames=FRAMES, exposure_e_per_a2=2.0, specimen=specimen)
+        told = {"defocus_angstrom": DEFOCUS_ANGSTROM[number % len(DEFOCUS_ANGSTROM)], "b_factor_angstrom2": options.b_factor}
+        settings = base.model_copy(update={"optics": base.optics.model_copy(update=told)})
+        projector = Projector(build_potential(atoms, settings.pixel_size_angstrom), settings.optics.voltage_kv)
+        shot = Shot(settings, [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)], number)
+        movie = shot.movie(atoms.name)
+        started = time.process_time()
+        enhanced = windows(movie, frames=True)
+        seconds = time.process_time() - started
+        assert enhanced.frames is not None
+        of_frames = []
+        for t in SCORED:
+            truth = shot.clean_frame(t)
+            one = alone(replace(movie, frames=movie.frame(t).numpy()[None]))
+            around = torch.stack([movie.frame(i) for i in range(max(0, t - HALF), min(FRAMES, t + HALF + 1))]).sum(0)
+            of_frames.append(
+                {
+                    "raw frame": residual_after_best_shift(movie.frame(t), truth),
+                    "best Gaussian of it": best_gaussian(movie.frame(t), truth)[0],
+                    "best Gaussian of the window": best_gaussian(around, truth)[0],
+                    "whole movies' weights on it alone": residual_after_best_shift(one.micrograph, truth),
+                    "enhanced frame": residual_after_best_shift(enhanced.frames[t], truth),
+                }
+            )
+        row = {k: sum(f[k] for f in of_frames) / len(of_frames) for k in of_frames[0]}
+        row |= {
+            "best Gaussian of the aligned sum": best_gaussian(enhanced.sums.total, shot.truth.clean)[0],
+            "micrograph": residual_after_best_shift(enhanced.micrograph, shot.truth.clean),
+            "cpu seconds": seconds,
+        }
+        rows.append({"movie": atoms.name, **row})
+        print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()}), flush=True)
+    mean = {k: sum(r[k] for r in rows) / len(rows) for k in rows[0] if k != "movie"}
+    print("mean", json.dumps({k: round(v, 3) for k, v in mean.items()}))
+    record = {"version": __version__, "model": windows.card.name, "sha256": windows.card.sha256}
+    record |= {"contrast": options.contrast, "b_factor_angstrom2": options.b_factor}
+    options.output.write_text(json.dumps({**record, "mean": mean, "movies": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
