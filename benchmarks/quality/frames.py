@@ -1,11 +1,12 @@
 """Residual energy of single raw frames, each enhanced where it lies by weights of windows, beside what simpler methods leave.
 
-    python benchmarks/quality/frames.py STRUCTURE... --model NAME_OR_FILE [--contrast 2.5] [--b-factor 100]
+    python benchmarks/quality/frames.py STRUCTURE... [--model NAME_OR_FILE] [--contrast 2.5] [--b-factor 100]
 
 Movies of 512 x 512 x 16 frames of 2 e-/Å2 at 1.06 Å/px, 30 % of the field under particles, with drift, local motion, moving ice and damage.
 Three frames of each are scored, after the best shift, 48 pixels at each border left out, as 1 - r^2 against the clean frame with its motion
 and damage in it. Gaussians are the best of a sweep, told the truth: of the raw frame, and of the sum of the five frames around it as they
-lie. Beside them, what the default weights, which are for whole movies, make of the frame alone.
+lie. Beside them, what the default weights, which are for whole movies, make of the frame alone and of the movie; and the power of enhanced
+frames of pure Poisson noise over that of these.
 """
 
 import argparse
@@ -33,7 +34,7 @@ FRAMES, SCORED, HALF = 16, (2, 8, 13), 2
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("structures", nargs="+", type=Path)
-    arguments.add_argument("--model", required=True)
+    arguments.add_argument("--model", default="dstnet-window-1")
     arguments.add_argument("--contrast", type=float, default=2.5)
     arguments.add_argument("--b-factor", type=float, default=100.0)
     arguments.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "frames.json")
@@ -68,7 +69,13 @@ def main() -> None:
                 }
             )
         row = {k: sum(f[k] for f in of_frames) / len(of_frames) for k in of_frames[0]}
+        level = float(movie.frame(0).mean())
+        counts = torch.poisson(torch.full((FRAMES, *movie.shape), level), generator=torch.Generator().manual_seed(number)).numpy()
+        nothing = windows(replace(movie, frames=counts), frames=True).frames
+        assert nothing is not None
         row |= {
+            "pure noise over particles, power": float(nothing.var(dim=(1, 2)).mean() / enhanced.frames.var(dim=(1, 2)).mean()),
+            "whole movies' weights, micrograph": residual_after_best_shift(alone(movie).micrograph, shot.truth.clean),
             "best Gaussian of the aligned sum": best_gaussian(enhanced.sums.total, shot.truth.clean)[0],
             "micrograph": residual_after_best_shift(enhanced.micrograph, shot.truth.clean),
             "cpu seconds": seconds,

@@ -35,9 +35,7 @@ def enhance(
     particles: Annotated[
         bool, Parameter(negative=(), help="Also write where particles are, a dark dome on each, for template-free pickers.")
     ] = False,
-    fractions: Annotated[
-        int | None, Parameter(help="Groups that the frames are summed to before the network; default 5.")
-    ] = None,
+    fractions: Annotated[int | None, Parameter(help="Groups that the frames are summed to before the network; default 5.")] = None,
     model: Annotated[
         str | None, Parameter(name=["--model", "-m"], help="Released weights (see dstnet models), or a .safetensors file.")
     ] = None,

@@ -23,7 +23,7 @@ from dstnet.network.dstnet import exposure_features
 from dstnet.network.engine import make_engine
 from dstnet.network.weights import load_weights
 
-# From here on, pure noise has at most 2 % of the output power of particles: 0.2 % at 20, 7 % at 5 e-/Å2 (benchmarks/quality/honesty.py).
+# From here on, pure noise has at most 2 % of the output power of particles: 0.2 % at 20, 6 % at 5 e-/Å2 (benchmarks/quality/honesty.py).
 TRUSTED_E_PER_A2 = 20.0
 # Residual energy on fourteen movies of benchmarks/quality/held_out.py (strong) by 8, 6, 5 and 4 fractions: 0.3751, 0.3752, 0.3756, 0.3764.
 USUAL_FRACTIONS = 5

@@ -17,7 +17,7 @@ class EnhancementSettings(Settings):
     fractions: int | None = Field(
         default=None,
         ge=1,
-        description="groups that frames are summed to before the network; None: 5, since as many as it was trained with (8) take a seventh "
+        description="groups that frames are summed to before the network; None: 5, since as many as it was trained with (8) take a tenth "
         "longer and leave 0.0005 less of the energy as residual",
     )
     tile: int = Field(default=1136, ge=128, description="side of the network's tiles in working pixels; memory grows with its square")
