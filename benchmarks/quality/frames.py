@@ -15,10 +15,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import torch
-from held_out import DEFOCUS_ANGSTROM, best_gaussian
+from held_out import DEFOCUS_ANGSTROM, best_gaussian, filtered
 
 from dstnet import __version__
+from dstnet.core.fourier import radial_frequency
 from dstnet.enhancement import EnhancementSettings
 from dstnet.enhancement.window import restorer_of
 from dstnet.metrics.image import residual_after_best_shift
@@ -31,6 +34,17 @@ from dstnet.structure import read_structure
 FRAMES, SCORED, HALF = 16, (2, 8, 13), 2
 
 
+def draw(path: Path, *images: torch.Tensor) -> None:
+    figure, axes = plt.subplots(1, 4, figsize=(13, 3.6))
+    for axis, title, image in zip(axes, ("raw frame, 2 e⁻/Å²", "five frames, best Gaussian", "enhanced", "truth"), images, strict=True):
+        low, high = np.percentile(image, (1, 99))
+        axis.imshow(image, cmap="gray", vmin=low, vmax=high, origin="lower")
+        axis.set_title(title)
+        axis.axis("off")
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("structures", nargs="+", type=Path)
@@ -38,6 +52,7 @@ def main() -> None:
     arguments.add_argument("--contrast", type=float, default=2.5)
     arguments.add_argument("--b-factor", type=float, default=100.0)
     arguments.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "frames.json")
+    arguments.add_argument("--picture", type=Path, help="a frame of the first movie beside what is known of it")
     options = arguments.parse_args()
     windows, alone = restorer_of(EnhancementSettings(model=options.model)), restorer_of(EnhancementSettings())
     rows = []
@@ -54,6 +69,12 @@ def main() -> None:
         enhanced = windows(movie, frames=True)
         seconds = time.process_time() - started
         assert enhanced.frames is not None
+        if options.picture and not number:
+            t = SCORED[1]
+            around = torch.stack([movie.frame(i) for i in range(t - HALF, t + HALF + 1)]).sum(0)
+            k = radial_frequency(movie.shape)
+            smooth = filtered(around, torch.exp(-2 * (torch.pi * best_gaussian(around, shot.clean_frame(t))[1] * k) ** 2))
+            draw(options.picture, movie.frame(t), smooth, enhanced.frames[t], shot.clean_frame(t))
         of_frames = []
         for t in SCORED:
             truth = shot.clean_frame(t)
