@@ -69,22 +69,20 @@ def main() -> None:
         enhanced = windows(movie, frames=True)
         seconds = time.process_time() - started
         assert enhanced.frames is not None
-        if options.picture and not number:
-            t = SCORED[1]
-            around = torch.stack([movie.frame(i) for i in range(t - HALF, t + HALF + 1)]).sum(0)
-            k = radial_frequency(movie.shape)
-            smooth = filtered(around, torch.exp(-2 * (torch.pi * best_gaussian(around, shot.clean_frame(t))[1] * k) ** 2))
-            draw(options.picture, movie.frame(t), smooth, enhanced.frames[t], shot.clean_frame(t))
         of_frames = []
         for t in SCORED:
             truth = shot.clean_frame(t)
             one = alone(replace(movie, frames=movie.frame(t).numpy()[None]))
             around = torch.stack([movie.frame(i) for i in range(max(0, t - HALF), min(FRAMES, t + HALF + 1))]).sum(0)
+            of_window, sigma = best_gaussian(around, truth)
+            if options.picture and not number and t == SCORED[1]:
+                smooth = filtered(around, torch.exp(-2 * (torch.pi * sigma * radial_frequency(movie.shape)) ** 2))
+                draw(options.picture, movie.frame(t), smooth, enhanced.frames[t], truth)
             of_frames.append(
                 {
                     "raw frame": residual_after_best_shift(movie.frame(t), truth),
                     "best Gaussian of it": best_gaussian(movie.frame(t), truth)[0],
-                    "best Gaussian of the window": best_gaussian(around, truth)[0],
+                    "best Gaussian of the window": of_window,
                     "whole movies' weights on it alone": residual_after_best_shift(one.micrograph, truth),
                     "enhanced frame": residual_after_best_shift(enhanced.frames[t], truth),
                 }

@@ -71,10 +71,9 @@ def test_a_hole_stays_a_hole(place):
     images[..., place, place] = torch.nan
     # Of 8 x 8 pixels that a tile sees: what is not a number spreads to its 6 x 6 pixels, and to no tile that does not see it.
     hole = torch.isnan(WinogradConv(conv)(images)[0, 0])
-    near = torch.arange(36)
-    sees = [6 * (i // 6) - 1 <= place <= 6 * (i // 6) + 6 for i in near.tolist()]
+    blind = torch.tensor([not 6 * (i // 6) - 1 <= place <= 6 * (i // 6) + 6 for i in range(36)])
     assert hole[place - 1 : place + 2, place - 1 : place + 2].all()
-    assert not hole[~torch.tensor(sees)].any() and not hole[:, ~torch.tensor(sees)].any()
+    assert not hole[blind].any() and not hole[:, blind].any()
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -101,6 +100,8 @@ def test_each_part_is_the_same(batch, threads):
 
 def test_a_whole_network_is_the_same():
     network = filled(DSTNet(DSTNetSettings(widths=(32, 48), blocks=(2, 1)))).eval()
+    for parameter in network.parameters():
+        parameter.mul_(0.5)  # or outputs of hundreds saturate the heads, and rounding is no longer what is compared
     made = with_winograd(network)
     convs = [m for m in made.modules() if isinstance(m, WinogradConv)]
     blocks = [m for m in network.modules() if isinstance(m, ResidualBlock)]
@@ -113,7 +114,7 @@ def test_a_whole_network_is_the_same():
         for threads in (1, 2):
             with torch_threads(threads), mode():
                 expected, out = network(*given, every=True), made(*given, every=True)
-            assert ((out - expected).std((2, 3)) < 3e-4 * expected.std((2, 3))).all()
+            assert ((out - expected).std((2, 3)) < 1e-4 * expected.std((2, 3))).all()
     assert all(torch.equal(x, y) for x, y in zip(given, before, strict=True))
 
 

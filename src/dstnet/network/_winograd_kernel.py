@@ -16,8 +16,29 @@ _F = np.float32
 
 
 @njit
-def _forward(d0, d1, d2, d3, d4, d5, d6, d7):
+def _read(array, i, step):
+    return (
+        load(array, i),
+        load(array, i + step),
+        load(array, i + 2 * step),
+        load(array, i + 3 * step),
+        load(array, i + 4 * step),
+        load(array, i + 5 * step),
+        load(array, i + 6 * step),
+        load(array, i + 7 * step),
+    )
+
+
+@njit
+def _write(array, i, step, values):
+    for n in range(len(values)):
+        store(array, i + n * step, values[n])
+
+
+@njit
+def _forward(d):
     """B^T of Lavin & Gray's notation, for the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity."""
+    d0, d1, d2, d3, d4, d5, d6, d7 = d
     a, b = d2 + d6 - _F(4.25) * d4, d1 + d5 - _F(4.25) * d3
     p, q = d6 + _F(0.25) * d2 - _F(1.25) * d4, _F(0.5) * d1 - _F(2.5) * d3 + _F(2) * d5
     r, s = d6 + _F(4) * d2 - _F(5) * d4, _F(2) * d1 - _F(2.5) * d3 + _F(0.5) * d5
@@ -25,8 +46,9 @@ def _forward(d0, d1, d2, d3, d4, d5, d6, d7):
 
 
 @njit
-def _back(m0, m1, m2, m3, m4, m5, m6, m7):
+def _back(m):
     """A^T, for the same points."""
+    m0, m1, m2, m3, m4, m5, m6, m7 = m
     p, q, r, s, u, v = m1 + m2, m1 - m2, m3 + m4, m3 - m4, m5 + m6, m5 - m6
     return (
         m0 + p + r + u,
@@ -68,45 +90,9 @@ def _into(image, height, width, channels, row, tiles, first, plane, place):
                         store(patch, 64 * y + 8 * x, load(image, i) if seen else eight(_F(0)))
                 source, start, line, step = patch, 0, 64, 8
             for x in range(8):
-                i, o = start + x * step, 8 * x
-                m0, m1, m2, m3, m4, m5, m6, m7 = _forward(
-                    load(source, i),
-                    load(source, i + line),
-                    load(source, i + 2 * line),
-                    load(source, i + 3 * line),
-                    load(source, i + 4 * line),
-                    load(source, i + 5 * line),
-                    load(source, i + 6 * line),
-                    load(source, i + 7 * line),
-                )
-                store(half, o, m0)
-                store(half, o + 64, m1)
-                store(half, o + 128, m2)
-                store(half, o + 192, m3)
-                store(half, o + 256, m4)
-                store(half, o + 320, m5)
-                store(half, o + 384, m6)
-                store(half, o + 448, m7)
+                _write(half, 8 * x, 64, _forward(_read(source, start + x * step, line)))
             for y in range(8):
-                i, o = 64 * y, first + t * place + c + 8 * y * plane
-                m0, m1, m2, m3, m4, m5, m6, m7 = _forward(
-                    load(half, i),
-                    load(half, i + 8),
-                    load(half, i + 16),
-                    load(half, i + 24),
-                    load(half, i + 32),
-                    load(half, i + 40),
-                    load(half, i + 48),
-                    load(half, i + 56),
-                )
-                store(tiles, o, m0)
-                store(tiles, o + plane, m1)
-                store(tiles, o + 2 * plane, m2)
-                store(tiles, o + 3 * plane, m3)
-                store(tiles, o + 4 * plane, m4)
-                store(tiles, o + 5 * plane, m5)
-                store(tiles, o + 6 * plane, m6)
-                store(tiles, o + 7 * plane, m7)
+                _write(tiles, first + t * place + c + 8 * y * plane, plane, _forward(_read(half, 64 * y, 8)))
 
 
 def _out_of(products, first, plane, bias, slope, added, out, height, width, channels, row):
@@ -124,45 +110,14 @@ def _out_of(products, first, plane, bias, slope, added, out, height, width, chan
     for t in range((width + 5) // 6):
         for c in range(0, channels, 8):
             for x in range(8):
-                i, o, step = first + t * channels + c + x * plane, 8 * x, 8 * plane
-                m0, m1, m2, m3, m4, m5 = _back(
-                    load(products, i),
-                    load(products, i + step),
-                    load(products, i + 2 * step),
-                    load(products, i + 3 * step),
-                    load(products, i + 4 * step),
-                    load(products, i + 5 * step),
-                    load(products, i + 6 * step),
-                    load(products, i + 7 * step),
-                )
-                store(half, o, m0)
-                store(half, o + 64, m1)
-                store(half, o + 128, m2)
-                store(half, o + 192, m3)
-                store(half, o + 256, m4)
-                store(half, o + 320, m5)
+                _write(half, 8 * x, 64, _back(_read(products, first + t * channels + c + x * plane, 8 * plane)))
             b = load(bias, c)
             for y in range(min(6, height - row)):
-                i = 64 * y
-                m0, m1, m2, m3, m4, m5 = _back(
-                    load(half, i),
-                    load(half, i + 8),
-                    load(half, i + 16),
-                    load(half, i + 24),
-                    load(half, i + 32),
-                    load(half, i + 40),
-                    load(half, i + 48),
-                    load(half, i + 56),
-                )
-                store(line, 0, larger(m0 + b, below * (m0 + b)))
-                store(line, 8, larger(m1 + b, below * (m1 + b)))
-                store(line, 16, larger(m2 + b, below * (m2 + b)))
-                store(line, 24, larger(m3 + b, below * (m3 + b)))
-                store(line, 32, larger(m4 + b, below * (m4 + b)))
-                store(line, 40, larger(m5 + b, below * (m5 + b)))
+                _write(line, 0, 8, _back(_read(half, 64 * y, 8)))
                 o = ((row + y) * width + 6 * t) * channels + c
                 for x in range(min(6, width - 6 * t)):
-                    value = load(line, 8 * x)
+                    value = load(line, 8 * x) + b
+                    value = larger(value, below * value)
                     if added.size:
                         value = value + load(added, o + x * channels)
                     store(out, o + x * channels, value)
