@@ -8,11 +8,15 @@ import pytest
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The folder of real test data ($DSTNET_DATA, or ../shared/data beside the repository); skips aloud where it is absent.
+    """The folder of real test data ($DSTNET_DATA, or ../shared/data beside the repository); skips
+    aloud where it is absent.
 
     With DSTNET_REQUIRE_DATA=1 its absence is a failure.
     """
-    folder = Path(os.environ.get("DSTNET_DATA") or Path(__file__).resolve().parents[1] / ".." / "shared" / "data").resolve()
+    folder = Path(
+        os.environ.get("DSTNET_DATA")
+        or Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+    ).resolve()
     if not folder.is_dir():
         message = f"no test data at {folder}; set DSTNET_DATA"
         if os.environ.get("DSTNET_REQUIRE_DATA") == "1":

@@ -1,4 +1,6 @@
-"""Writes EER files, since nothing else does: event codes from the format's definition (Guo et al. 2020), in a BigTIFF."""
+"""Writes EER files, since nothing else does: event codes from the format's definition (Guo et al.
+2020), in a BigTIFF.
+"""
 
 import struct
 from itertools import pairwise
@@ -7,19 +9,24 @@ from pathlib import Path
 import numpy as np
 
 METADATA = (
-    '<metadata><item name="numberOfFrames">{frames}</item><item name="sensorPixelSize.height" unit="m">{size:g}</item>'
-    '<item name="sensorPixelSize.width" unit="m">{size:g}</item></metadata>'
+    '<metadata><item name="numberOfFrames">{frames}</item><item name="sensorPixelSize.height"'
+    ' unit="m">{size:g}</item><item name="sensorPixelSize.width"'
+    ' unit="m">{size:g}</item></metadata>'
 )
 
 
 def random_events(rng, sides, chance=0.02):
-    """Events of one raw frame on the finest grid, ``[event, (y, x)]`` in quarters of a pixel: at most one a pixel, in reading order."""
+    """Events of one raw frame on the finest grid, ``[event, (y, x)]`` in quarters of a pixel: at
+    most one a pixel, in reading order.
+    """
     pixels = np.argwhere(rng.random(sides) < chance)
     return 4 * pixels + rng.integers(0, 4, pixels.shape)
 
 
 def encode(events, sides, skip_bits=7, x_bits=2, y_bits=2):
-    """The codes of one raw frame: pixels skipped, then the place in the pixel, whose sign bit is flipped; from the lowest bit on."""
+    """The codes of one raw frame: pixels skipped, then the place in the pixel, whose sign bit is
+    flipped; from the lowest bit on.
+    """
     events = np.asarray(events, int).reshape(-1, 2)
     ends = np.append(events[:, 0] // 4 * sides[1] + events[:, 1] // 4, sides[0] * sides[1])
     gaps = np.diff(ends, prepend=-1) - 1
@@ -33,7 +40,17 @@ def encode(events, sides, skip_bits=7, x_bits=2, y_bits=2):
     return np.packbits(bits[: len(bits) - x_bits - y_bits], bitorder="little").tobytes()
 
 
-def write_eer(path, streams, sides, *, compression=65001, pixel_size_m=None, code_bits=None, strips=1, sum_first=False):
+def write_eer(
+    path,
+    streams,
+    sides,
+    *,
+    compression=65001,
+    pixel_size_m=None,
+    code_bits=None,
+    strips=1,
+    sum_first=False,
+):
     """Write raw frames, given as their codes."""
     pages = []
     if sum_first:
@@ -42,7 +59,9 @@ def write_eer(path, streams, sides, *, compression=65001, pixel_size_m=None, cod
         cuts = np.linspace(0, len(stream), strips + 1).astype(int)
         extra = []
         if i == 0 and pixel_size_m is not None:
-            extra.append((65001, 7, METADATA.format(frames=len(streams), size=pixel_size_m).encode()))
+            extra.append(
+                (65001, 7, METADATA.format(frames=len(streams), size=pixel_size_m).encode())
+            )
         for tag, value in zip((65007, 65008, 65009), code_bits or (), strict=False):
             extra.append((tag, 3, struct.pack("<H", value)))
         pages.append((compression, [stream[a:b] for a, b in pairwise(cuts)], extra))
@@ -53,10 +72,21 @@ def write_eer(path, streams, sides, *, compression=65001, pixel_size_m=None, cod
         for part in parts:
             starts.append(len(out))
             out += part
-        tags = [(256, 4, struct.pack("<I", sides[1])), (257, 4, struct.pack("<I", sides[0])), (259, 3, struct.pack("<H", code))]
-        tags += [(258, 3, struct.pack("<H", 8)), (262, 3, struct.pack("<H", 1)), (277, 3, struct.pack("<H", 1))]
+        tags = [
+            (256, 4, struct.pack("<I", sides[1])),
+            (257, 4, struct.pack("<I", sides[0])),
+            (259, 3, struct.pack("<H", code)),
+        ]
+        tags += [
+            (258, 3, struct.pack("<H", 8)),
+            (262, 3, struct.pack("<H", 1)),
+            (277, 3, struct.pack("<H", 1)),
+        ]
         tags += [(278, 4, struct.pack("<I", -(-sides[0] // len(parts))))]
-        tags += [(273, 16, struct.pack(f"<{len(parts)}Q", *starts)), (279, 16, struct.pack(f"<{len(parts)}Q", *map(len, parts)))]
+        tags += [
+            (273, 16, struct.pack(f"<{len(parts)}Q", *starts)),
+            (279, 16, struct.pack(f"<{len(parts)}Q", *map(len, parts))),
+        ]
         entries = b""
         for tag, kind, value in sorted([*tags, *extra]):
             count = len(value) // {3: 2, 4: 4, 7: 1, 16: 8}[kind]

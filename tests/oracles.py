@@ -16,4 +16,6 @@ def absent(message: str) -> NoReturn:
 
 def relion(program: str) -> str:
     """Path of one of RELION's programs."""
-    return shutil.which(program) or absent(f"{program} is not on PATH; install RELION (Debian package relion)")
+    return shutil.which(program) or absent(
+        f"{program} is not on PATH; install RELION (Debian package relion)"
+    )

@@ -1,4 +1,6 @@
-"""What tests of the network and its command share: a network too small to be of use, small movies, the command in process."""
+"""What tests of the network and its command share: a network too small to be of use, small movies,
+the command in process.
+"""
 
 from pathlib import Path
 
@@ -43,13 +45,21 @@ def save_model(folder: Path, seed: int = 0) -> Path:
     return folder / "tiny.safetensors"
 
 
-def make_frames(count: int = 3, shape: tuple[int, int] = (96, 80), seed: int = 0, mean: float = 20.0) -> np.ndarray:
-    """Poisson counts [frame, y, x] of a field with a dark blob and a bright one that do not move."""
+def make_frames(
+    count: int = 3, shape: tuple[int, int] = (96, 80), seed: int = 0, mean: float = 20.0
+) -> np.ndarray:
+    """Poisson counts [frame, y, x] of a field with a dark blob and a bright one that do not
+    move.
+    """
     y, x = np.mgrid[: shape[0], : shape[1]]
     blob = np.exp(-((y - shape[0] * 0.4) ** 2 + (x - shape[1] * 0.6) ** 2) / 50) - 0.5 * np.exp(
         -((y - shape[0] * 0.7) ** 2 + (x - shape[1] * 0.3) ** 2) / 20
     )
-    return np.random.default_rng(seed).poisson(mean * (1 - 0.3 * blob), (count, *shape)).astype(np.uint16)
+    return (
+        np.random.default_rng(seed)
+        .poisson(mean * (1 - 0.3 * blob), (count, *shape))
+        .astype(np.uint16)
+    )
 
 
 def dstnet(capsys: pytest.CaptureFixture, *arguments) -> tuple[int, str, str]:

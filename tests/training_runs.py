@@ -21,11 +21,29 @@ def species(name="blob", width=8.0):
 
 def settings(**changes):
     """Of a run of four steps."""
-    values = {"network": tiny.SETTINGS, "stream": RANGES, "batch": 1, "steps": 4, "warm_up": 1, "checkpoint_every": 2, "workers": 0}
-    return TrainingSettings(**{**values, "rings": 8, "frame_weight": 0.5, "validate_batches": 1, **changes})
+    values = {
+        "network": tiny.SETTINGS,
+        "stream": RANGES,
+        "batch": 1,
+        "steps": 4,
+        "warm_up": 1,
+        "checkpoint_every": 2,
+        "workers": 0,
+    }
+    return TrainingSettings(
+        **{**values, "rings": 8, "frame_weight": 0.5, "validate_batches": 1, **changes}
+    )
 
 
 def start(folder, resume=False, process=None, **changes):
     """A run on one blob, validated on another."""
     folder.mkdir(exist_ok=True)
-    return Run(folder, settings(**changes), ([species()], []), ([species("held", 6.0)], []), resume, process, MADE_OF)
+    return Run(
+        folder,
+        settings(**changes),
+        ([species()], []),
+        ([species("held", 6.0)], []),
+        resume,
+        process,
+        MADE_OF,
+    )

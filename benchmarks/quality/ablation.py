@@ -1,11 +1,15 @@
-"""What each part of the network, each loss, the number of frames, alignment and size are worth, under one small budget.
+"""What each part of the network, each loss, the number of frames, alignment and size are worth,
+under one small budget.
 
-    python benchmarks/quality/ablation.py --train STRUCTURE... --held-out STRUCTURE... [--steps 500] [--only NAME...]
+    python benchmarks/quality/ablation.py --train STRUCTURE... --held-out STRUCTURE... [--steps 500]
+    [--only NAME...]
 
-Every variant differs from the first in one thing only, and is trained from nothing on as many crops of the same stream (128² pixels of 2 Å,
-four a step). All are scored on the same movies of held-out structures, 24 raw frames at 40 e-/Å2, summed to as many fractions as a variant
-takes: residual energy of the micrograph (mean over movies), and the mean Fourier ring correlation from 60 to 10 Å. `seed` repeats the first
-with another seed: smaller differences than that say nothing. At a budget of minutes these are the parts' worth early in training, no more.
+Every variant differs from the first in one thing only, and is trained from nothing on as many crops
+of the same stream (128² pixels of 2 Å, four a step). All are scored on the same movies of held-out
+structures, 24 raw frames at 40 e-/Å2, summed to as many fractions as a variant takes: residual
+energy of the micrograph (mean over movies), and the mean Fourier ring correlation from 60 to 10 Å.
+`seed` repeats the first with another seed: smaller differences than that say nothing. At a budget
+of minutes these are the parts' worth early in training, no more.
 """
 
 import argparse
@@ -53,28 +57,55 @@ VARIANTS: dict[str, dict] = {
     "squared ratio + focal frequency": {"ring_weight": 0.0, "focal_weight": 0.3},
     "squared ratio + ring 1": {"ring_weight": 1.0},
     "half as wide": {"network": {"features": 8, "growth": 4, "widths": [12, 20, 28]}},
-    "default size": {"network": {"features": 32, "growth": 16, "dense_layers": 2, "widths": [48, 80, 112, 128], "blocks": [2, 2, 4, 4]}},
+    "default size": {
+        "network": {
+            "features": 32,
+            "growth": 16,
+            "dense_layers": 2,
+            "widths": [48, 80, 112, 128],
+            "blocks": [2, 2, 4, 4],
+        }
+    },
 }
 
 
 def settings_of(changes: dict, steps: int) -> TrainingSettings:
     """The run of a variant."""
-    base: dict = {"steps": steps, "batch": 4, "warm_up": 50, "average": 0.99, "validate_batches": 0, "checkpoint_every": steps}
+    base: dict = {
+        "steps": steps,
+        "batch": 4,
+        "warm_up": 50,
+        "average": 0.99,
+        "validate_batches": 0,
+        "checkpoint_every": steps,
+    }
     base["ring_weight"] = 0.3  # one variant has more
     stream_settings = {"crop": CROP, **changes.get("stream", {})}
     others = {k: v for k, v in changes.items() if k not in ("network", "stream")}
     return TrainingSettings.checked(
-        {**base, "network": {**TINY, **changes.get("network", {})}, "stream": stream_settings, **others}, "variant"
+        {
+            **base,
+            "network": {**TINY, **changes.get("network", {})},
+            "stream": stream_settings,
+            **others,
+        },
+        "variant",
     )
 
 
-def movies(species: list[BankedSpecies], aligned: bool) -> list[tuple[torch.Tensor, torch.Tensor, SimulationSettings]]:
+def movies(
+    species: list[BankedSpecies], aligned: bool
+) -> list[tuple[torch.Tensor, torch.Tensor, SimulationSettings]]:
     """Frames [frame, y, x], truth [y, x] and conditions of the movies that all are scored on."""
     made = []
     for number in range(MOVIES):
-        ranges = StreamSettings(crop=CROP, empty=0.0, contrast=(1.0, 2.0), coverage=(0.2, 0.45), aligned=aligned)
+        ranges = StreamSettings(
+            crop=CROP, empty=0.0, contrast=(1.0, 2.0), coverage=(0.2, 0.45), aligned=aligned
+        )
         drawn = draw_settings(ranges, FRAMES, stream(77, "ablation", number))
-        settings = drawn.model_copy(update={"exposure_e_per_a2": EXPOSURE_E_PER_A2 / FRAMES, "pre_exposure_e_per_a2": 0.0})
+        settings = drawn.model_copy(
+            update={"exposure_e_per_a2": EXPOSURE_E_PER_A2 / FRAMES, "pre_exposure_e_per_a2": 0.0}
+        )
         shot = Shot(settings, [species[number % len(species)]], number)
         made.append((torch.stack(list(shot.frames())), shot.truth.clean, settings))
     return made
@@ -100,7 +131,9 @@ def score(network: MovieNetwork, of: list, fractions: int) -> dict[str, float]:
     residual, ring = 0.0, 0.0
     for frames, truth, settings in of:
         grouped = torch.stack([part.sum(0) for part in frames.chunk(fractions)])
-        own = torch.tensor([len(part) * settings.exposure_e_per_a2 for part in frames.chunk(fractions)])
+        own = torch.tensor(
+            [len(part) * settings.exposure_e_per_a2 for part in frames.chunk(fractions)]
+        )
         unit, total, _, _ = normalised(grouped)
         exposure = exposure_features(own.cumsum(0) - own / 2, own, len(own))
         with torch.no_grad(), autocast(torch.device("cpu")):
@@ -111,21 +144,35 @@ def score(network: MovieNetwork, of: list, fractions: int) -> dict[str, float]:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--train", nargs="+", type=Path, required=True)
     arguments.add_argument("--held-out", nargs="+", type=Path, required=True)
     arguments.add_argument("--steps", type=int, default=500)
     arguments.add_argument("--only", nargs="+", choices=VARIANTS)
-    arguments.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "ablation.json")
+    arguments.add_argument(
+        "--output", type=Path, default=Path(__file__).parents[1] / "results" / "ablation.json"
+    )
     options = arguments.parse_args()
     pixel = StreamSettings().working_pixel_angstrom
     widest = CROP * pixel
-    given = [a for p in options.train if (a := read_structure(p).centred()).diameter_angstrom < widest]
+    given = [
+        a for p in options.train if (a := read_structure(p).centred()).diameter_angstrom < widest
+    ]
     learnt = [bank(a, pixel, 48, 0) for a in [*given, *(phantom(i + 1) for i in range(12))]]
     scored = {
-        aligned: movies([bank(read_structure(p).centred(), pixel, 48, 0) for p in options.held_out], aligned) for aligned in (True, False)
+        aligned: movies(
+            [bank(read_structure(p).centred(), pixel, 48, 0) for p in options.held_out], aligned
+        )
+        for aligned in (True, False)
     }
-    record: dict = {"version": __version__, "steps": options.steps, "crops": 4 * options.steps, "variants": {}}
+    record: dict = {
+        "version": __version__,
+        "steps": options.steps,
+        "crops": 4 * options.steps,
+        "variants": {},
+    }
     for name in options.only or VARIANTS:
         settings = settings_of(VARIANTS[name], options.steps)
         started = time.process_time()
@@ -133,7 +180,10 @@ def main() -> None:
             run = Run(Path(folder), settings, (learnt, []), ([], []))
             run.train(lambda r: None)
         network = run.averaged()
-        row = {"parameters": sum(p.numel() for p in network.parameters()), "cpu_s": round(time.process_time() - started)}
+        row = {
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "cpu_s": round(time.process_time() - started),
+        }
         row |= score(network, scored[settings.stream.aligned], settings.stream.fractions)
         record["variants"][name] = row
         print(name, json.dumps({k: round(v, 4) for k, v in row.items()}), flush=True)

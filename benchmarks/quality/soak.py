@@ -1,10 +1,13 @@
-"""Many movies with bad ones among them, a worker killed, then the whole run killed, then the same again: what is there in the end?
+"""Many movies with bad ones among them, a worker killed, then the whole run killed, then the same
+again: what is there in the end?
 
     python benchmarks/quality/soak.py [MOVIES] [RESULTS.json]
 
-Small movies are made on the fly; the network is a tiny one of random weights, as it is the bookkeeping that is tried. Asks for: every good
-movie's results, byte for byte those of an undisturbed run in one process; one failure by name for each bad one; memory that does not grow.
-Images and STAR files are compared; provenance.json and records hold times (dstnet.enhancement.records.VOLATILE).
+Small movies are made on the fly; the network is a tiny one of random weights, as it is the
+bookkeeping that is tried. Asks for: every good movie's results, byte for byte those of an
+undisturbed run in one process; one failure by name for each bad one; memory that does not grow.
+Images and STAR files are compared; provenance.json and records hold times
+(dstnet.enhancement.records.VOLATILE).
 """
 
 import json
@@ -27,7 +30,18 @@ from dstnet.io.inputs import InputMovie
 from dstnet.movie.correction import CorrectionSettings
 
 FRAMES, SIDE, PIXEL = 4, 128, 2.0
-KINDS = ("empty", "text", "cut", "cut_tiff", "nan", "constant", "size", "pixel", "missing", "folder")
+KINDS = (
+    "empty",
+    "text",
+    "cut",
+    "cut_tiff",
+    "nan",
+    "constant",
+    "size",
+    "pixel",
+    "missing",
+    "folder",
+)
 
 
 def frames_of(seed: int) -> np.ndarray:
@@ -35,8 +49,13 @@ def frames_of(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:SIDE, :SIDE]
     places = rng.uniform(10, SIDE - 10, (8, 2))
-    scenes = [sum(np.exp(-((y - a - t) ** 2 + (x - b) ** 2) / 40) for a, b in places) for t in range(FRAMES)]
-    return rng.poisson(np.stack([20 * (1 - 0.3 * np.minimum(s, 1)) for s in scenes])).astype(np.uint16)
+    scenes = [
+        sum(np.exp(-((y - a - t) ** 2 + (x - b) ** 2) / 40) for a, b in places)
+        for t in range(FRAMES)
+    ]
+    return rng.poisson(np.stack([20 * (1 - 0.3 * np.minimum(s, 1)) for s in scenes])).astype(
+        np.uint16
+    )
 
 
 def make_inputs(folder: Path, count: int) -> tuple[list[Path], list[Path]]:
@@ -46,7 +65,9 @@ def make_inputs(folder: Path, count: int) -> tuple[list[Path], list[Path]]:
     for number in range(count):
         kind = bad_at.get(number)
         path = folder / (f"m{number:04d}_{kind}" if kind else f"m{number:04d}")
-        path = path.with_suffix(".tif" if kind in ("cut_tiff", "pixel") or (not kind and number % 2) else ".mrc")
+        path = path.with_suffix(
+            ".tif" if kind in ("cut_tiff", "pixel") or (not kind and number % 2) else ".mrc"
+        )
         frames = frames_of(number)
         if kind == "empty":
             path.touch()
@@ -77,7 +98,9 @@ def make_inputs(folder: Path, count: int) -> tuple[list[Path], list[Path]]:
 
 def drive(data: Path, out: Path, workers: int | None) -> None:
     """One run, in a process that may be killed."""
-    inputs = [InputMovie(Path(p), Path(p).stem) for p in json.loads((data / "inputs.json").read_text())]
+    inputs = [
+        InputMovie(Path(p), Path(p).stem) for p in json.loads((data / "inputs.json").read_text())
+    ]
     job = Job(
         EnhancementSettings(model=str(data / "tiny.safetensors")),
         exposure_e_per_a2=1.5,
@@ -102,13 +125,21 @@ def workers_of(process: int) -> list[int]:
 
 def recorded(out: Path) -> int:
     """Inputs put on record so far, over all runs."""
-    return sum(max(0, len(p.read_text().splitlines()) - 1) for p in (out / "records").glob("*.jsonl"))
+    return sum(
+        max(0, len(p.read_text().splitlines()) - 1) for p in (out / "records").glob("*.jsonl")
+    )
 
 
 def results(out: Path) -> dict[str, bytes]:
     """Images and tables; paths in them made independent of the folder."""
-    files = [p for p in out.rglob("*") if p.is_file() and p.suffix in (".mrc", ".mrcs", ".star") and not p.name.startswith(".")]
-    return {str(p.relative_to(out)): p.read_bytes().replace(os.fsencode(out), b"OUT") for p in files}
+    files = [
+        p
+        for p in out.rglob("*")
+        if p.is_file() and p.suffix in (".mrc", ".mrcs", ".star") and not p.name.startswith(".")
+    ]
+    return {
+        str(p.relative_to(out)): p.read_bytes().replace(os.fsencode(out), b"OUT") for p in files
+    }
 
 
 def soak(folder: Path, count: int) -> dict:
@@ -119,13 +150,21 @@ def soak(folder: Path, count: int) -> dict:
     data = folder / "data"
     data.mkdir()
     save_model(data)
-    write_mrc(data / "gain.mrc", np.random.default_rng(1).normal(1, 0.02, (SIDE, SIDE)).astype(np.float32), PIXEL, "gain")
+    write_mrc(
+        data / "gain.mrc",
+        np.random.default_rng(1).normal(1, 0.02, (SIDE, SIDE)).astype(np.float32),
+        PIXEL,
+        "gain",
+    )
     every, bad = make_inputs(data, count)
     (data / "inputs.json").write_text(json.dumps([str(p) for p in every]))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src")}
 
     def start(out: Path, workers: int) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, __file__, "--drive", str(data), str(out), str(workers)], env=environment)
+        return subprocess.Popen(
+            [sys.executable, __file__, "--drive", str(data), str(out), str(workers)],
+            env=environment,
+        )
 
     def wait_for(out: Path, process: subprocess.Popen, number: int) -> None:
         while process.poll() is None and recorded(out) < number:
@@ -150,13 +189,17 @@ def soak(folder: Path, count: int) -> dict:
 
     expected, found = results(whole), results(hurt)
     _, records = read_records(hurt)
-    peaks = [r["peak_memory_bytes"] for r in read_records(whole)[1].values() if "peak_memory_bytes" in r]
+    peaks = [
+        r["peak_memory_bytes"] for r in read_records(whole)[1].values() if "peak_memory_bytes" in r
+    ]
     failed = {r["input"]: r["error"] for r in records.values() if r["status"] == "failed"}
     return {
         "movies": count,
         "good": count - len(bad),
         "enhanced": sum(name.endswith("_enhanced.mrc") for name in found),
-        "failures_named": sorted(failed) == sorted(str(p) for p in bad) and all(p in e for p, e in failed.items()),
+        "failures_named": (
+            sorted(failed) == sorted(str(p) for p in bad) and all(p in e for p, e in failed.items())
+        ),
         "failures": {Path(p).name: e.replace(str(folder), "") for p, e in failed.items()},
         "identical": expected == found,
         "files": len(found),
@@ -179,7 +222,13 @@ def main() -> int:
     print(text)
     if len(sys.argv) > 2:
         Path(sys.argv[2]).write_text(text + "\n")
-    return 0 if figures["identical"] and figures["failures_named"] and figures["enhanced"] == figures["good"] else 1
+    return (
+        0
+        if figures["identical"]
+        and figures["failures_named"]
+        and figures["enhanced"] == figures["good"]
+        else 1
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""CPU seconds of the released network on one tile with each engine, and what fraction of the machine's peak that is.
+"""CPU seconds of the released network on one tile with each engine, and what fraction of the
+machine's peak that is.
 
-    python benchmarks/speed/network.py [--side 640] [--fractions 8] [--repeats 3] [--without compile]
+    python benchmarks/speed/network.py [--side 640] [--fractions 8] [--repeats 3] [--without
+    compile]
 
-Peak is the best that torch reaches here with a large matrix product, by its linear algebra library or as a convolution of 1 x 1 (the
-first is slow in float32 on some processors), on one thread, in the same run, in turns with the network: seconds differ from machine to
-machine and from hour to hour, the fraction less so. An engine that cannot be used here is left out, with its reason.
+Peak is the best that torch reaches here with a large matrix product, by its linear algebra library
+or as a convolution of 1 x 1 (the first is slow in float32 on some processors), on one thread, in
+the same run, in turns with the network: seconds differ from machine to machine and from hour to
+hour, the fraction less so. An engine that cannot be used here is left out, with its reason.
 """
 
 import argparse
@@ -33,16 +36,22 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--side", type=int, default=640)
     arguments.add_argument("--fractions", type=int, default=8)
     arguments.add_argument("--repeats", type=int, default=3, help="the least of so many counts")
-    arguments.add_argument("--without", action="append", default=[], choices=ENGINES[1:], help="an engine to leave out")
+    arguments.add_argument(
+        "--without", action="append", default=[], choices=ENGINES[1:], help="an engine to leave out"
+    )
     options = arguments.parse_args()
     torch.set_num_threads(1)
     network, _ = load_weights(DEFAULT_MODEL)
     torch.manual_seed(0)
-    field = 2 * torch.nn.functional.avg_pool2d(torch.randn(1, 1, options.side, options.side), 9, 1, 4)  # in all frames, as particles are
+    field = 2 * torch.nn.functional.avg_pool2d(
+        torch.randn(1, 1, options.side, options.side), 9, 1, 4
+    )  # in all frames, as particles are
     frames = field + torch.randn(1, options.fractions, options.side, options.side)
     total, exposure = frames.sum(1) / options.fractions**0.5, torch.zeros(1, options.fractions, 3)
 
@@ -62,7 +71,9 @@ def main() -> None:
         record[key] = {"first_cpu_s": cpu_seconds(ready[key])}
     reference = ready["eager float32"]()
     for key, run in ready.items():
-        record[key]["rms_difference_over_deviation"] = float((run() - reference).std() / reference.std())
+        record[key]["rms_difference_over_deviation"] = float(
+            (run() - reference).std() / reference.std()
+        )
 
     matrices = {"float32": torch.randn(PEAK_SIDE, PEAK_SIDE)}
     matrices["bfloat16"] = matrices["float32"].bfloat16()
@@ -70,13 +81,19 @@ def main() -> None:
     for kind, m in matrices.items():
         image = m[None, :, :, None].to(memory_format=torch.channels_last)
         work[f"product {kind}"] = lambda m=m: m @ m
-        work[f"convolution {kind}"] = lambda m=m, image=image: torch.conv2d(image, m[:, :, None, None])
+        work[f"convolution {kind}"] = lambda m=m, image=image: torch.conv2d(
+            image, m[:, :, None, None]
+        )
     least = dict.fromkeys(work, float("inf"))
     for _ in range(options.repeats):
         for key, run in work.items():  # in turns: what else the machine does falls on all alike
             least[key] = min(least[key], cpu_seconds(run))
-    peak = {kind: PEAK_SIDE**3 / min(least[f"product {kind}"], least[f"convolution {kind}"]) for kind in matrices}
-    # Where torch's float32 product leaves part of the processor idle, bfloat16's, of which that does two at a time, tells what it can do.
+    peak = {
+        kind: PEAK_SIDE**3 / min(least[f"product {kind}"], least[f"convolution {kind}"])
+        for kind in matrices
+    }
+    # Where torch's float32 product leaves part of the processor idle, bfloat16's, of which that
+    # does two at a time, tells what it can do.
     peak["float32"] = max(peak["float32"], peak["bfloat16"] / 2)
     for key in ready:
         record[key] |= {
@@ -96,7 +113,9 @@ def main() -> None:
         "runs": record,
     }
     out = json.loads(json.dumps(out), parse_float=lambda text: float(f"{float(text):.4g}"))
-    (Path(__file__).parents[1] / "results" / "network.json").write_text(json.dumps(out, indent=1) + "\n")
+    (Path(__file__).parents[1] / "results" / "network.json").write_text(
+        json.dumps(out, indent=1) + "\n"
+    )
     print(json.dumps(out, indent=1))
 
 

@@ -1,9 +1,10 @@
-"""CPU and wall seconds of drawing one 4096 x 4096 frame of counts, beside numpy's and torch's own samplers in the same run.
+"""CPU and wall seconds of drawing one 4096 x 4096 frame of counts, beside numpy's and torch's own
+samplers in the same run.
 
     python benchmarks/speed/poisson.py
 
-One thread each, and ours on two too; the least of seven runs after one to warm up. Seconds differ from machine to machine; the ratio less
-so.
+One thread each, and ours on two too; the least of seven runs after one to warm up. Seconds differ
+from machine to machine; the ratio less so.
 """
 
 import json
@@ -29,7 +30,10 @@ def measured(draw: Callable[[], object], repeats: int = 7) -> dict[str, float]:
         wall, cpu = time.perf_counter(), time.process_time()
         draw()
         runs.append((time.process_time() - cpu, time.perf_counter() - wall))
-    return {"cpu_s": round(min(cpu for cpu, _ in runs), 4), "wall_s": round(min(wall for _, wall in runs), 4)}
+    return {
+        "cpu_s": round(min(cpu for cpu, _ in runs), 4),
+        "wall_s": round(min(wall for _, wall in runs), 4),
+    }
 
 
 def main() -> None:
@@ -41,15 +45,21 @@ def main() -> None:
         result: dict = {
             "ours": measured(lambda rates=rates: poisson(rates, torch_random)),
             "numpy": measured(lambda rate=rate: numpy_random.poisson(rate, (SIDE, SIDE))),
-            "numpy, a rate for each pixel": measured(lambda rates=rates: numpy_random.poisson(rates.numpy())),
+            "numpy, a rate for each pixel": measured(
+                lambda rates=rates: numpy_random.poisson(rates.numpy())
+            ),
             "torch": measured(lambda rates=rates: torch.poisson(rates, generator=torch_random)),
         }
         torch.set_num_threads(2)
         result["ours, two threads"] = measured(lambda rates=rates: poisson(rates, torch_random))
         for peer in ("numpy", "torch"):
-            result[f"{peer}_cpu_over_ours"] = round(result[peer]["cpu_s"] / result["ours"]["cpu_s"], 1)
+            result[f"{peer}_cpu_over_ours"] = round(
+                result[peer]["cpu_s"] / result["ours"]["cpu_s"], 1
+            )
         record[f"rate {rate}"] = result
-    (Path(__file__).parents[1] / "results" / "poisson.json").write_text(json.dumps(record, indent=1) + "\n")
+    (Path(__file__).parents[1] / "results" / "poisson.json").write_text(
+        json.dumps(record, indent=1) + "\n"
+    )
     print(json.dumps(record, indent=1))
 
 

@@ -1,9 +1,11 @@
-"""CPU seconds of 500 projections of a 256 x 256 x 256 potential in random orientations, beside the same by plain NumPy.
+"""CPU seconds of 500 projections of a 256 x 256 x 256 potential in random orientations, beside the
+same by plain NumPy.
 
     python benchmarks/speed/projections.py
 
-The yardstick reads the padded cube's spectrum on the same slices by SciPy's cubic splines, four samples an axis as ours, and transforms
-back. Both set-ups are left out of the ratio. Seconds differ from machine to machine; the ratio less so.
+The yardstick reads the padded cube's spectrum on the same slices by SciPy's cubic splines, four
+samples an axis as ours, and transforms back. Both set-ups are left out of the ratio. Seconds differ
+from machine to machine; the ratio less so.
 """
 
 import json
@@ -26,14 +28,19 @@ def plain(volume: np.ndarray, rotations: np.ndarray) -> float:
     n = volume.shape[0]
     padded = round(n * PADDING)
     spectrum = np.fft.fftshift(np.fft.fftn(volume, s=(padded,) * 3)).astype(np.complex64)
-    coefficients = [ndimage.spline_filter(part, order=3, output=np.float32) for part in (spectrum.real, spectrum.imag)]
+    coefficients = [
+        ndimage.spline_filter(part, order=3, output=np.float32)
+        for part in (spectrum.real, spectrum.imag)
+    ]
     k = np.fft.fftfreq(n)
     ky, kx = np.meshgrid(k, k[: n // 2 + 1], indexing="ij")
     start = time.process_time()
     for rotation in rotations:
         at = kx.ravel()[:, None] * rotation[0] + ky.ravel()[:, None] * rotation[1]
         at = at[:, ::-1].T * padded + padded // 2
-        parts = [ndimage.map_coordinates(part, at, order=3, prefilter=False) for part in coefficients]
+        parts = [
+            ndimage.map_coordinates(part, at, order=3, prefilter=False) for part in coefficients
+        ]
         np.fft.irfft2((parts[0] + 1j * parts[1]).reshape(kx.shape), s=(n, n))
     return (time.process_time() - start) / len(rotations)
 
@@ -61,7 +68,9 @@ def main() -> None:
         "yardstick_cpu_s": round(yardstick, 2),
         "cpu_over_yardstick": round(cpu / yardstick, 3),
     }
-    (Path(__file__).parents[1] / "results" / "projections.json").write_text(json.dumps(record, indent=1) + "\n")
+    (Path(__file__).parents[1] / "results" / "projections.json").write_text(
+        json.dumps(record, indent=1) + "\n"
+    )
     print(json.dumps(record, indent=1))
 
 

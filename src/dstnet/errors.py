@@ -1,7 +1,7 @@
 """The few kinds of error that dstnet raises on purpose.
 
-Each message is one line that says what was wrong, where, what is allowed and what to do. The command line prints the message and
-nothing else; the library raises it.
+Each message is one line that says what was wrong, where, what is allowed and what to do. The
+command line prints the message and nothing else; the library raises it.
 """
 
 

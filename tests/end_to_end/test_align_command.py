@@ -28,43 +28,112 @@ def image(path):
 
 def test_sums_motion_and_tables(capsys, movies, tmp_path):
     out = tmp_path / "out"
-    code, _, err = dstnet(capsys, "align", movies / "**" / "*", "-o", out, "--dose-per-frame", "1.5", "--device", "cpu", "--halves")
+    code, _, err = dstnet(
+        capsys,
+        "align",
+        movies / "**" / "*",
+        "-o",
+        out,
+        "--dose-per-frame",
+        "1.5",
+        "--device",
+        "cpu",
+        "--halves",
+    )
     assert code == 0, err
     assert "2 done" in err
-    names = {p.relative_to(out / "micrographs").as_posix() for p in (out / "micrographs").rglob("*") if p.is_file()}
+    names = {
+        p.relative_to(out / "micrographs").as_posix()
+        for p in (out / "micrographs").rglob("*")
+        if p.is_file()
+    }
     endings = ("_aligned.mrc", "_dw.mrc", "_EVN.mrc", "_ODD.mrc", ".star")
     assert names == {f"session/{name}{end}" for name in "ab" for end in endings}
     whole, pixel = image(out / "micrographs" / "session" / "a_aligned.mrc")
-    even, odd = (image(out / "micrographs" / "session" / f"a_{half}.mrc")[0] for half in ("EVN", "ODD"))
+    even, odd = (
+        image(out / "micrographs" / "session" / f"a_{half}.mrc")[0] for half in ("EVN", "ODD")
+    )
     assert (whole.shape, pixel) == ((96, 80), pytest.approx(1.5))
     np.testing.assert_allclose(even + odd, whole, rtol=1e-4)
     table = starfile.read(out / "micrographs.star", always_dict=True)["micrographs"]
     assert len(table) == 2
-    assert {"rlnMicrographName", "rlnMicrographNameNoDW", "rlnMicrographMetadata", "rlnMicrographMovieName"} <= set(table.columns)
+    assert {
+        "rlnMicrographName",
+        "rlnMicrographNameNoDW",
+        "rlnMicrographMetadata",
+        "rlnMicrographMovieName",
+    } <= set(table.columns)
     assert (out / "report.html").stat().st_size < 500_000
     # Nothing is done twice.
-    code, _, err = dstnet(capsys, "align", movies / "**" / "*", "-o", out, "--dose-per-frame", "1.5", "--device", "cpu", "--halves")
+    code, _, err = dstnet(
+        capsys,
+        "align",
+        movies / "**" / "*",
+        "-o",
+        out,
+        "--dose-per-frame",
+        "1.5",
+        "--device",
+        "cpu",
+        "--halves",
+    )
     assert code == 0 and "2 already there" in err
 
 
 def test_binning_half_precision_and_frames(capsys, movies, tmp_path):
     out = tmp_path / "out"
-    options = ("--bin", "2", "--float16", "--frame-range", "2:", "--patches", "0", "--device", "cpu")
+    options = (
+        "--bin",
+        "2",
+        "--float16",
+        "--frame-range",
+        "2:",
+        "--patches",
+        "0",
+        "--device",
+        "cpu",
+    )
     assert dstnet(capsys, "align", movies / "session" / "a.mrc", "-o", out, *options)[0] == 0
     summed, pixel = image(out / "micrographs" / "a_aligned.mrc")
     assert (summed.shape, summed.dtype, pixel) == ((48, 40), np.float16, pytest.approx(3.0))
-    assert starfile.read(out / "micrographs" / "a.star", always_dict=True)["general"]["rlnMicrographBinning"] == pytest.approx(2)
+    assert starfile.read(out / "micrographs" / "a.star", always_dict=True)["general"][
+        "rlnMicrographBinning"
+    ] == pytest.approx(2)
     assert not (out / "micrographs" / "a_dw.mrc").exists(), "no exposure, no weights"
 
 
 def test_motion_of_an_earlier_run_is_taken_over(capsys, movies, tmp_path):
     first, again = tmp_path / "first", tmp_path / "again"
     for out, options in ((first, ()), (again, ("--motion-from", first))):
-        assert dstnet(capsys, "align", movies / "session", "-o", out, "--device", "cpu", "--threads", "1", *options)[0] == 0
+        assert (
+            dstnet(
+                capsys,
+                "align",
+                movies / "session",
+                "-o",
+                out,
+                "--device",
+                "cpu",
+                "--threads",
+                "1",
+                *options,
+            )[0]
+            == 0
+        )
     for name in "ab":
         a, b = (image(out / "micrographs" / f"{name}_aligned.mrc")[0] for out in (first, again))
         np.testing.assert_allclose(a, b, rtol=1e-4)
-    code, _, err = dstnet(capsys, "align", movies / "session", "-o", tmp_path / "c", "--device", "cpu", "--motion-from", movies)
+    code, _, err = dstnet(
+        capsys,
+        "align",
+        movies / "session",
+        "-o",
+        tmp_path / "c",
+        "--device",
+        "cpu",
+        "--motion-from",
+        movies,
+    )
     assert code == 1 and "no motion of" in err
 
 
@@ -72,7 +141,11 @@ def test_frames_that_are_aligned_already_are_not_moved(capsys, movies, tmp_path)
     movie, out = movies / "session" / "b.tif", tmp_path / "out"
     code, said, err = dstnet(capsys, "align", movie, "-o", out, "--device", "cpu", "--pre-aligned")
     assert code == 0 and "moved 0.0 Å" in said, err
-    np.testing.assert_allclose(image(out / "micrographs" / "b_aligned.mrc")[0], make_frames(5, (96, 80), seed=1).sum(0), rtol=1e-4)
+    np.testing.assert_allclose(
+        image(out / "micrographs" / "b_aligned.mrc")[0],
+        make_frames(5, (96, 80), seed=1).sum(0),
+        rtol=1e-4,
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,20 +163,40 @@ def test_frames_that_are_aligned_already_are_not_moved(capsys, movies, tmp_path)
     ],
 )
 def test_what_cannot_be_is_refused_before_work(capsys, movies, tmp_path, options, match):
-    code, _, err = dstnet(capsys, "align", movies / "session", "-o", tmp_path / "out", "--device", "cpu", *options)
+    code, _, err = dstnet(
+        capsys, "align", movies / "session", "-o", tmp_path / "out", "--device", "cpu", *options
+    )
     assert code == 2 and match in err, err
     assert not list((tmp_path / "out").rglob("*.mrc"))
 
 
 def test_shards_share_the_work(capsys, movies, tmp_path):
     for shard in ("1/2", "2/2"):
-        assert dstnet(capsys, "align", movies / "session", "-o", tmp_path / "out", "--device", "cpu", "--shard", shard)[0] == 0
-    assert len(starfile.read(tmp_path / "out" / "micrographs.star", always_dict=True)["micrographs"]) == 2
+        assert (
+            dstnet(
+                capsys,
+                "align",
+                movies / "session",
+                "-o",
+                tmp_path / "out",
+                "--device",
+                "cpu",
+                "--shard",
+                shard,
+            )[0]
+            == 0
+        )
+    assert (
+        len(starfile.read(tmp_path / "out" / "micrographs.star", always_dict=True)["micrographs"])
+        == 2
+    )
 
 
 def test_watching_ends_when_nothing_new_comes(capsys, movies, tmp_path):
     times = ("--watch", "0.05", "--watch-settle", "0.1", "--watch-idle", "0.3")
-    code, _, err = dstnet(capsys, "align", movies / "session", "-o", tmp_path / "out", "--device", "cpu", *times)
+    code, _, err = dstnet(
+        capsys, "align", movies / "session", "-o", tmp_path / "out", "--device", "cpu", *times
+    )
     assert code == 0 and "2 done" in err
 
 
@@ -116,12 +209,21 @@ def test_relion_goes_on_from_the_tables_and_sums(capsys, movies, tmp_path):
     assert dstnet(capsys, "align", movies / "session", "-o", out, "--device", "cpu", *told)[0] == 0
 
     def run(name, *arguments):
-        done = subprocess.run([programs[name], *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [programs[name], *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     run("relion_star_handler", "--i", out / "micrographs.star", "--o", "copy.star", "--combine")
-    ours, theirs = (starfile.read(path, always_dict=True)["micrographs"] for path in (out / "micrographs.star", tmp_path / "copy.star"))
+    ours, theirs = (
+        starfile.read(path, always_dict=True)["micrographs"]
+        for path in (out / "micrographs.star", tmp_path / "copy.star")
+    )
     assert list(ours["rlnMicrographName"]) == list(theirs["rlnMicrographName"])
     summed, _ = image(out / "micrographs" / "a_aligned.mrc")
     stats = run("relion_image_handler", "--i", out / "micrographs" / "a_aligned.mrc", "--stats")

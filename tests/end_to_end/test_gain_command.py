@@ -1,4 +1,6 @@
-"""dstnet gain check as a user runs it, on movies of a simulated camera that has a gain and defects; and the correction it leads to."""
+"""dstnet gain check as a user runs it, on movies of a simulated camera that has a gain and defects;
+and the correction it leads to.
+"""
 
 import json
 import shlex
@@ -17,7 +19,9 @@ from dstnet.movie.correction import Corrections, CorrectionSettings, notes_on, t
 from dstnet.movie.reference_fit import fit_gain
 
 CAMERA = """
-detector: {gain_variation: 0.03, gain_tiles: [2, 2], dead_columns: 1, hot_pixels_ppm: 150, dead_pixels_ppm: 150, mtf_half_frequency: 0.7}
+detector:
+  {gain_variation: 0.03, gain_tiles: [2, 2], dead_columns: 1, hot_pixels_ppm: 150,
+   dead_pixels_ppm: 150, mtf_half_frequency: 0.7}
 """
 
 
@@ -30,14 +34,26 @@ def camera(tmp_path_factory) -> Path:
     (folder / "settings.yaml").write_text(CAMERA)
     words = "--shape 256 256 --pixel-size 2 --frames 6 --dose-per-frame 4 --movies 2 --device cpu"
     with pytest.raises(SystemExit) as left:
-        main(["simulate", "-o", str(folder), "--settings", str(folder / "settings.yaml"), *words.split()])
+        main(
+            [
+                "simulate",
+                "-o",
+                str(folder),
+                "--settings",
+                str(folder / "settings.yaml"),
+                *words.split(),
+            ]
+        )
     assert left.value.code == 0
     return folder
 
 
 def files(camera: Path) -> tuple[list[Path], Path, Path]:
     """Movies, gain and defect list."""
-    (gain,), (defects,) = (camera / "camera").glob("gain_*.mrc"), (camera / "camera").glob("defects_*.txt")
+    (gain,), (defects,) = (
+        (camera / "camera").glob("gain_*.mrc"),
+        (camera / "camera").glob("defects_*.txt"),
+    )
     return sorted((camera / "movies").glob("*.tif")), gain, defects
 
 
@@ -64,7 +80,8 @@ def corrections_from(options: ReferenceOptions) -> Corrections:
 def test_the_options_it_names_turn_the_gain_right(camera, tmp_path, capsys, settings, options):
     movies, gain, _ = files(camera)
     right = read_gain(gain)
-    # A gain that the wanted turns bring to the right place: each orientation is undone by one of the eight.
+    # A gain that the wanted turns bring to the right place: each orientation is undone by one of
+    # the eight.
     stored = next(
         candidate
         for r in (0, 90, 180, 270)
@@ -77,7 +94,9 @@ def test_the_options_it_names_turn_the_gain_right(camera, tmp_path, capsys, sett
     write_mrc(tmp_path / "gain.mrc", np.ascontiguousarray(stored), 2.0, "gain")
     code, out, _ = dstnet(capsys, "gain", "check", *movies, "--gain", tmp_path / "gain.mrc")
     assert code == 0
-    assert out.splitlines()[-1].endswith(f"fits with {options or 'no option, it lies as the frames do'}")
+    assert out.splitlines()[-1].endswith(
+        f"fits with {options or 'no option, it lies as the frames do'}"
+    )
     assert len(out.splitlines()) == 10 and "12 frames" in out
 
     # The verbs' options, as they are printed, lead to a flat field.
@@ -89,7 +108,9 @@ def test_the_options_it_names_turn_the_gain_right(camera, tmp_path, capsys, sett
 
     app(["--gain", str(tmp_path / "gain.mrc"), *shlex.split(options)], result_action="return_value")
     corrected = [built[0].applied(open_movie(movie)) for movie in movies]
-    mean = np.mean([np.asarray(movie.frames[i]) for movie in corrected for i in range(len(movie))], axis=0)
+    mean = np.mean(
+        [np.asarray(movie.frames[i]) for movie in corrected for i in range(len(movie))], axis=0
+    )
     assert fit_gain(mean, right)[0].standard_errors < 4.5  # the largest of eight by chance
 
 
@@ -100,7 +121,11 @@ def test_defects_are_mended_listed_or_found(camera):
         listed[y : y + height, x : x + width] = True
     assert 256 + 10 < listed.sum() < 256 + 30
     raw = open_movie(movies[0])
-    for references in (ReferenceOptions(gain=gain, defects=defects, find_defects=False), ReferenceOptions(gain=gain), ReferenceOptions()):
+    for references in (
+        ReferenceOptions(gain=gain, defects=defects, find_defects=False),
+        ReferenceOptions(gain=gain),
+        ReferenceOptions(),
+    ):
         movie = corrections_from(references).applied(raw)
         total = np.sum([np.asarray(movie.frames[i], float) for i in range(len(movie))], axis=0)
         spread = total[~listed].std()
@@ -112,7 +137,13 @@ def test_defects_are_mended_listed_or_found(camera):
 def test_corrected_frames_are_told_from_raw_ones(camera, tmp_path, capsys):
     movies, gain, _ = files(camera)
     corrected = corrections_from(ReferenceOptions(gain=gain)).applied(open_movie(movies[0]))
-    write_mrc(tmp_path / "corrected.mrcs", (corrected.frames[i] for i in range(len(corrected))), 2.0, "corrected", stack=True)
+    write_mrc(
+        tmp_path / "corrected.mrcs",
+        (corrected.frames[i] for i in range(len(corrected))),
+        2.0,
+        "corrected",
+        stack=True,
+    )
     code, out, _ = dstnet(capsys, "gain", "check", tmp_path / "corrected.mrcs", "--gain", gain)
     assert code == 1
     assert "fits in no orientation" in out and "corrected already" in out
@@ -121,11 +152,16 @@ def test_corrected_frames_are_told_from_raw_ones(camera, tmp_path, capsys):
 def test_a_bad_movie_is_named_and_the_others_count(camera, tmp_path, capsys):
     movies, gain, _ = files(camera)
     (tmp_path / "cut.tif").write_bytes(movies[0].read_bytes()[:5000])
-    code, out, err = dstnet(capsys, "gain", "check", tmp_path / "cut.tif", *movies, "--gain", gain, "--json")
+    code, out, err = dstnet(
+        capsys, "gain", "check", tmp_path / "cut.tif", *movies, "--gain", gain, "--json"
+    )
     assert code == 1 and "cut.tif" in err
     (record,) = map(json.loads, out.splitlines())
     assert record["options"] == "" and record["frames"] == 12 and len(record["orientations"]) == 8
-    assert record["orientations"][0]["standard_errors"] > 20 * record["orientations"][1]["standard_errors"] / 3
+    assert (
+        record["orientations"][0]["standard_errors"]
+        > 20 * record["orientations"][1]["standard_errors"] / 3
+    )
 
 
 def test_bad_usage(camera, tmp_path, capsys):

@@ -34,7 +34,13 @@ SOAK = Path(__file__).resolve().parents[2] / "benchmarks" / "quality" / "soak.py
 def movies(tmp_path):
     (tmp_path / "in").mkdir()
     for number in range(4):
-        write_mrc(tmp_path / "in" / f"m{number}.mrc", make_frames(4, (64, 72), seed=number), 2.0, "x", stack=True)
+        write_mrc(
+            tmp_path / "in" / f"m{number}.mrc",
+            make_frames(4, (64, 72), seed=number),
+            2.0,
+            "x",
+            stack=True,
+        )
     return [InputMovie(tmp_path / "in" / f"m{n}.mrc", f"m{n}") for n in range(4)]
 
 
@@ -52,7 +58,10 @@ def images(folder):
 
 def lasting(folder):
     """Records without what differs from run to run."""
-    return {n: {k: v for k, v in r.items() if k not in VOLATILE} for n, r in read_records(folder)[1].items()}
+    return {
+        n: {k: v for k, v in r.items() if k not in VOLATILE}
+        for n, r in read_records(folder)[1].items()
+    }
 
 
 def tables(folder):
@@ -71,13 +80,16 @@ def test_shards_write_into_one_folder_what_one_run_writes(movies, job, tmp_path)
     assert lasting(parts) == lasting(whole)
     assert tables(parts) == tables(whole)
     stored = json.loads((parts / "provenance.json").read_text())
-    assert [m["name"] for m in stored["movies"]] == ["m0", "m1", "m2", "m3"] and stored["failures"] == {}
+    assert [m["name"] for m in stored["movies"]] == ["m0", "m1", "m2", "m3"] and stored[
+        "failures"
+    ] == {}
 
 
 def test_shards_at_once_lose_no_record(movies, job, tmp_path):
     code = (
-        "import pickle, sys; from dstnet.enhancement.files import run_files\n"
-        "movies, out, job, shard = pickle.load(sys.stdin.buffer); run_files(movies, out, job, threads=1, shard=shard)"
+        "import pickle, sys; from dstnet.enhancement.files import run_files\nmovies, out, job,"
+        " shard = pickle.load(sys.stdin.buffer); run_files(movies, out, job, threads=1,"
+        " shard=shard)"
     )
     import pickle
 
@@ -88,7 +100,9 @@ def test_shards_at_once_lose_no_record(movies, job, tmp_path):
         processes[-1].stdin.close()
     assert [p.wait(120) for p in processes] == [0, 0]
     stored = json.loads((tmp_path / "out" / "provenance.json").read_text())
-    assert [(m["name"], m["status"]) for m in stored["movies"]] == [(f"m{i}", "done") for i in range(4)]
+    assert [(m["name"], m["status"]) for m in stored["movies"]] == [
+        (f"m{i}", "done") for i in range(4)
+    ]
     assert len(starfile.read(tmp_path / "out" / "micrographs.star")["micrographs"]) == 4
 
 
@@ -110,10 +124,15 @@ def test_a_record_broken_off_by_a_kill_is_passed_over(movies, job, tmp_path):
     journal.write_text("\n".join([*lines[:-1], lines[-1][:40]]))
     shutil.copy(out / "provenance.json", tmp_path / "before.json")
     stored = json.loads((out / "provenance.json").read_text())
-    (out / "provenance.json").write_text(json.dumps({**stored, "movies": []}))  # as a killed run leaves it
+    (out / "provenance.json").write_text(
+        json.dumps({**stored, "movies": []})
+    )  # as a killed run leaves it
     before = images(out)
     summary = run_files(movies[:2], out, job, threads=1)
-    assert [r["status"] for r in summary.records] == ["skipped", "done"], "not on record: made again"
+    assert [r["status"] for r in summary.records] == [
+        "skipped",
+        "done",
+    ], "not on record: made again"
     assert images(out) == before
     assert list(read_records(out)[1]) == ["m0", "m1"]
 
@@ -129,24 +148,38 @@ def test_a_mistake_of_ours_costs_one_movie(movies, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "align", align)
     summary = run_files(movies, tmp_path / "out", ALIGN)
     assert [r["status"] for r in summary.records] == ["done", "failed", "done", "done"]
-    assert "m1.mrc" in summary.records[1]["error"] and "ZeroDivisionError at test_many.py" in summary.records[1]["error"]
+    assert (
+        "m1.mrc" in summary.records[1]["error"]
+        and "ZeroDivisionError at test_many.py" in summary.records[1]["error"]
+    )
 
 
-@pytest.mark.parametrize(("value", "says"), [(0.0, "constant"), (7.0, "constant"), (float("nan"), "not finite")])
+@pytest.mark.parametrize(
+    ("value", "says"), [(0.0, "constant"), (7.0, "constant"), (float("nan"), "not finite")]
+)
 def test_black_flat_and_broken_results_are_refused(movies, tmp_path, monkeypatch, value, says):
     from dataclasses import replace
 
     real = files.align
-    monkeypatch.setattr(files, "align", lambda *a, **o: (got := real(*a, **o)) and replace(got, total=got.total * 0 + value))
+    monkeypatch.setattr(
+        files,
+        "align",
+        lambda *a, **o: (got := real(*a, **o)) and replace(got, total=got.total * 0 + value),
+    )
     summary = run_files(movies[:1], tmp_path / "out", ALIGN)
     assert says in summary.records[0]["error"]
-    assert not list((tmp_path / "out").rglob("*.mrc")) and not (tmp_path / "out" / "micrographs.star").exists()
+    assert (
+        not list((tmp_path / "out").rglob("*.mrc"))
+        and not (tmp_path / "out" / "micrographs.star").exists()
+    )
 
 
 def test_old_hidden_files_of_killed_runs_go_and_young_ones_stay(movies, tmp_path):
     folder = tmp_path / "out" / "micrographs"
     folder.mkdir(parents=True)
-    old, young, other = (folder / n for n in (".m9_aligned.0123456789ab.mrc", ".m8_dw.0123456789ab.mrc", ".mine.mrc"))
+    old, young, other = (
+        folder / n for n in (".m9_aligned.0123456789ab.mrc", ".m8_dw.0123456789ab.mrc", ".mine.mrc")
+    )
     for path in (old, young, other):
         path.write_bytes(b"half")
     for path in (old, other):
@@ -161,17 +194,34 @@ def test_alignment_alone_in_half_precision_with_halves(movies, tmp_path):
     given = replace(ALIGN, halves=True, half_precision_files=True)
     run_files(movies[:1], tmp_path / "out", given)
     folder = tmp_path / "out" / "micrographs"
-    assert set(images(tmp_path / "out")) == {"m0_aligned.mrc", "m0_EVN.mrc", "m0_ODD.mrc", "m0.star"}
+    assert set(images(tmp_path / "out")) == {
+        "m0_aligned.mrc",
+        "m0_EVN.mrc",
+        "m0_ODD.mrc",
+        "m0.star",
+    }
     whole, even, odd = (mrcfile.read(folder / f"m0_{n}.mrc") for n in ("aligned", "EVN", "ODD"))
     assert whole.dtype == even.dtype == np.float16
-    np.testing.assert_allclose(even.astype("f4") + odd, whole, atol=3 * 2.0**-5)  # values to 100: halves of a unit in the last place
+    np.testing.assert_allclose(
+        even.astype("f4") + odd, whole, atol=3 * 2.0**-5
+    )  # values to 100: halves of a unit in the last place
     with pytest.raises(OutputError, match="half_precision_files"):
         run_files(movies[:1], tmp_path / "out", replace(given, half_precision_files=False))
 
 
 def test_float16_that_would_lose_the_detail_is_refused(tmp_path):
-    write_mrc(tmp_path / "high.mrc", make_frames(4, (64, 72)).astype(np.float32) + 30000, 2.0, "x", stack=True)
-    summary = run_files([InputMovie(tmp_path / "high.mrc", "high")], tmp_path / "out", Job(AlignmentSettings(), half_precision_files=True))
+    write_mrc(
+        tmp_path / "high.mrc",
+        make_frames(4, (64, 72)).astype(np.float32) + 30000,
+        2.0,
+        "x",
+        stack=True,
+    )
+    summary = run_files(
+        [InputMovie(tmp_path / "high.mrc", "high")],
+        tmp_path / "out",
+        Job(AlignmentSettings(), half_precision_files=True),
+    )
     assert "float16" in summary.records[0]["error"] and "float32" in summary.records[0]["error"]
 
 
@@ -180,36 +230,65 @@ def test_enhanced_halves(movies, job, tmp_path):
 
     run_files(movies[:1], tmp_path / "out", replace(job, halves=True))
     names = {
-        f"m0{w}" for w in ("_aligned.mrc", "_dw.mrc", "_enhanced.mrc", "_EVN.mrc", "_ODD.mrc", "_enhanced_EVN.mrc", "_enhanced_ODD.mrc")
+        f"m0{w}"
+        for w in (
+            "_aligned.mrc",
+            "_dw.mrc",
+            "_enhanced.mrc",
+            "_EVN.mrc",
+            "_ODD.mrc",
+            "_enhanced_EVN.mrc",
+            "_enhanced_ODD.mrc",
+        )
     }
     assert set(images(tmp_path / "out")) == {*names, "m0.star"}
 
 
 @pytest.mark.parametrize("source", ["folder", "table", "file"])
 def test_motion_from_elsewhere(movies, tmp_path, source):
-    """The motion that one run found makes another's sums, by whichever way it is named; other frames and movies are refused."""
+    """The motion that one run found makes another's sums, by whichever way it is named; other
+    frames and movies are refused.
+    """
     from dataclasses import replace
 
     first, again = tmp_path / "first", tmp_path / "again"
     run_files(movies[:2], first, ALIGN)
-    where = {"folder": first / "micrographs", "table": first / "micrographs.star", "file": first / "micrographs" / "m0.star"}[source]
+    where = {
+        "folder": first / "micrographs",
+        "table": first / "micrographs.star",
+        "file": first / "micrographs" / "m0.star",
+    }[source]
     taken = replace(ALIGN, motion_from=where)
     assert len(run_files(movies[:1], again, taken).of("done")) == 1
-    np.testing.assert_allclose(*(mrcfile.read(f / "micrographs" / "m0_aligned.mrc") for f in (first, again)), rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(
+        *(mrcfile.read(f / "micrographs" / "m0_aligned.mrc") for f in (first, again)),
+        rtol=1e-4,
+        atol=1e-2,
+    )
     part = run_files(movies[:1], tmp_path / "part", replace(taken, frames=slice(1, 4)))
-    whole, some = (np.array(r["shifts_angstrom"]) for f in (again, tmp_path / "part") for r in read_records(f)[1].values())
+    whole, some = (
+        np.array(r["shifts_angstrom"])
+        for f in (again, tmp_path / "part")
+        for r in read_records(f)[1].values()
+    )
     np.testing.assert_allclose(some, whole[1:] - whole[1:].mean(0), atol=2e-3)
     assert part.records[0]["frames"] == 3
     (tmp_path / "in" / "long").mkdir()
     write_mrc(tmp_path / "in" / "long" / "m0.mrc", make_frames(6, (64, 72)), 2.0, "x", stack=True)
-    longer = run_files([InputMovie(tmp_path / "in" / "long" / "m0.mrc", "m0")], tmp_path / "longer", taken)
+    longer = run_files(
+        [InputMovie(tmp_path / "in" / "long" / "m0.mrc", "m0")], tmp_path / "longer", taken
+    )
     assert "4 frames" in longer.records[0]["error"]
     if source != "file":
-        assert "m3" in run_files(movies[3:], tmp_path / "other", taken).records[0]["error"], "no motion of this one"
+        assert "m3" in run_files(movies[3:], tmp_path / "other", taken).records[0]["error"], (
+            "no motion of this one"
+        )
 
 
 def test_motion_of_a_part_is_told_by_the_frames_of_the_file(movies, tmp_path):
-    """RELION numbers the frames of the file: a part's motion stands at their places, and is found there again."""
+    """RELION numbers the frames of the file: a part's motion stands at their places, and is found
+    there again.
+    """
     from dataclasses import replace
 
     part = replace(ALIGN, frames=slice(2, 4))
@@ -218,7 +297,9 @@ def test_motion_of_a_part_is_told_by_the_frames_of_the_file(movies, tmp_path):
     assert tables["global_shift"]["rlnMicrographFrameNumber"].tolist() == [1, 2, 3, 4]
     assert tables["general"]["rlnImageSizeZ"] == 4
     run_files(movies[:1], tmp_path / "again", replace(part, motion_from=tmp_path / "first"))
-    first, again = (np.array(read_records(tmp_path / f)[1]["m0"]["shifts_angstrom"]) for f in ("first", "again"))
+    first, again = (
+        np.array(read_records(tmp_path / f)[1]["m0"]["shifts_angstrom"]) for f in ("first", "again")
+    )
     np.testing.assert_allclose(again, first, atol=2e-3)
 
 
@@ -231,28 +312,47 @@ def test_optics_groups_are_kept(movies, tmp_path, monkeypatch):
         "rlnSphericalAberration": 1.4,
         "rlnMtfFileName": "a.star",
     }
-    given = [InputMovie(Path("in") / m.path.name, m.name, {} if i == 1 else {**optics, "rlnOpticsGroup": 3}) for i, m in enumerate(movies)]
-    run_files(given, Path("out"), Job(AlignmentSettings(), exposure_e_per_a2=1.0, amplitude_contrast=0.1))
+    given = [
+        InputMovie(
+            Path("in") / m.path.name, m.name, {} if i == 1 else {**optics, "rlnOpticsGroup": 3}
+        )
+        for i, m in enumerate(movies)
+    ]
+    run_files(
+        given, Path("out"), Job(AlignmentSettings(), exposure_e_per_a2=1.0, amplitude_contrast=0.1)
+    )
     found = starfile.read(Path("out/micrographs.star"))
     groups = found["optics"].set_index("rlnOpticsGroup")
-    assert groups.loc[3, "rlnOpticsGroupName"] == "beam3" and groups.loc[3, "rlnSphericalAberration"] == 1.4
+    assert (
+        groups.loc[3, "rlnOpticsGroupName"] == "beam3"
+        and groups.loc[3, "rlnSphericalAberration"] == 1.4
+    )
     assert groups.loc[3, "rlnVoltage"] == 200 and groups.loc[3, "rlnMicrographPixelSize"] == 2.0
     assert groups.loc[1, "rlnVoltage"] == 300 and groups.loc[1, "rlnAmplitudeContrast"] == 0.1
     table = found["micrographs"]
     assert table["rlnOpticsGroup"].tolist() == [3, 1, 3, 3]
-    assert table["rlnMicrographName"].tolist() == [f"out/micrographs/m{i}_dw.mrc" for i in range(4)], "from where RELION is run"
-    assert table["rlnMicrographMovieName"][2] == "in/m2.mrc" and Path(table["rlnMicrographNameNoDW"][2]).is_file()
+    assert table["rlnMicrographName"].tolist() == [
+        f"out/micrographs/m{i}_dw.mrc" for i in range(4)
+    ], "from where RELION is run"
+    assert (
+        table["rlnMicrographMovieName"][2] == "in/m2.mrc"
+        and Path(table["rlnMicrographNameNoDW"][2]).is_file()
+    )
     motion, _ = from_relion(starfile.read(table["rlnMicrographMetadata"][0]))
     steps = motion.diff(dim=0).norm(dim=1)
     assert table["rlnAccumMotionTotal"][0] == pytest.approx(float(steps.sum()), abs=1e-2)
-    assert table["rlnAccumMotionEarly"][0] + table["rlnAccumMotionLate"][0] == pytest.approx(table["rlnAccumMotionTotal"][0], abs=2e-3)
+    assert table["rlnAccumMotionEarly"][0] + table["rlnAccumMotionLate"][0] == pytest.approx(
+        table["rlnAccumMotionTotal"][0], abs=2e-3
+    )
 
 
 # Watching
 
 
 def test_watching_waits_for_files_that_still_grow(movies, tmp_path):
-    """A file that grows, one that is cut off for a while, one that stays cut off, and one that lay there all along."""
+    """A file that grows, one that is cut off for a while, one that stays cut off, and one that lay
+    there all along.
+    """
     folder, source = tmp_path / "arriving", [m.path.read_bytes() for m in movies]
     folder.mkdir()
     (folder / "there.mrc").write_bytes(source[0])
@@ -285,14 +385,21 @@ def test_watching_waits_for_files_that_still_grow(movies, tmp_path):
             seen[movie.name] = movie.path.stat().st_size
         time.sleep(0.01)
     writer.join()
-    assert seen == {"there": len(source[0]), "grows": len(source[1]), "late": len(source[2]), "stuck": 9000}
+    assert seen == {
+        "there": len(source[0]),
+        "grows": len(source[1]),
+        "late": len(source[2]),
+        "stuck": 9000,
+    }
     assert next(iter(seen)) == "there" and list(seen)[-1] == "stuck"
 
 
 def test_a_watched_run(movies, tmp_path):
     source = watch(lambda: movies, ALIGN.open, every=0.05, settle=0.1, idle=0.3)
     reported = []
-    summary = run_files(source, tmp_path / "out", ALIGN, report=lambda r: reported.append(r["name"]))
+    summary = run_files(
+        source, tmp_path / "out", ALIGN, report=lambda r: reported.append(r["name"])
+    )
     assert len(summary.of("done")) == 4 and sorted(reported) == ["m0", "m1", "m2", "m3"]
     with pytest.raises(SettingsError, match="--shard"):
         run_files(source, tmp_path / "out", ALIGN, shard=(1, 2))
@@ -314,10 +421,19 @@ def test_ctrl_c_ends_a_watch_with_its_results(movies, tmp_path):
 @pytest.mark.slow
 def test_a_small_soak(tmp_path):
     """24 movies, ten of them bad, a worker and then the run killed: see the script."""
-    done = subprocess.run([sys.executable, SOAK, "24", tmp_path / "soak.json"], capture_output=True, text=True, timeout=280)
+    done = subprocess.run(
+        [sys.executable, SOAK, "24", tmp_path / "soak.json"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads((tmp_path / "soak.json").read_text())
-    assert figures["enhanced"] == figures["good"] == 14 and len(figures["failures"]) == 10 and figures["identical"]
+    assert (
+        figures["enhanced"] == figures["good"] == 14
+        and len(figures["failures"]) == 10
+        and figures["identical"]
+    )
     assert 0 < figures["skipped_by_rerun"] < 14
 
 
@@ -341,11 +457,18 @@ if __name__ == "__main__":
 def test_a_movie_that_kills_its_workers_is_named_and_the_others_finished(movies, tmp_path):
     import pickle
 
-    (tmp_path / "deadly.py").write_text(DEADLY)  # a worker imports the main program's file, so this reaches it too
+    (tmp_path / "deadly.py").write_text(
+        DEADLY
+    )  # a worker imports the main program's file, so this reaches it too
     sent = pickle.dumps((movies, tmp_path / "out", ALIGN))
-    done = subprocess.run([sys.executable, tmp_path / "deadly.py"], input=sent, capture_output=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "deadly.py"], input=sent, capture_output=True, timeout=200
+    )
     said = done.stdout.decode()
-    assert "['done', 'failed', 'done', 'done']" in said and "m1.mrc: its worker ended 2 times (SIGSEGV)" in said, done.stderr.decode()
+    assert (
+        "['done', 'failed', 'done', 'done']" in said
+        and "m1.mrc: its worker ended 2 times (SIGSEGV)" in said
+    ), done.stderr.decode()
 
 
 # Other machines
@@ -353,11 +476,15 @@ def test_a_movie_that_kills_its_workers_is_named_and_the_others_finished(movies,
 
 @pytest.mark.slow
 def test_dask_makes_the_same(movies, job, tmp_path):
-    distributed = pytest.importorskip("distributed", reason="dask is not installed (pip install 'dstnet[cluster]')")
+    distributed = pytest.importorskip(
+        "distributed", reason="dask is not installed (pip install 'dstnet[cluster]')"
+    )
     run_files(movies, tmp_path / "here", job, threads=1)
     bad = InputMovie(tmp_path / "none.mrc", "none")
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
         distributed.Client(cluster) as client,
     ):
         summary = run_files([*movies, bad], tmp_path / "there", job, threads=1, client=client)
@@ -400,9 +527,13 @@ def test_the_page_of_a_run(movies, job, tmp_path):
     run_files([*movies, InputMovie(bad, "bad")], out, job)
     path = write_page(out)
     page = Page(path.read_text())
-    assert page.images == 8 and all(link.startswith("data:image/jpeg;base64,") for link in page.links)
+    assert page.images == 8 and all(
+        link.startswith("data:image/jpeg;base64,") for link in page.links
+    )
     text = " ".join(page.text.split())
-    assert "Particles come from the plain sums" in text and "4 of 5 inputs are done, 1 failed" in text
+    assert (
+        "Particles come from the plain sums" in text and "4 of 5 inputs are done, 1 failed" in text
+    )
     assert str(bad) in text and "<script" not in path.read_text()
     assert read_records(out)[0]["weights_sha256"] in text and "tile: 1136" in text and "m2" in text
     assert path.stat().st_size < 300_000
@@ -414,7 +545,9 @@ def test_the_page_shows_pictures_of_so_many_and_says_so(movies, tmp_path, monkey
     monkeypatch.setattr(page, "MOST_PICTURES", 2)
     run_files(movies, tmp_path / "out", ALIGN)
     shown = Page(write_page(tmp_path / "out").read_text())
-    assert shown.images == 2 and "2 more are in" in shown.text and "looking" not in shown.text, "alignment alone enhances nothing"
+    assert shown.images == 2 and "2 more are in" in shown.text and "looking" not in shown.text, (
+        "alignment alone enhances nothing"
+    )
 
 
 def test_no_page_without_a_run(tmp_path):

@@ -12,7 +12,21 @@ def simulate(*arguments: str) -> None:
 
 
 def test_the_record_makes_the_same_movie(tmp_path):
-    simulate("-o", f"{tmp_path}/a", "--shape", "128", "128", "--pixel-size", "3", "--frames", "2", "--dose-per-frame", "3", "--seed", "7")
+    simulate(
+        "-o",
+        f"{tmp_path}/a",
+        "--shape",
+        "128",
+        "128",
+        "--pixel-size",
+        "3",
+        "--frames",
+        "2",
+        "--dose-per-frame",
+        "3",
+        "--seed",
+        "7",
+    )
     (record,) = (tmp_path / "a" / "truth").glob("*_settings.yaml")
     simulate("-o", f"{tmp_path}/b", "--settings", str(record), "--seed", "7")
     (first,), (again,) = ((tmp_path / run / "movies").glob("*.tif") for run in "ab")

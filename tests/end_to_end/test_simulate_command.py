@@ -20,24 +20,42 @@ from dstnet.errors import SettingsError
 from dstnet.io import open_movie
 from dstnet.simulation.recipe import FOLDER, Recipe
 
-SMALL = {"--shape": ["128", "128"], "--pixel-size": ["4"], "--frames": ["2"], "--dose-per-frame": ["1"]}
+SMALL = {
+    "--shape": ["128", "128"],
+    "--pixel-size": ["4"],
+    "--frames": ["2"],
+    "--dose-per-frame": ["1"],
+}
 
 
 def small_but_for(arguments) -> list[str]:
     """Options for a movie made in no time, where `arguments` do not say otherwise."""
-    return [word for name, values in SMALL.items() if name not in arguments for word in (name, *values)]
+    return [
+        word for name, values in SMALL.items() if name not in arguments for word in (name, *values)
+    ]
 
 
 def files_of(folder: Path) -> dict[str, str]:
     """Digests of all files by name, the movies' list among them."""
     paths = [p for p in folder.rglob("*") if p.is_file()]
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths
+    }
 
 
 @pytest.fixture
 def simulate(capsys, tmp_path):
     def run(*arguments, out="out", small=True):
-        return dstnet(capsys, "simulate", "-o", tmp_path / out, "--device", "cpu", *(small_but_for(arguments) if small else []), *arguments)
+        return dstnet(
+            capsys,
+            "simulate",
+            "-o",
+            tmp_path / out,
+            "--device",
+            "cpu",
+            *(small_but_for(arguments) if small else []),
+            *arguments,
+        )
 
     return run
 
@@ -51,7 +69,9 @@ def two_threads():
 
 
 def test_same_bytes_whatever_the_workers_and_threads(simulate, tmp_path, two_threads):
-    """torch's sums over 256 x 256 pixels come out otherwise with two threads than with one, in the last bit."""
+    """torch's sums over 256 x 256 pixels come out otherwise with two threads than with one, in the
+    last bit.
+    """
     larger = ["--movies", "2", "--seed", "4", "--shape", "256", "256"]
     assert simulate(*larger, out="two-threads")[0] == 0
     assert torch.get_num_threads() == 2, "the caller's own choice is left alone"
@@ -59,7 +79,11 @@ def test_same_bytes_whatever_the_workers_and_threads(simulate, tmp_path, two_thr
     assert simulate(*larger, out="one-thread")[0] == 0
     assert simulate(*larger, "--workers", "2", out="two-workers")[0] == 0
     first = files_of(tmp_path / "one-thread")
-    assert {"movies.star", "movies/phantom0_D7_00004.tif", "truth/phantom0_D7_00005_phase.mrc"} <= first.keys()
+    assert {
+        "movies.star",
+        "movies/phantom0_D7_00004.tif",
+        "truth/phantom0_D7_00005_phase.mrc",
+    } <= first.keys()
     assert files_of(tmp_path / "two-threads") == first
     assert files_of(tmp_path / "two-workers") == first
 
@@ -75,7 +99,9 @@ def test_a_movie_does_not_depend_on_those_before_it(simulate, tmp_path):
 def test_whole_movies_are_skipped_and_half_ones_made_again(simulate, tmp_path):
     assert simulate("--movies", "3")[0] == 0
     before, out = files_of(tmp_path / "out"), tmp_path / "out"
-    (out / "truth" / "phantom0_D7_00001_settings.yaml").unlink()  # written last: without it the movie is half-written
+    (
+        out / "truth" / "phantom0_D7_00001_settings.yaml"
+    ).unlink()  # written last: without it the movie is half-written
     (out / "movies" / "phantom0_D7_00001.tif").write_bytes(b"half")
     (out / "movies" / ".phantom0_D7_00001.0123456789ab.tif").write_bytes(b"left by a kill")
     kept = (out / "movies" / "phantom0_D7_00000.tif").stat().st_mtime_ns
@@ -94,16 +120,29 @@ def test_other_settings_are_never_overwritten_unasked(simulate, tmp_path):
     before = files_of(tmp_path / "out")
     for other in (["--dose-per-frame", "2"], ["--format", "mrc"]):
         code, _, err = simulate(*other, "--movies", "2")
-        assert code == 2 and "phantom0_D7_00000" in err and "--overwrite" in err and len(err.splitlines()) == 1
+        assert (
+            code == 2
+            and "phantom0_D7_00000" in err
+            and "--overwrite" in err
+            and len(err.splitlines()) == 1
+        )
         assert files_of(tmp_path / "out") == before
     assert simulate("--format", "mrc", "--overwrite")[0] == 0
     assert [p.name for p in (tmp_path / "out" / "movies").iterdir()] == ["phantom0_D7_00000.mrcs"]
-    assert starfile.read(tmp_path / "out" / "movies.star")["movies"]["rlnMicrographMovieName"].tolist() == ["movies/phantom0_D7_00000.mrcs"]
+    assert starfile.read(tmp_path / "out" / "movies.star")["movies"][
+        "rlnMicrographMovieName"
+    ].tolist() == ["movies/phantom0_D7_00000.mrcs"]
     mrc = open_movie(tmp_path / "out" / "movies" / "phantom0_D7_00000.mrcs")
     assert simulate(out="tif")[0] == 0
     tif = open_movie(tmp_path / "tif" / "movies" / "phantom0_D7_00000.tif")
-    assert mrc.pixel_size_angstrom == pytest.approx(tif.pixel_size_angstrom, abs=1e-4) == pytest.approx(4)
-    assert all(torch.equal(mrc.frame(i), tif.frame(i)) for i in range(2)), "the same counts in either format"
+    assert (
+        mrc.pixel_size_angstrom
+        == pytest.approx(tif.pixel_size_angstrom, abs=1e-4)
+        == pytest.approx(4)
+    )
+    assert all(torch.equal(mrc.frame(i), tif.frame(i)) for i in range(2)), (
+        "the same counts in either format"
+    )
 
 
 def test_overwrite_makes_whole_movies_again(simulate, tmp_path):
@@ -121,7 +160,9 @@ def test_expected_frames_are_added_to_a_movie_that_lacks_them(simulate, tmp_path
     after = files_of(tmp_path / "out")
     assert after.keys() - before.keys() == {"truth/phantom0_D7_00000_expected.mrcs"}
     assert before.items() <= after.items()
-    assert "1 already there" in simulate("--expected-frames")[2] and "1 already there" in simulate()[2]
+    assert (
+        "1 already there" in simulate("--expected-frames")[2] and "1 already there" in simulate()[2]
+    )
 
 
 def test_dry_run_says_all_and_writes_nothing(simulate, tmp_path):
@@ -132,7 +173,11 @@ def test_dry_run_says_all_and_writes_nothing(simulate, tmp_path):
     *movies, total = map(json.loads, out.splitlines())
     assert [m["name"] for m in movies] == ["phantom0_D7_00000", "phantom0_D7_00001"]
     assert movies[0]["frames"] == 6 and movies[0]["shape"] == [512, 512]
-    assert total["movies"] == total["to_make"] == 2 and 0 < total["cpu_seconds"] < 60 and total["memory_bytes"] > 1e8
+    assert (
+        total["movies"] == total["to_make"] == 2
+        and 0 < total["cpu_seconds"] < 60
+        and total["memory_bytes"] > 1e8
+    )
     assert simulate(*larger, "--movies", "2")[0] == 0
     for folder, planned in (("movies", "movie_bytes"), ("truth", "truth_bytes")):
         written = sum(p.stat().st_size for p in (tmp_path / "out" / folder).iterdir())
@@ -145,33 +190,62 @@ def test_recipe_varies_settings_from_movie_to_movie(simulate, tmp_path):
     recipe = {
         "structures": ["phantom:3"],
         "movies": 3,
-        "settings": {"shape": [128, 128], "pixel_size_angstrom": 4.0, "specimen": {"coverage": 0.1}},
-        "vary": {"frames": [1, 3], "optics.defocus_angstrom": [8000, 20000], "optics.voltage_kv": {"choices": [200.0, 300.0]}},
+        "settings": {
+            "shape": [128, 128],
+            "pixel_size_angstrom": 4.0,
+            "specimen": {"coverage": 0.1},
+        },
+        "vary": {
+            "frames": [1, 3],
+            "optics.defocus_angstrom": [8000, 20000],
+            "optics.voltage_kv": {"choices": [200.0, 300.0]},
+        },
     }
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(recipe))
     code, _, err = simulate("--recipe", path, "--dose-per-frame", "1.5", small=False)
     assert code == 0 and "3 made" in err
-    records = [yaml.safe_load(p.read_text()) for p in sorted((tmp_path / "out" / "truth").glob("*_settings.yaml"))]
+    records = [
+        yaml.safe_load(p.read_text())
+        for p in sorted((tmp_path / "out" / "truth").glob("*_settings.yaml"))
+    ]
     assert len({r["settings"]["optics"]["defocus_angstrom"] for r in records}) == 3
     for record in records:
         s = record["settings"]
         assert record["name"].startswith("phantom3_")
-        assert 8000 <= s["optics"]["defocus_angstrom"] <= 20000 and s["optics"]["voltage_kv"] in (200.0, 300.0)
-        assert isinstance(s["frames"], int) and 1 <= s["frames"] <= 3 and s["specimen"]["coverage"] == 0.1 and s["exposure_e_per_a2"] == 1.5
+        assert 8000 <= s["optics"]["defocus_angstrom"] <= 20000 and s["optics"]["voltage_kv"] in (
+            200.0,
+            300.0,
+        )
+        assert (
+            isinstance(s["frames"], int)
+            and 1 <= s["frames"] <= 3
+            and s["specimen"]["coverage"] == 0.1
+            and s["exposure_e_per_a2"] == 1.5
+        )
         assert len(open_movie(tmp_path / "out" / "movies" / f"{record['name']}.tif")) == s["frames"]
     list_ = starfile.read(tmp_path / "out" / "movies.star", always_dict=True)
-    voltages = dict(zip(list_["optics"]["rlnOpticsGroup"], list_["optics"]["rlnVoltage"], strict=True))
-    assert [voltages[g] for g in list_["movies"]["rlnOpticsGroup"]] == [r["settings"]["optics"]["voltage_kv"] for r in records]
+    voltages = dict(
+        zip(list_["optics"]["rlnOpticsGroup"], list_["optics"]["rlnVoltage"], strict=True)
+    )
+    assert [voltages[g] for g in list_["movies"]["rlnOpticsGroup"]] == [
+        r["settings"]["optics"]["voltage_kv"] for r in records
+    ]
 
 
 def test_every_value_of_a_range_is_drawn_and_one_more_setting_changes_no_other():
     recipe = Recipe.checked({"vary": {"frames": [2, 4], "specimen.coverage": [0.1, 0.3]}}, "test")
     drawn = [recipe.settings_of(seed) for seed in range(200)]
     counts = np.bincount([s.frames for s in drawn])
-    assert counts[:2].tolist() == [0, 0] and len(counts) == 5 and counts[2:].min() > 40  # 67 expected, 6.7 their standard deviation
+    assert (
+        counts[:2].tolist() == [0, 0] and len(counts) == 5 and counts[2:].min() > 40
+    )  # 67 expected, 6.7 their standard deviation
     coverage = np.array([s.specimen.coverage for s in drawn])
-    assert 0.1 <= coverage.min() < 0.11 and 0.29 < coverage.max() <= 0.3 and abs(coverage.mean() - 0.2) < 5 * 0.2 / 12**0.5 / 200**0.5
+    assert (
+        0.1 <= coverage.min() < 0.11
+        and 0.29 < coverage.max() <= 0.3
+        and abs(coverage.mean() - 0.2) < 5 * 0.2 / 12**0.5 / 200**0.5
+    )
     alone = Recipe.checked({"vary": {"specimen.coverage": [0.1, 0.3]}}, "test")
     assert [alone.settings_of(s).specimen.coverage for s in range(5)] == coverage[:5].tolist()
 
@@ -201,12 +275,17 @@ def test_diverse_recipe_varies_what_training_asks_for():
 
 
 def test_flat_field_holds_nothing_but_the_camera(simulate, tmp_path):
-    assert simulate("--recipe", "flat-field", "--shape", "128", "128", "--frames", "2", small=False)[0] == 0
+    assert (
+        simulate("--recipe", "flat-field", "--shape", "128", "128", "--frames", "2", small=False)[0]
+        == 0
+    )
     phase = open_movie(tmp_path / "out" / "truth" / "empty_00000_phase.mrc").frame(0)
     assert not phase.any()
     frame = open_movie(tmp_path / "out" / "movies" / "empty_00000.tif").frame(0)
     # Poisson counts: the variance of 128² of them is known to sqrt(2 + 1 / mean) / 128 of itself
-    assert float(frame.var() / frame.mean()) == pytest.approx(1, abs=5 * (2 + 1 / 0.85) ** 0.5 / 128)
+    assert float(frame.var() / frame.mean()) == pytest.approx(
+        1, abs=5 * (2 + 1 / 0.85) ** 0.5 / 128
+    )
 
 
 def test_structures_win_over_the_recipe_and_are_found_from_its_folder(tmp_path):
@@ -232,7 +311,9 @@ def test_preview_shows_the_movie(simulate, tmp_path):
         assert np.asarray(image.convert("L")).std() > 20, "something is drawn"
     assert path.stat().st_size < 1_000_000
     path.unlink()
-    assert simulate("--preview")[0] == 0 and path.is_file(), "drawn from the files of a movie that is there already"
+    assert simulate("--preview")[0] == 0 and path.is_file(), (
+        "drawn from the files of a movie that is there already"
+    )
 
 
 KILLER = """
@@ -256,18 +337,40 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("times", ["once", "always"])
 @pytest.mark.slow
 def test_a_killed_worker_costs_its_movie_one_try(tmp_path, times):
-    (tmp_path / "killer.py").write_text(KILLER)  # a worker imports the main program's file, so this reaches it too
-    command = [sys.executable, tmp_path / "killer.py", times, tmp_path / "mark", "simulate", "-o", tmp_path / "out", *small_but_for([])]
-    done = subprocess.run([*command, "--movies", "3", "--workers", "2", "--device", "cpu"], capture_output=True, text=True, timeout=200)
+    (tmp_path / "killer.py").write_text(
+        KILLER
+    )  # a worker imports the main program's file, so this reaches it too
+    command = [
+        sys.executable,
+        tmp_path / "killer.py",
+        times,
+        tmp_path / "mark",
+        "simulate",
+        "-o",
+        tmp_path / "out",
+        *small_but_for([]),
+    ]
+    done = subprocess.run(
+        [*command, "--movies", "3", "--workers", "2", "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     records = sorted((tmp_path / "out" / "truth").glob("*_settings.yaml"))
     if times == "once":
         assert done.returncode == 0, done.stderr
         assert len(records) == 3 and "3 made" in done.stderr
         assert len(open_movie(tmp_path / "out" / "movies" / "phantom0_D7_00001.tif")) == 2
     else:
-        assert done.returncode == 1 and "SIGKILL" in done.stderr and "2 made, 0 already there, 1 failed" in done.stderr
+        assert (
+            done.returncode == 1
+            and "SIGKILL" in done.stderr
+            and "2 made, 0 already there, 1 failed" in done.stderr
+        )
         assert [p.name[:17] for p in records] == ["phantom0_D7_00000", "phantom0_D7_00002"]
-        listed = starfile.read(tmp_path / "out" / "movies.star", always_dict=True)["movies"]["rlnMicrographMovieName"]
+        listed = starfile.read(tmp_path / "out" / "movies.star", always_dict=True)["movies"][
+            "rlnMicrographMovieName"
+        ]
         assert len(listed) == 2, "what is half-written is not in the list"
         assert done.stdout.splitlines()[1].startswith("[2/3] FAILED"), "in order"
 
@@ -275,20 +378,49 @@ def test_a_killed_worker_costs_its_movie_one_try(tmp_path, times):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_an_interrupted_run_goes_on(tmp_path, workers):
-    """Ctrl-C after the first movie, then the same command: nothing half-written looks whole, and all is as if made at once."""
-    command = [sys.executable, "-c", "from dstnet.cli import main; main()", "simulate", "-o", tmp_path / "out", "--device", "cpu"]
-    command += ["--movies", "4", "--workers", workers, "--shape", "384", "384", "--pixel-size", "4", "--frames", "24"]
+    """Ctrl-C after the first movie, then the same command: nothing half-written looks whole, and
+    all is as if made at once.
+    """
+    command = [
+        sys.executable,
+        "-c",
+        "from dstnet.cli import main; main()",
+        "simulate",
+        "-o",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+    ]
+    command += [
+        "--movies",
+        "4",
+        "--workers",
+        workers,
+        "--shape",
+        "384",
+        "384",
+        "--pixel-size",
+        "4",
+        "--frames",
+        "24",
+    ]
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it, and so would the command
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background jobs ignore it, and so would the command
     )
     truth = tmp_path / "out" / "truth"
     until = time.monotonic() + 150
-    while process.poll() is None and not list(truth.glob("*_settings.yaml")) and time.monotonic() < until:
+    while (
+        process.poll() is None
+        and not list(truth.glob("*_settings.yaml"))
+        and time.monotonic() < until
+    ):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -297,4 +429,7 @@ def test_an_interrupted_run_goes_on(tmp_path, workers):
     assert 1 <= len(whole) < 4
     assert not list((tmp_path / "out" / "movies").glob(".*")), "nothing hidden is left"
     again = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert again.returncode == 0 and f"{4 - len(whole)} made, {len(whole)} already there" in again.stderr
+    assert (
+        again.returncode == 0
+        and f"{4 - len(whole)} made, {len(whole)} already there" in again.stderr
+    )

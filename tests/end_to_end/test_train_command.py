@@ -12,7 +12,12 @@ from tiny import dstnet
 
 SETTINGS = {
     "network": tiny.SETTINGS,
-    "stream": {"crop": 64, "fractions": 2, "working_pixel_angstrom": 4.0, "defocus_angstrom": [4000.0, 12000.0]},
+    "stream": {
+        "crop": 64,
+        "fractions": 2,
+        "working_pixel_angstrom": 4.0,
+        "defocus_angstrom": [4000.0, 12000.0],
+    },
     "phantoms": 1,
     "poses": 2,
     "batch": 1,
@@ -36,12 +41,26 @@ def test_lines_say_where_it_is_and_how_long_it_takes(capsys, tmp_path, options):
     assert [line.split("  ")[0] for line in lines] == ["step 2/3", "step 3/3"]
     assert f"weights in {tmp_path / 'run' / 'weights.safetensors'}" in err
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["seed"] == 5 and record["processes"] == 1 and record["device"] == "cpu" and record["started_from"] is None
+    assert (
+        record["seed"] == 5
+        and record["processes"] == 1
+        and record["device"] == "cpu"
+        and record["started_from"] is None
+    )
     assert list(record["trained_on"]) and record["held_out"] == {}
     # the records, and nothing else, repeat the run
-    again = ["--settings", tmp_path / "run" / "settings.yaml", "--device", "cpu", "-o", tmp_path / "again"]
+    again = [
+        "--settings",
+        tmp_path / "run" / "settings.yaml",
+        "--device",
+        "cpu",
+        "-o",
+        tmp_path / "again",
+    ]
     assert dstnet(capsys, "train", *again)[0] == 0
-    assert (tmp_path / "again" / "weights.safetensors").read_bytes() == (tmp_path / "run" / "weights.safetensors").read_bytes()
+    assert (tmp_path / "again" / "weights.safetensors").read_bytes() == (
+        tmp_path / "run" / "weights.safetensors"
+    ).read_bytes()
 
 
 def test_the_line_of_a_record():
@@ -73,12 +92,18 @@ def test_a_run_is_resumed_with_its_own_data_only(capsys, tmp_path, options):
 def test_tensorboard_that_is_not_installed_is_asked_for(capsys, tmp_path, options, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     code, _, err = dstnet(capsys, "train", *options, "--steps", "2", "--tensorboard")
-    assert code == 2 and "tensorboard is not installed; install it with: pip install 'dstnet[tensorboard]'" in err
+    assert (
+        code == 2
+        and "tensorboard is not installed; install it with: pip install 'dstnet[tensorboard]'"
+        in err
+    )
     assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard_gets_every_number_of_a_record(tmp_path):
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed (pip install 'dstnet[tensorboard]')")
+    pytest.importorskip(
+        "tensorboard", reason="tensorboard is not installed (pip install 'dstnet[tensorboard]')"
+    )
     # In a process of its own: the package's imports warn, which is an error here.
     script = f"""
 from dstnet.training.board import tensorboard_writer
@@ -90,8 +115,13 @@ write({{"step": 4, "loss": 0.4}})
 tensorboard_writer(folder)({{"step": 4, "loss": 0.3}})
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 found = EventAccumulator(str(folder)).Reload()
-print([(e.step, round(e.value, 6)) for e in found.Scalars("loss")], [(e.step, e.value) for e in found.Scalars("residual")])
+losses = [(e.step, round(e.value, 6)) for e in found.Scalars("loss")]
+print(losses, [(e.step, e.value) for e in found.Scalars("residual")])
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200, env=os.environ)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=200, env=os.environ
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().splitlines()[-1] == "[(2, 0.5), (4, 0.3)] [(2, 0.25)]", "what a resumed run does again replaces it"
+    assert done.stdout.strip().splitlines()[-1] == "[(2, 0.5), (4, 0.3)] [(2, 0.25)]", (
+        "what a resumed run does again replaces it"
+    )

@@ -20,7 +20,12 @@ from hypothesis import strategies as st
 from dstnet.errors import BadInputError
 from dstnet.io import EerSettings, TiffFrames, open_movie, write_mrc, write_tiff
 
-PACK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": imagecodecs.zstd_encode}
+PACK = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": imagecodecs.zstd_encode,
+}
 SIDES = (32, 40)
 STREAMS = [encode(random_events(np.random.default_rng(i), SIDES, 0.1), SIDES) for i in range(6)]
 STACK = np.random.default_rng(0).poisson(3.0, (3, 32, 40)).astype("u2")
@@ -116,7 +121,9 @@ def test_pixel_size(mrc_file):
         ((40 * 101, 32 * 101, 1), "absurd.*--pixel-size"),
         ((40 * 1.0, 32 * 1.02, 1), "not square.*--pixel-size"),
     ):
-        edit_header(mrc_file, cella=np.array(cell, "f4").view([("x", "f4"), ("y", "f4"), ("z", "f4")]))
+        edit_header(
+            mrc_file, cella=np.array(cell, "f4").view([("x", "f4"), ("y", "f4"), ("z", "f4")])
+        )
         refused(mrc_file, match)
         assert open_movie(mrc_file, pixel_size_angstrom=1.1).pixel_size_angstrom == 1.1
     edit_header(mrc_file, mx=0)
@@ -203,7 +210,9 @@ def test_lzw_that_ends_early_is_no_dark_frame(tiff_file):
     with tifffile.TiffFile(tiff_file) as tif:
         (start,) = tif.pages[2].dataoffsets
     raw = bytearray(tiff_file.read_bytes())
-    raw[start : start + 3] = b"\x80\x40\x40"  # the codes "clear" and "end of information", nine bits each
+    raw[start : start + 3] = (
+        b"\x80\x40\x40"  # the codes "clear" and "end of information", nine bits each
+    )
     tiff_file.write_bytes(raw)
     refused(tiff_file, "frame 3 cannot be read")
 
@@ -233,7 +242,9 @@ def test_packed_files(tmp_path, suffix):
     for cut in (10, len(good) // 2, len(good) - 10, len(good) - 1):
         path.write_bytes(good[:cut])
         refused(path, "cut off|cannot be unpacked")
-    path.write_bytes(good[: len(good) // 2] + bytes([good[len(good) // 2] ^ 0x55]) + good[len(good) // 2 + 1 :])
+    path.write_bytes(
+        good[: len(good) // 2] + bytes([good[len(good) // 2] ^ 0x55]) + good[len(good) // 2 + 1 :]
+    )
     if suffix != "zst":  # without a checksum, as here, damage may stay unseen
         refused(path, "cannot be unpacked|no valid MRC header")
     path.write_bytes(PACK[suffix]((tmp_path / "b.mrc").read_bytes()[:-100]))
@@ -335,7 +346,9 @@ def read_whatever_is_there(path, **options):
     return True
 
 
-ANY_DAMAGE = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANY_DAMAGE = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.mark.parametrize("name", ["a.mrc", "a.tif"])
@@ -343,7 +356,11 @@ ANY_DAMAGE = settings(max_examples=150, deadline=None, suppress_health_check=[He
 @given(fraction=st.floats(0, 1, exclude_max=True))
 def test_any_truncation_is_told(tmp_path, name, fraction):
     path = tmp_path / name
-    (write_mrc(path, STACK, 1.2, "x", stack=True) if name == "a.mrc" else write_tiff(path, STACK, 1.2))
+    (
+        write_mrc(path, STACK, 1.2, "x", stack=True)
+        if name == "a.mrc"
+        else write_tiff(path, STACK, 1.2)
+    )
     raw = path.read_bytes()
     path.write_bytes(raw[: int(fraction * len(raw))])
     assert not read_whatever_is_there(path)
@@ -363,7 +380,13 @@ FORMS = {
 
 @pytest.mark.parametrize("name", FORMS)
 @ANY_DAMAGE
-@given(changes=st.lists(st.tuples(st.one_of(st.integers(0, 300), st.integers(0, 12000)), st.integers(0, 255)), min_size=1, max_size=12))
+@given(
+    changes=st.lists(
+        st.tuples(st.one_of(st.integers(0, 300), st.integers(0, 12000)), st.integers(0, 255)),
+        min_size=1,
+        max_size=12,
+    )
+)
 def test_any_garbling_is_told_or_harmless(tmp_path, name, changes):
     path = tmp_path / name
     if name == "a.mrc":

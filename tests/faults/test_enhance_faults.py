@@ -1,4 +1,6 @@
-"""Bad inputs among good ones, bad options, and outputs that cannot be written: one line each, and nothing half done."""
+"""Bad inputs among good ones, bad options, and outputs that cannot be written: one line each, and
+nothing half done.
+"""
 
 import json
 import re
@@ -53,7 +55,12 @@ def truncated_tiff(folder):
 def damaged_tiff(folder):
     """A page whose compressed bytes are spoilt: only reading the frame finds it."""
     tifffile.imwrite(
-        folder / "spoilt.tif", make_frames(), photometric="minisblack", compression="zlib", resolution=(5, 5), description="unit=nm\n"
+        folder / "spoilt.tif",
+        make_frames(),
+        photometric="minisblack",
+        compression="zlib",
+        resolution=(5, 5),
+        description="unit=nm\n",
     )
     with tifffile.TiffFile(folder / "spoilt.tif") as file:
         start = file.pages[1].dataoffsets[0]
@@ -167,7 +174,9 @@ def test_every_bad_file_is_named_and_the_good_ones_are_finished(enhance, data, g
     code, out, err = enhance(*paths[:9], good, *paths[9:], data / "last.tif")
     assert code == 1
     micrographs = tmp_path / "out" / "micrographs"
-    whole = {f"{n}{w}" for n in ("good", "last") for w in ("_aligned.mrc", "_enhanced.mrc", ".star")}
+    whole = {
+        f"{n}{w}" for n in ("good", "last") for w in ("_aligned.mrc", "_enhanced.mrc", ".star")
+    }
     assert {p.name for p in micrographs.iterdir()} == whole
     assert f"2 done, 0 already there, {len(bad)} failed" in err
     failed = [line for line in err.splitlines() if line.startswith("failed: ")]
@@ -175,11 +184,16 @@ def test_every_bad_file_is_named_and_the_good_ones_are_finished(enhance, data, g
     for (path, match), line in zip(bad, failed, strict=True):
         assert str(path) in line, line
         assert re.search(match, line), line
-    records = {r["name"]: r for r in json.loads((tmp_path / "out" / "provenance.json").read_text())["movies"]}
+    records = {
+        r["name"]: r
+        for r in json.loads((tmp_path / "out" / "provenance.json").read_text())["movies"]
+    }
     assert {n for n, r in records.items() if r["status"] == "done"} == {"good", "last"}
     assert all(r["error"] for n, r in records.items() if n not in ("good", "last"))
     table = json.loads((tmp_path / "out" / "provenance.json").read_text())["failures"]
-    assert set(table) == {str(p) for p in paths} and all(path in error for path, error in table.items())
+    assert set(table) == {str(p) for p in paths} and all(
+        path in error for path, error in table.items()
+    )
 
 
 def test_bad_frames_are_left_out_and_named(enhance, data):
@@ -194,7 +208,11 @@ def test_only_bad_files(enhance, data, tmp_path):
     code, out, _ = enhance(text(data), "--json")
     assert code == 1
     record = json.loads(out)
-    assert record["status"] == "failed" and "text file" in record["error"] and "\n" not in record["error"]
+    assert (
+        record["status"] == "failed"
+        and "text file" in record["error"]
+        and "\n" not in record["error"]
+    )
     assert not list((tmp_path / "out").rglob("*.mrc"))
 
 
@@ -212,7 +230,10 @@ def test_two_inputs_of_one_name(enhance, data, tmp_path):
     write_tiff(data / "a.tif", make_frames(2, seed=3), 2.0)
     assert enhance(data / "a.mrc", data / "a.tif")[0] == 0
     records = json.loads((tmp_path / "out" / "provenance.json").read_text())["movies"]
-    assert {r["input"]: r["name"] for r in records} == {str(data / "a.mrc"): "a", str(data / "a.tif"): "a_tif"}
+    assert {r["input"]: r["name"] for r in records} == {
+        str(data / "a.mrc"): "a",
+        str(data / "a.tif"): "a_tif",
+    }
     for name, frames in (("a", make_frames()), ("a_tif", make_frames(2, seed=3))):
         with mrcfile.open(tmp_path / "out" / "micrographs" / f"{name}_aligned.mrc") as file:
             assert file.data.mean() == pytest.approx(frames.sum(0).mean(), abs=0.05)
@@ -231,7 +252,11 @@ def refused(result, *words):
 def test_output_that_is_a_file(enhance, good, tmp_path):
     (tmp_path / "file").write_text("mine")
     code, _, err = enhance(good, out=tmp_path / "file")
-    assert code == 2 and err.splitlines()[-1].startswith("dstnet: error:") and "is a file, not a folder" in err.splitlines()[-1]
+    assert (
+        code == 2
+        and err.splitlines()[-1].startswith("dstnet: error:")
+        and "is a file, not a folder" in err.splitlines()[-1]
+    )
     assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "micrographs").write_text("mine")
@@ -255,7 +280,11 @@ def test_a_folder_without_movies(enhance, good, data):
 
 
 def test_unknown_model(capsys, good, tmp_path):
-    refused(dstnet(capsys, "enhance", good, "-o", tmp_path / "out", "-m", "nonesuch"), "no model 'nonesuch'", "released")
+    refused(
+        dstnet(capsys, "enhance", good, "-o", tmp_path / "out", "-m", "nonesuch"),
+        "no model 'nonesuch'",
+        "released",
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -284,7 +313,9 @@ def test_bad_settings_file(enhance, good, tmp_path, content, words):
 
 
 def test_settings_file_that_is_not_there(enhance, good, tmp_path):
-    refused(enhance(good, "--settings", tmp_path / "none.yaml"), "none.yaml", "cannot read settings")
+    refused(
+        enhance(good, "--settings", tmp_path / "none.yaml"), "none.yaml", "cannot read settings"
+    )
 
 
 @pytest.mark.parametrize(
@@ -300,13 +331,22 @@ def test_settings_file_that_is_not_there(enhance, good, tmp_path):
 )
 def test_bad_option(capsys, good, model, tmp_path, arguments, word):
     device = [] if "--device" in arguments else ["--device", "cpu"]
-    code, out, err = dstnet(capsys, "enhance", good, "-o", tmp_path / "out", "-m", model, *device, *arguments)
+    code, out, err = dstnet(
+        capsys, "enhance", good, "-o", tmp_path / "out", "-m", model, *device, *arguments
+    )
     assert code == 2 and word in out + err
     assert not (tmp_path / "out" / "micrographs").exists()
 
 
 def test_nothing_given(capsys, tmp_path):
-    for arguments in (["enhance"], ["enhance", "a.mrc"], ["enhance", "-o", tmp_path / "out"], ["paint"], ["simulate"], ["train"]):
+    for arguments in (
+        ["enhance"],
+        ["enhance", "a.mrc"],
+        ["enhance", "-o", tmp_path / "out"],
+        ["paint"],
+        ["simulate"],
+        ["train"],
+    ):
         code, out, err = dstnet(capsys, *arguments)
         assert code == 2 and (out + err).strip(), arguments
 
@@ -321,20 +361,41 @@ def test_other_settings_into_the_same_folder(enhance, good, tmp_path):
     assert enhance(good)[0] == 0
     before = (tmp_path / "out" / "provenance.json").read_bytes()
     code, _, err = enhance(good, "--fractions", "2")
-    assert code == 2 and "other settings" in err.splitlines()[-1] and "--overwrite" in err.splitlines()[-1]
+    assert (
+        code == 2
+        and "other settings" in err.splitlines()[-1]
+        and "--overwrite" in err.splitlines()[-1]
+    )
     assert (tmp_path / "out" / "provenance.json").read_bytes() == before
     assert enhance(good, "--fractions", "2", "--overwrite")[0] == 0
 
 
-@pytest.mark.parametrize("option", [("--pixel-size", "3"), ("--dose-per-frame", "5"), ("--frame-range", "1:2")])
+@pytest.mark.parametrize(
+    "option", [("--pixel-size", "3"), ("--dose-per-frame", "5"), ("--frame-range", "1:2")]
+)
 def test_results_of_other_movie_options_are_not_passed_off(enhance, good, option):
-    """Refused, or made again, but never "already there": the files there are not what was asked for."""
+    """Refused, or made again, but never "already there": the files there are not what was asked
+    for.
+    """
     assert enhance(good, "--dose-per-frame", "1")[0] == 0
-    code, out, _ = enhance(good, "--dose-per-frame", "1", *option) if "dose" not in option[0] else enhance(good, *option)
+    code, out, _ = (
+        enhance(good, "--dose-per-frame", "1", *option)
+        if "dose" not in option[0]
+        else enhance(good, *option)
+    )
     assert code == 2 or "already there" not in out
 
 
-@pytest.mark.parametrize("option", ["--dose-per-frame=-1", "--dose-per-frame=0", "--pre-exposure=-5", "--voltage=-300", "--voltage=nan"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--dose-per-frame=-1",
+        "--dose-per-frame=0",
+        "--pre-exposure=-5",
+        "--voltage=-300",
+        "--voltage=nan",
+    ],
+)
 def test_impossible_exposure_and_voltage(enhance, good, tmp_path, option):
     dose = [] if "dose" in option else ["--dose-per-frame", "2"]
     code, _, err = enhance(good, *dose, option)
@@ -363,7 +424,9 @@ class Full:
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_write_that_fails_leaves_nothing_half_done(enhance, good, tmp_path, monkeypatch, number):
-    """The disk fills up within output `number`: what is there is whole, and the next run makes the rest."""
+    """The disk fills up within output `number`: what is there is whole, and the next run makes the
+    rest.
+    """
     real, written = files.write_mrc, []
 
     def write(path, array, *arguments, **options):
@@ -374,7 +437,11 @@ def test_a_write_that_fails_leaves_nothing_half_done(enhance, good, tmp_path, mo
 
     monkeypatch.setattr(files, "write_mrc", write)
     code, _, err = enhance(good, "--dose-per-frame", "2")
-    assert code == 2 and "No space left" in err.splitlines()[-1] and "free some space" in err.splitlines()[-1]
+    assert (
+        code == 2
+        and "No space left" in err.splitlines()[-1]
+        and "free some space" in err.splitlines()[-1]
+    )
     left = [p for p in (tmp_path / "out" / "micrographs").rglob("*") if p.is_file()]
     assert sorted(left) == sorted(written), "no partial and no hidden file"
     assert all(mrcfile.validate(p) for p in written)
@@ -408,11 +475,17 @@ def test_out_of_memory_is_one_inputs_failure(enhance, good, data, monkeypatch):
     monkeypatch.setattr(files.NetworkRestorer, "__call__", call)
     write_mrc(data / "other.mrc", make_frames(1), 2.0, "x", stack=True)
     code, _, err = enhance(good, data / "other.mrc")
-    assert code == 1 and "good.mrc: out of memory (9 GB); pass a smaller --tile" in err and "1 done" in err
+    assert (
+        code == 1
+        and "good.mrc: out of memory (9 GB); pass a smaller --tile" in err
+        and "1 done" in err
+    )
 
 
 def test_a_refusal_does_not_forget_how_the_results_were_made(enhance, good, tmp_path):
-    """Asked twice for other values, the finished result is refused twice, and the first command still finds it whole."""
+    """Asked twice for other values, the finished result is refused twice, and the first command
+    still finds it whole.
+    """
     assert enhance(good, "--dose-per-frame", "1")[0] == 0
     result = tmp_path / "out" / "micrographs" / "good_enhanced.mrc"
     before = result.read_bytes()

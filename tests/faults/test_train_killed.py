@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 TESTS = Path(__file__).resolve().parents[1]
 
-# A run of a tiny network in a process of its own: folder, "resume" or "new", then where it kills itself.
+# A run of a tiny network in a process of its own: folder, "resume" or "new", then where it kills
+# itself.
 SCRIPT = f"""
 import os, signal, sys
 sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent / "src")!r}]
@@ -26,7 +27,8 @@ folder, resume, place = Path(sys.argv[1]), sys.argv[2] == "resume", sys.argv[3]
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-run = training_runs.start(folder, resume, steps=7, checkpoint_every=2, patience=9, schedule="plateau", plateau=1)
+options = dict(steps=7, checkpoint_every=2, patience=9, schedule="plateau", plateau=1)
+run = training_runs.start(folder, resume, **options)
 if place == "between checkpoints":
     real = loop.Run._step
     loop.Run._step = lambda self, *a: die() if self.progress.step == 3 else real(self, *a)
@@ -76,7 +78,12 @@ def curve(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
-    ["between checkpoints", "after the log, before the checkpoint", "while the checkpoint is written", "while the log is written"],
+    [
+        "between checkpoints",
+        "after the log, before the checkpoint",
+        "while the checkpoint is written",
+        "while the log is written",
+    ],
 )
 def test_a_killed_run_gives_the_same_bits(whole, tmp_path, place):
     folder = tmp_path / "run"
@@ -89,6 +96,10 @@ def test_a_killed_run_gives_the_same_bits(whole, tmp_path, place):
     assert [r["step"] for r in curve(folder)] == [2, 4, 6, 7]
     ours, theirs = (load_file(f / "checkpoint.safetensors") for f in (folder, whole))
     assert ours.keys() == theirs.keys() and any(k.startswith("best.") for k in ours)
-    assert all(ours[k].equal(theirs[k]) for k in ours), "weights, their average, the best, the optimizer"
-    assert (folder / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    assert all(ours[k].equal(theirs[k]) for k in ours), (
+        "weights, their average, the best, the optimizer"
+    )
+    assert (folder / "weights.safetensors").read_bytes() == (
+        whole / "weights.safetensors"
+    ).read_bytes()
     assert not list(folder.glob(".*")), "what the kill left half-written is gone"

@@ -1,4 +1,6 @@
-"""A specimen that gives every frame signal, for tests of motion: what aligns it is proved, not whether there is enough to align."""
+"""A specimen that gives every frame signal, for tests of motion: what aligns it is proved, not
+whether there is enough to align.
+"""
 
 import torch
 from physics_checks import BARE_ICE, quiet
@@ -11,10 +13,14 @@ PIXEL = 1.2
 
 
 class Rods:
-    """Five Gaussian lumps without any symmetry, 0.8 rad each: the contrast of gold rather than of protein, for signal in every frame."""
+    """Five Gaussian lumps without any symmetry, 0.8 rad each: the contrast of gold rather than of
+    protein, for signal in every frame.
+    """
 
     name, radius_angstrom = "rods", 36.0
-    lumps = torch.tensor([[10.0, 0, 0], [-10, 6, 0], [0, -10, 12], [4, 8, -14], [-6, -9, -5]])  # (x, y, z) in pixels
+    lumps = torch.tensor(
+        [[10.0, 0, 0], [-10, 6, 0], [0, -10, 12], [4, 8, -14], [-6, -9, -5]]
+    )  # (x, y, z) in pixels
 
     def draw(self, generator):
         rotation = random_rotation(generator)

@@ -8,10 +8,19 @@ import scipy.constants as si
 import torch
 
 from dstnet.core import constants
-from dstnet.core.fourier import crop_spectrum, frequencies, good_size, radial_frequency, radial_mean, resample, shift_phase
+from dstnet.core.fourier import (
+    crop_spectrum,
+    frequencies,
+    good_size,
+    radial_frequency,
+    radial_mean,
+    resample,
+    shift_phase,
+)
 from dstnet.core.randomness import stream
 
-# --- Constants ---------------------------------------------------------------------------------------------------------------------
+# --- Constants
+# --------------------------------------------------------------------------------------------------
 
 
 def test_wavelength_is_relativistic():
@@ -23,24 +32,37 @@ def test_interaction_constant_is_relativistic():
 
 
 def test_mott_constant_from_h_m0_and_e():
-    """h^2 / (2 pi m0 e), in V m^2; written with seven digits, CODATA releases differ by some 1e-9."""
-    assert math.isclose(constants.MOTT_VOLT_ANGSTROM2, si.h**2 / (2 * math.pi * si.m_e * si.e) * 1e20, rel_tol=1e-6)
+    """h^2 / (2 pi m0 e), in V m^2; written with seven digits, CODATA releases differ by some
+    1e-9.
+    """
+    assert math.isclose(
+        constants.MOTT_VOLT_ANGSTROM2, si.h**2 / (2 * math.pi * si.m_e * si.e) * 1e20, rel_tol=1e-6
+    )
 
 
 def test_base_constants():
     kev = 1e3 * si.e
-    assert math.isclose(constants.ELECTRON_REST_ENERGY_KEV, si.m_e * si.c**2 / kev, rel_tol=1e-8)  # CODATA releases differ by 1e-9
-    assert math.isclose(constants.PLANCK_TIMES_C_KEV_ANGSTROM, si.h * si.c / kev * 1e10, rel_tol=1e-9)  # exact, ten digits
+    assert math.isclose(
+        constants.ELECTRON_REST_ENERGY_KEV, si.m_e * si.c**2 / kev, rel_tol=1e-8
+    )  # CODATA releases differ by 1e-9
+    assert math.isclose(
+        constants.PLANCK_TIMES_C_KEV_ANGSTROM, si.h * si.c / kev * 1e10, rel_tol=1e-9
+    )  # exact, ten digits
 
 
-# --- Fourier -----------------------------------------------------------------------------------------------------------------------
+# --- Fourier
+# --------------------------------------------------------------------------------------------------
 
 EVEN_AND_ODD = [(48, 64), (49, 64), (48, 65), (49, 65)]
 
 
 def band_limited(shape, k_max, seed=0):
-    """Noise without frequencies (per pixel, of either axis) of or above `k_max`, around a mean of 2."""
-    spectrum = torch.fft.rfft2(torch.randn(shape, generator=stream(seed, "image"), dtype=torch.float64))
+    """Noise without frequencies (per pixel, of either axis) of or above `k_max`, around a mean of
+    2.
+    """
+    spectrum = torch.fft.rfft2(
+        torch.randn(shape, generator=stream(seed, "image"), dtype=torch.float64)
+    )
     ky, kx = frequencies(shape)
     spectrum = spectrum * ((ky.abs() < k_max) & (kx.abs() < k_max))
     return torch.fft.irfft2(spectrum, s=shape) + 2
@@ -67,7 +89,9 @@ def test_shifts_add_up():
 @pytest.mark.parametrize("shape", EVEN_AND_ODD)
 @pytest.mark.parametrize("new", [(30, 40), (31, 41), (64, 96), (65, 99), (30, 99), (65, 40)])
 def test_resampling_keeps_the_mean_and_pixel_zero(shape, new):
-    """A band-limited image is a function; its samples on the new grid, [0, 0] where it was, are those of that function."""
+    """A band-limited image is a function; its samples on the new grid, [0, 0] where it was, are
+    those of that function.
+    """
     image = band_limited(shape, 0.2)  # representable on all grids: 0.2 * 49 / 30 = 0.33
     got = resample(image, new)
     assert float(got.mean()) == pytest.approx(float(image.mean()), rel=1e-12)
@@ -76,7 +100,9 @@ def test_resampling_keeps_the_mean_and_pixel_zero(shape, new):
     spectrum = torch.fft.fft2(image) / image.numel()
     ky, kx = (torch.fft.fftfreq(n, dtype=torch.float64) for n in shape)
     j, i = 17, 23
-    wave = torch.exp(2j * math.pi * (ky[:, None] * j * shape[0] / new[0] + kx[None, :] * i * shape[1] / new[1]))
+    wave = torch.exp(
+        2j * math.pi * (ky[:, None] * j * shape[0] / new[0] + kx[None, :] * i * shape[1] / new[1])
+    )
     assert float(got[j, i]) == pytest.approx(float((spectrum * wave).sum().real), abs=1e-12)
 
 
@@ -124,13 +150,17 @@ def test_good_size():
 
 @pytest.mark.parametrize("shape", [(128, 160), (127, 161)])
 def test_radial_mean_of_white_noise_is_flat(shape):
-    """|F|^2 / n of unit noise is one in every ring; a ring of m terms, m / 2 of them independent, is known to sqrt(2 / m)."""
+    """|F|^2 / n of unit noise is one in every ring; a ring of m terms, m / 2 of them independent,
+    is known to sqrt(2 / m).
+    """
     image = torch.randn(shape, generator=stream(2, "white"))
     power = torch.fft.rfft2(image).abs().square() / image.numel()
     mean, error = checks.rings(image, 16)
     assert bool(((mean - 1).abs() < 5 * error).all())
     torch.testing.assert_close(mean[1:], radial_mean(power, shape, 16)[1:])
-    assert torch.allclose(radial_mean(torch.full_like(power, 3.0), shape, 16), torch.full((16,), 3.0))
+    assert torch.allclose(
+        radial_mean(torch.full_like(power, 3.0), shape, 16), torch.full((16,), 3.0)
+    )
 
 
 @pytest.mark.parametrize("shape", [(32, 40), (33, 41)])
@@ -139,20 +169,27 @@ def test_radial_mean_counts_both_halves_of_the_plane(shape):
     full = torch.fft.fft2(image).abs().square()
     k = torch.hypot(torch.fft.fftfreq(shape[0])[:, None], torch.fft.fftfreq(shape[1])[None, :])
     expected = torch.stack([full[(k / 0.5 * 8).long() == i].mean() for i in range(8)])
-    torch.testing.assert_close(radial_mean(torch.fft.rfft2(image).abs().square(), shape, 8), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        radial_mean(torch.fft.rfft2(image).abs().square(), shape, 8), expected, rtol=1e-4, atol=0
+    )
 
 
-# --- Random streams ----------------------------------------------------------------------------------------------------------------
+# --- Random streams
+# --------------------------------------------------------------------------------------------------
 
 
 def test_streams_are_reproducible_to_the_bit():
-    assert torch.equal(torch.randn(100, generator=stream(7, "ice")), torch.randn(100, generator=stream(7, "ice")))
+    assert torch.equal(
+        torch.randn(100, generator=stream(7, "ice")), torch.randn(100, generator=stream(7, "ice"))
+    )
     # Written down: a change of the derivation would silently change every published movie.
     assert stream(7, "ice").initial_seed() == 7195364344250521761
 
 
 def test_streams_of_other_names_or_seeds_are_independent():
-    """Correlation of 20,000 pairs of independent normals is 0 within five times 1 / sqrt(20,000)."""
+    """Correlation of 20,000 pairs of independent normals is 0 within five times 1 /
+    sqrt(20,000).
+    """
     draws = [
         torch.randn(20000, generator=stream(seed, *names))
         for seed, *names in ((7, "ice"), (8, "ice"), (7, "motion"), (7, "ice", 0), (7, "ice", 1))

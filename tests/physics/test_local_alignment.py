@@ -1,4 +1,6 @@
-"""Alignment of simulated movies whose motion is known: errors, weak and long movies, and local correction that never does harm."""
+"""Alignment of simulated movies whose motion is known: errors, weak and long movies, and local
+correction that never does harm.
+"""
 
 import pytest
 import torch
@@ -14,24 +16,35 @@ from dstnet.structure import phantom
 
 
 def errors(motion: MovieMotion, shot: Shot) -> tuple[float, float]:
-    """Rms errors in pixels per axis: of the global shifts, and of the local field at 9 x 9 places of all frames."""
+    """Rms errors in pixels per axis: of the global shifts, and of the local field at 9 x 9 places
+    of all frames.
+    """
     truth, pixel = shot.truth, shot.settings.pixel_size_angstrom
     got, planted = (
         torch.stack([local_displacement(c, (9, 9)) for c in coefficients])
         for coefficients in (motion.local_coefficients_angstrom, truth.local_coefficients_angstrom)
     )
     shift = motion.shifts_angstrom - truth.global_shift_angstrom
-    return float(shift.square().mean().sqrt()) / pixel, float((got - planted).square().mean().sqrt()) / pixel
+    return (
+        float(shift.square().mean().sqrt()) / pixel,
+        float((got - planted).square().mean().sqrt()) / pixel,
+    )
 
 
 def likeness(image, shot, border=24):
     inner = (slice(border, -border), slice(border, -border))
-    return float(torch.corrcoef(torch.stack((image[inner].flatten(), shot.truth.clean[inner].flatten())))[0, 1])
+    return float(
+        torch.corrcoef(torch.stack((image[inner].flatten(), shot.truth.clean[inner].flatten())))[
+            0, 1
+        ]
+    )
 
 
 @pytest.mark.slow
 def test_errors_at_1024():
-    """One electron a pixel, 20 frames; the aims are 0.06 and 0.15 px. RELION's errors on the like are in test_oracle_alignment.py."""
+    """One electron a pixel, 20 frames; the aims are 0.06 and 0.15 px. RELION's errors on the like
+    are in test_oracle_alignment.py.
+    """
     shot = rods_shot((1024, 1024), 20, 1.0, MotionSettings(burst_angstrom=2.0, local_angstrom=0.8))
     of_shifts, of_field = errors(align(shot.movie(), AlignmentSettings()).motion, shot)
     assert of_shifts < 0.06
@@ -41,7 +54,12 @@ def test_errors_at_1024():
 @pytest.mark.slow
 def test_two_hundred_frames_of_a_fifth_of_an_electron():
     """A field of 614 Å: three patches a side."""
-    shot = rods_shot((512, 512), 200, 0.2, MotionSettings(burst_angstrom=2.0, local_angstrom=0.8, jitter_angstrom=0.05))
+    shot = rods_shot(
+        (512, 512),
+        200,
+        0.2,
+        MotionSettings(burst_angstrom=2.0, local_angstrom=0.8, jitter_angstrom=0.05),
+    )
     movie = shot.movie()
     aligned, without = align(movie, AlignmentSettings()), align(movie, AlignmentSettings(patches=0))
     assert aligned.motion.is_local
@@ -56,15 +74,24 @@ def test_two_hundred_frames_of_a_fifth_of_an_electron():
 @pytest.mark.parametrize("local_angstrom", [0.0, 0.5])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_local_correction_never_lowers_the_likeness_to_the_truth(seed, local_angstrom):
-    """Weak protein in moving ice, 768 x 768: too little, at times, to tell the local motion; then it must be left alone."""
+    """Weak protein in moving ice, 768 x 768: too little, at times, to tell the local motion; then
+    it must be left alone.
+    """
     motion = MotionSettings(local_angstrom=local_angstrom)
-    settings = SimulationSettings(shape=(768, 768), specimen=SpecimenSettings(coverage=0.3), motion=motion)
+    settings = SimulationSettings(
+        shape=(768, 768), specimen=SpecimenSettings(coverage=0.3), motion=motion
+    )
     atoms = phantom()
-    projector = Projector(build_potential(atoms, settings.pixel_size_angstrom), settings.optics.voltage_kv)
-    shot = Shot(settings, [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)], seed)
+    projector = Projector(
+        build_potential(atoms, settings.pixel_size_angstrom), settings.optics.voltage_kv
+    )
+    shot = Shot(
+        settings, [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)], seed
+    )
     movie = shot.movie()
     local, without = align(movie, AlignmentSettings()), align(movie, AlignmentSettings(patches=0))
-    # Two sums of the same counts differ by chance in the places of 500,000 pixels where shifts differ: a hundredth of the likeness.
+    # Two sums of the same counts differ by chance in the places of 500,000 pixels where shifts
+    # differ: a hundredth of the likeness.
     assert likeness(local.total, shot) > 0.99 * likeness(without.total, shot)
     assert likeness(local.total, shot) > likeness(movie.stack().sum(0), shot)
     if local_angstrom == 0:

@@ -1,5 +1,6 @@
-"""The contrast transfer function and multislice: zeros, signs, astigmatism, coma, closed forms, and envelopes against the averages that
-they stand for."""
+"""The contrast transfer function and multislice: zeros, signs, astigmatism, coma, closed forms, and
+envelopes against the averages that they stand for.
+"""
 
 import math
 
@@ -11,15 +12,31 @@ from physics_checks import NO_ENVELOPE, blob_image
 from dstnet.core.constants import electron_wavelength_angstrom
 from dstnet.core.randomness import stream
 from dstnet.errors import BadInputError
-from dstnet.optics.ctf import OpticsSettings, contrast_transfer, delocalisation_angstrom, envelope, wave_transfer
+from dstnet.optics.ctf import (
+    OpticsSettings,
+    contrast_transfer,
+    delocalisation_angstrom,
+    envelope,
+    wave_transfer,
+)
 from dstnet.optics.multislice import multislice_intensity, propagator
 
 
 @pytest.mark.parametrize("voltage", [100.0, 200.0, 300.0])
-@pytest.mark.parametrize(("defocus", "plate", "amplitude"), [(12000.0, 0.0, 0.07), (6000.0, 90.0, 0.1), (20000.0, 0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("defocus", "plate", "amplitude"),
+    [(12000.0, 0.0, 0.07), (6000.0, 90.0, 0.1), (20000.0, 0.0, 0.0)],
+)
 def test_zeros_lie_where_chi_is_a_multiple_of_pi(voltage, defocus, plate, amplitude):
-    """pi L dz q - pi/2 Cs L^3 q^2 + asin A + plate = n pi, solved for q = k^2; a zero lies between the two samples around it."""
-    changes = {"voltage_kv": voltage, "defocus_angstrom": defocus, "phase_plate_deg": plate, "amplitude_contrast": amplitude}
+    """pi L dz q - pi/2 Cs L^3 q^2 + asin A + plate = n pi, solved for q = k^2; a zero lies between
+    the two samples around it.
+    """
+    changes = {
+        "voltage_kv": voltage,
+        "defocus_angstrom": defocus,
+        "phase_plate_deg": plate,
+        "amplitude_contrast": amplitude,
+    }
     samples, pixel = 4096, 1.25
     transfer = contrast_transfer((2, samples), pixel, NO_ENVELOPE.model_copy(update=changes))[0]
     wavelength, cs = electron_wavelength_angstrom(voltage), 2.7e7
@@ -40,19 +57,25 @@ def test_zeros_lie_where_chi_is_a_multiple_of_pi(voltage, defocus, plate, amplit
 
 def test_underfocused_protein_is_dark():
     checks.check_underfocus_is_dark()
-    overfocused = NO_ENVELOPE.model_copy(update={"defocus_angstrom": -12000.0, "amplitude_contrast": 0.0})
+    overfocused = NO_ENVELOPE.model_copy(
+        update={"defocus_angstrom": -12000.0, "amplitude_contrast": 0.0}
+    )
     assert bool((contrast_transfer((2, 512), 2.0, overfocused)[0, 1:60] > 0).all())
 
 
 @pytest.mark.parametrize("amplitude", [0.0, 0.07, 0.1, 1.0])
 def test_zero_frequency_is_amplitude_contrast(amplitude):
     optics = OpticsSettings(amplitude_contrast=amplitude)
-    assert float(contrast_transfer((32, 32), 1.0, optics)[0, 0]) == pytest.approx(-2 * amplitude, abs=1e-6)
+    assert float(contrast_transfer((32, 32), 1.0, optics)[0, 0]) == pytest.approx(
+        -2 * amplitude, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(
     ("angle", "major", "minor"),
-    [  # (ky, kx) steps of the grid along the major axis, `angle` from x towards y, and along the minor one
+    # (ky, kx) steps of the grid along the major axis, `angle` from x towards y, and along the minor
+    # one
+    [
         (0.0, (0, 1), (1, 0)),
         (45.0, (1, 1), (-1, 1)),
         (math.degrees(math.atan2(1, 2)), (1, 2), (-2, 1)),
@@ -62,30 +85,46 @@ def test_zero_frequency_is_amplitude_contrast(amplitude):
 )
 def test_astigmatism_is_u_along_the_major_axis_and_v_along_the_minor(angle, major, minor):
     size = 256
-    astigmatic = NO_ENVELOPE.model_copy(update={"astigmatism_angstrom": 3000.0, "astigmatism_angle_deg": angle})
+    astigmatic = NO_ENVELOPE.model_copy(
+        update={"astigmatism_angstrom": 3000.0, "astigmatism_angle_deg": angle}
+    )
     transfer = contrast_transfer((size, size), 2.0, astigmatic)
     steps = torch.arange(1, 60)
     for (sy, sx), defocus in ((major, 13500.0), (minor, 10500.0)):
         expected = contrast_transfer((size, size), 2.0, NO_ENVELOPE, defocus)
         # chi reaches 60 rad: float32 leaves 1e-4 in the sine
-        torch.testing.assert_close(transfer[sy * steps % size, sx * steps], expected[sy * steps % size, sx * steps], atol=3e-4, rtol=0)
+        torch.testing.assert_close(
+            transfer[sy * steps % size, sx * steps],
+            expected[sy * steps % size, sx * steps],
+            atol=3e-4,
+            rtol=0,
+        )
     # Half way between the axes it is the mean.
     if angle == 0.0:
         expected = contrast_transfer((size, size), 2.0, NO_ENVELOPE)
-        torch.testing.assert_close(transfer[steps, steps], expected[steps, steps], atol=3e-4, rtol=0)
+        torch.testing.assert_close(
+            transfer[steps, steps], expected[steps, steps], atol=3e-4, rtol=0
+        )
 
 
 def test_a_defocus_of_ones_own_wins_over_the_settings():
     optics = OpticsSettings()
     same = optics.model_copy(update={"defocus_angstrom": 9000.0})
-    torch.testing.assert_close(contrast_transfer((64, 64), 1.0, optics, 9000.0), contrast_transfer((64, 64), 1.0, same))
-    assert not torch.allclose(contrast_transfer((64, 64), 1.0, optics), contrast_transfer((64, 64), 1.0, same))
+    torch.testing.assert_close(
+        contrast_transfer((64, 64), 1.0, optics, 9000.0), contrast_transfer((64, 64), 1.0, same)
+    )
+    assert not torch.allclose(
+        contrast_transfer((64, 64), 1.0, optics), contrast_transfer((64, 64), 1.0, same)
+    )
     # Zero is a defocus, not "none given".
     zero = optics.model_copy(update={"defocus_angstrom": 0.0})
-    torch.testing.assert_close(contrast_transfer((64, 64), 1.0, optics, 0.0), contrast_transfer((64, 64), 1.0, zero))
+    torch.testing.assert_close(
+        contrast_transfer((64, 64), 1.0, optics, 0.0), contrast_transfer((64, 64), 1.0, zero)
+    )
 
 
-# --- Envelopes ---------------------------------------------------------------------------------------------------------------------
+# --- Envelopes
+# --------------------------------------------------------------------------------------------------
 
 PARTS = {
     "spatial": {"divergence_mrad": 0.1},
@@ -115,7 +154,9 @@ def test_spatial_envelope_is_kindest_where_the_slope_of_chi_vanishes():
     wavelength, dz = electron_wavelength_angstrom(300), 2000.0
     k = torch.linspace(0.3, 0.6, 3001, dtype=torch.float64)
     kept = envelope(k * k, NO_ENVELOPE.model_copy(update=PARTS["spatial"]), dz)
-    assert float(k[kept.argmax()]) == pytest.approx(math.sqrt(dz / (2.7e7 * wavelength**2)), abs=1e-4)
+    assert float(k[kept.argmax()]) == pytest.approx(
+        math.sqrt(dz / (2.7e7 * wavelength**2)), abs=1e-4
+    )
 
 
 def test_temporal_envelope_is_the_average_over_an_rms_spread():
@@ -123,7 +164,9 @@ def test_temporal_envelope_is_the_average_over_an_rms_spread():
 
 
 def test_spreads_add_in_squares_and_the_lens_counts_twice():
-    """A lens' focal length goes as 1 / I^2, so 1 ppm of current spreads the focus as 2 ppm of energy, 0.6 eV of 300 keV."""
+    """A lens' focal length goes as 1 / I^2, so 1 ppm of current spreads the focus as 2 ppm of
+    energy, 0.6 eV of 300 keV.
+    """
     k2 = torch.linspace(0, 0.25, 50)
 
     def kept(**changes):
@@ -131,24 +174,43 @@ def test_spreads_add_in_squares_and_the_lens_counts_twice():
 
     torch.testing.assert_close(kept(current_instability_ppm=1.0), kept(energy_spread_ev=0.6))
     torch.testing.assert_close(kept(voltage_instability_ppm=1.0), kept(energy_spread_ev=0.3))
-    torch.testing.assert_close(kept(energy_spread_ev=0.9, current_instability_ppm=2.0), kept(energy_spread_ev=1.5))
+    torch.testing.assert_close(
+        kept(energy_spread_ev=0.9, current_instability_ppm=2.0), kept(energy_spread_ev=1.5)
+    )
 
 
 def test_envelopes_are_those_of_the_defocus_in_each_direction():
-    """Transfer with poor illumination over transfer with none: along the major axis U counts, along the minor one V."""
-    coherent = NO_ENVELOPE.model_copy(update={"astigmatism_angstrom": 6000.0, "astigmatism_angle_deg": 0.0, "amplitude_contrast": 0.5})
+    """Transfer with poor illumination over transfer with none: along the major axis U counts, along
+    the minor one V.
+    """
+    coherent = NO_ENVELOPE.model_copy(
+        update={
+            "astigmatism_angstrom": 6000.0,
+            "astigmatism_angle_deg": 0.0,
+            "amplitude_contrast": 0.5,
+        }
+    )
     optics = coherent.model_copy(update=PARTS["spatial"])
     without, ratio = (contrast_transfer((256, 256), 2.0, o, 13000.0) for o in (coherent, optics))
     ratio = ratio / without
     k = torch.arange(2, 90) / 512
-    for line, sine, defocus in ((ratio[0, 2:90], without[0, 2:90], 16000.0), (ratio[2:90, 0], without[2:90, 0], 10000.0)):
+    for line, sine, defocus in (
+        (ratio[0, 2:90], without[0, 2:90], 16000.0),
+        (ratio[2:90, 0], without[2:90, 0], 10000.0),
+    ):
         sure = sine.abs() > 0.1  # elsewhere the quotient is one of rounding
         assert int(sure.sum()) > 60
-        torch.testing.assert_close(line[sure], envelope(k * k, optics, defocus)[sure], atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            line[sure], envelope(k * k, optics, defocus)[sure], atol=1e-4, rtol=0
+        )
 
 
 def test_b_factor_follows_its_definition():
-    kept = envelope(torch.tensor([0.04, 0.25]), NO_ENVELOPE.model_copy(update={"b_factor_angstrom2": 40.0}), 12000.0)
+    kept = envelope(
+        torch.tensor([0.04, 0.25]),
+        NO_ENVELOPE.model_copy(update={"b_factor_angstrom2": 40.0}),
+        12000.0,
+    )
     torch.testing.assert_close(kept, torch.exp(-40.0 * torch.tensor([0.04, 0.25]) / 4))
 
 
@@ -159,7 +221,12 @@ def test_b_factor_follows_its_definition():
         {"defocus_angstrom": -8000.0},
         {"defocus_angstrom": 12000.0, "astigmatism_angstrom": 3000.0},
         {"defocus_angstrom": 300.0, "voltage_kv": 100.0},
-        {"defocus_angstrom": 300.0, "voltage_kv": 100.0, "beam_tilt_x_mrad": 3.0, "beam_tilt_y_mrad": -4.0},
+        {
+            "defocus_angstrom": 300.0,
+            "voltage_kv": 100.0,
+            "beam_tilt_x_mrad": 3.0,
+            "beam_tilt_y_mrad": -4.0,
+        },
     ],
 )
 @pytest.mark.parametrize("pixel", [1.0, 2.0])
@@ -175,25 +242,38 @@ def test_delocalisation_is_how_far_the_point_image_reaches(changes, pixel):
     turned = 2 * (torch.atan2(ky, kx) - math.radians(optics.astigmatism_angle_deg))
     defocus = optics.defocus_angstrom + optics.astigmatism_angstrom / 2 * torch.cos(turned)
     along = (kx * optics.beam_tilt_x_mrad + ky * optics.beam_tilt_y_mrad) * 1e-3
-    chi = math.pi * wavelength * defocus * k2 - math.pi / 2 * cs * wavelength**3 * k2**2 - 2 * math.pi * cs * wavelength**2 * k2 * along
+    chi = (
+        math.pi * wavelength * defocus * k2
+        - math.pi / 2 * cs * wavelength**3 * k2**2
+        - 2 * math.pi * cs * wavelength**2 * k2 * along
+    )
     chi.sum().backward()
     assert kx.grad is not None
     assert ky.grad is not None
     reach = float(torch.hypot(kx.grad, ky.grad).max()) / (2 * math.pi)
-    # A bound: Cs takes off up to a third here where it opposes the defocus. 1e-3 for the axes missed between the angles.
+    # A bound: Cs takes off up to a third here where it opposes the defocus. 1e-3 for the axes
+    # missed between the angles.
     assert reach * 0.999 <= delocalisation_angstrom(optics, pixel) <= 1.5 * reach
 
 
-# --- Beam tilt ---------------------------------------------------------------------------------------------------------------------
+# --- Beam tilt
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("voltage", [100.0, 200.0, 300.0])
 def test_coma_is_the_odd_cubic_part_of_the_aberration_about_a_tilted_beam(voltage):
-    """chi(k + q) - chi(q), q = tau / lambda the direction of the beam; its odd part less what is linear in k, which shifts the image."""
-    tilted = NO_ENVELOPE.model_copy(update={"voltage_kv": voltage, "beam_tilt_x_mrad": 0.8, "beam_tilt_y_mrad": -0.5})
+    """chi(k + q) - chi(q), q = tau / lambda the direction of the beam; its odd part less what is
+    linear in k, which shifts the image.
+    """
+    tilted = NO_ENVELOPE.model_copy(
+        update={"voltage_kv": voltage, "beam_tilt_x_mrad": 0.8, "beam_tilt_y_mrad": -0.5}
+    )
     plain = tilted.model_copy(update={"beam_tilt_x_mrad": 0.0, "beam_tilt_y_mrad": 0.0})
     shape, pixel = (64, 48), 1.0
-    with_tilt, without = contrast_transfer(shape, pixel, tilted), contrast_transfer(shape, pixel, plain)
+    with_tilt, without = (
+        contrast_transfer(shape, pixel, tilted),
+        contrast_transfer(shape, pixel, plain),
+    )
     assert with_tilt.dtype == torch.complex64
     assert without.dtype == torch.float32
 
@@ -211,23 +291,39 @@ def test_coma_is_the_odd_cubic_part_of_the_aberration_about_a_tilted_beam(voltag
     expected = odd - slope * (qy * ky + qx * kx)
     assert float(expected.abs().max()) > 2
     # chi reaches 280 rad: float32 leaves 1e-4 in the sine.
-    torch.testing.assert_close(with_tilt, (torch.exp(1j * expected) * without).to(torch.complex64), atol=3e-4, rtol=0)
+    torch.testing.assert_close(
+        with_tilt, (torch.exp(1j * expected) * without).to(torch.complex64), atol=3e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize(("tilt_y", "tilt_x"), [(1.0, 0.0), (0.0, -2.0), (0.6, 0.8)])
 def test_coma_moves_a_points_image_the_way_the_beam_travels(tilt_y, tilt_x):
-    """An image's energy is centred at the mean over its power of -grad(phase) / 2 pi, 2 Cs lambda^2 mean(k^2) tau for coma."""
+    """An image's energy is centred at the mean over its power of -grad(phase) / 2 pi, 2 Cs lambda^2
+    mean(k^2) tau for coma.
+    """
     optics = NO_ENVELOPE.model_copy(
-        update={"defocus_angstrom": 0.0, "b_factor_angstrom2": 100.0, "beam_tilt_x_mrad": tilt_x, "beam_tilt_y_mrad": tilt_y}
+        update={
+            "defocus_angstrom": 0.0,
+            "b_factor_angstrom2": 100.0,
+            "beam_tilt_x_mrad": tilt_x,
+            "beam_tilt_y_mrad": tilt_y,
+        }
     )
     shape, pixel = (128, 128), 1.0
     transfer = contrast_transfer(shape, pixel, optics)
     ky, kx = torch.fft.fftfreq(128)[:, None], torch.fft.fftfreq(128)[None, :]
-    power = contrast_transfer(shape, pixel, optics.model_copy(update={"beam_tilt_x_mrad": 0.0, "beam_tilt_y_mrad": 0.0})).square()
+    power = contrast_transfer(
+        shape, pixel, optics.model_copy(update={"beam_tilt_x_mrad": 0.0, "beam_tilt_y_mrad": 0.0})
+    ).square()
     k2 = ky**2 + kx[:, :65].abs() ** 2
     weight = torch.full_like(power, 2.0)
     weight[:, 0] = weight[:, -1] = 1.0
-    reach = 2 * 2.7e7 * electron_wavelength_angstrom(300) ** 2 * float((k2 * power * weight).sum() / (power * weight).sum())
+    reach = (
+        2
+        * 2.7e7
+        * electron_wavelength_angstrom(300) ** 2
+        * float((k2 * power * weight).sum() / (power * weight).sum())
+    )
     centred = torch.fft.irfft2(transfer, s=shape).roll((64, 64), (0, 1)).square()
     y, x = checks.centre_of_mass(centred)
     # B leaves 1e-5 of the power at Nyquist, where the grid knows no sign of k.
@@ -241,17 +337,24 @@ def test_coma_moves_a_points_image_the_way_the_beam_travels(tilt_y, tilt_x):
 def test_the_scattered_wave_and_its_conjugate_make_the_contrast(voltage, tilt):
     """F[s + conj s](k) = S(k) + conj S(-k), S = i exp(i asin A) x what the lens does to a wave."""
     optics = OpticsSettings(
-        voltage_kv=voltage, beam_tilt_y_mrad=tilt, astigmatism_angstrom=2000, phase_plate_deg=20, amplitude_contrast=0.1
+        voltage_kv=voltage,
+        beam_tilt_y_mrad=tilt,
+        astigmatism_angstrom=2000,
+        phase_plate_deg=20,
+        amplitude_contrast=0.1,
     )
     shape = (32, 45)  # no Nyquist column, whose k is its own negative
     wave = 1j * complex(math.sqrt(1 - 0.01), 0.1) * wave_transfer(shape, 1.2, optics, 9000.0)
     both = wave + wave.flip(0, 1).roll((1, 1), (0, 1)).conj()
     expected = contrast_transfer(shape, 1.2, optics, 9000.0)
     rows = torch.arange(32) != 16
-    torch.testing.assert_close(both[rows, :23], expected.to(torch.complex64)[rows], atol=3e-4, rtol=0)
+    torch.testing.assert_close(
+        both[rows, :23], expected.to(torch.complex64)[rows], atol=3e-4, rtol=0
+    )
 
 
-# --- Propagation -------------------------------------------------------------------------------------------------------------------
+# --- Propagation
+# --------------------------------------------------------------------------------------------------
 
 
 def test_propagation_composes_and_keeps_every_amplitude():
@@ -259,24 +362,34 @@ def test_propagation_composes_and_keeps_every_amplitude():
     one, two, both = (propagator(shape, pixel, d, 200.0) for d in (130.0, -50.0, 80.0))
     torch.testing.assert_close(one * two, both, atol=2e-6, rtol=0)  # phases to 3 rad
     torch.testing.assert_close(one.abs(), torch.ones(shape), atol=3e-7, rtol=0)
-    assert torch.equal(propagator(shape, pixel, 0.0, 200.0), torch.ones(shape, dtype=torch.complex64))
+    assert torch.equal(
+        propagator(shape, pixel, 0.0, 200.0), torch.ones(shape, dtype=torch.complex64)
+    )
     wave = torch.randn(shape, generator=stream(1, "wave"), dtype=torch.complex64)
     on = torch.fft.ifft2(torch.fft.fft2(wave) * one)
     assert float((on.abs() - wave.abs()).abs().max()) > 0.1
     # Parseval: as many electrons after as before, to float32.
-    assert float(on.abs().square().sum()) == pytest.approx(float(wave.abs().square().sum()), rel=1e-5)
+    assert float(on.abs().square().sum()) == pytest.approx(
+        float(wave.abs().square().sum()), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("voltage", [100.0, 300.0])
 def test_a_wave_that_converges_is_focused_downstream(voltage):
-    """A wave of waist s, bent by exp(-i pi r^2 / lambda f), is lambda f / 4 pi s wide (rms) after f, and spreads upstream."""
+    """A wave of waist s, bent by exp(-i pi r^2 / lambda f), is lambda f / 4 pi s wide (rms) after
+    f, and spreads upstream.
+    """
     focal, waist = 6000.0, 8.0
     wavelength = electron_wavelength_angstrom(voltage)
     r2 = ((torch.arange(256) - 128).float() * 1.0).square()
     r2 = r2[:, None] + r2[None, :]
     wave = torch.polar(torch.exp(-r2 / (4 * waist**2)), -math.pi * r2 / (wavelength * focal))
     for distance, expected in ((focal, wavelength * focal / (4 * math.pi * waist)), (-focal, None)):
-        intensity = torch.fft.ifft2(torch.fft.fft2(wave) * propagator((256, 256), 1.0, distance, voltage)).abs().square()
+        intensity = (
+            torch.fft.ifft2(torch.fft.fft2(wave) * propagator((256, 256), 1.0, distance, voltage))
+            .abs()
+            .square()
+        )
         width = math.sqrt(float((intensity * r2).sum() / intensity.sum()) / 2)
         if expected is None:
             assert width > 1.9 * waist
@@ -284,24 +397,38 @@ def test_a_wave_that_converges_is_focused_downstream(voltage):
             assert width == pytest.approx(expected, rel=1e-3)
 
 
-# --- Multislice --------------------------------------------------------------------------------------------------------------------
+# --- Multislice
+# --------------------------------------------------------------------------------------------------
 
 SHAPE, PIXEL = (64, 80), 1.5
-LENSLESS = NO_ENVELOPE.model_copy(update={"cs_mm": 0.0, "amplitude_contrast": 0.0, "defocus_angstrom": 0.0})
+LENSLESS = NO_ENVELOPE.model_copy(
+    update={"cs_mm": 0.0, "amplitude_contrast": 0.0, "defocus_angstrom": 0.0}
+)
 
 
 def slab_phases(count: int, shape=SHAPE, peak=1.0) -> list[torch.Tensor]:
-    """Random smooth phases, in rad, different in each slab; below half of Nyquist, so that a few orders of them stay in band."""
+    """Random smooth phases, in rad, different in each slab; below half of Nyquist, so that a few
+    orders of them stay in band.
+    """
     ky, kx = torch.fft.fftfreq(shape[0])[:, None], torch.fft.rfftfreq(shape[1])[None, :]
     smooth = torch.exp(-(ky**2 + kx**2) / (2 * 0.06**2)) * (ky**2 + kx**2 < 0.25**2)
-    made = [torch.fft.irfft2(torch.fft.rfft2(torch.randn(shape, generator=stream(i, "slab"))) * smooth, s=shape) for i in range(count)]
+    made = [
+        torch.fft.irfft2(
+            torch.fft.rfft2(torch.randn(shape, generator=stream(i, "slab"))) * smooth, s=shape
+        )
+        for i in range(count)
+    ]
     return [peak * phase / phase.abs().max() for phase in made]
 
 
 def weak_phase_contrast(slabs, pixel, optics) -> torch.Tensor:
     shape = slabs[0][1].shape
     return sum(
-        torch.fft.irfft2(torch.fft.rfft2(phase) * contrast_transfer(shape, pixel, optics, optics.defocus_angstrom - height), s=shape)
+        torch.fft.irfft2(
+            torch.fft.rfft2(phase)
+            * contrast_transfer(shape, pixel, optics, optics.defocus_angstrom - height),
+            s=shape,
+        )
         for height, phase in slabs
     )
 
@@ -327,7 +454,9 @@ def weak_phase_contrast(slabs, pixel, optics) -> torch.Tensor:
 )
 @pytest.mark.parametrize("shape", [SHAPE, (63, 45)])
 def test_the_weak_phase_error_falls_as_the_phase_squared(changes, shape):
-    """What is left out are products of two phases: half the phase, a quarter of the intensity's error. Slabs at several heights."""
+    """What is left out are products of two phases: half the phase, a quarter of the intensity's
+    error. Slabs at several heights.
+    """
     optics = OpticsSettings(**changes)
     heights, errors = (400.0, 150.0, -300.0), []
     for peak in (0.02, 0.01):
@@ -338,24 +467,31 @@ def test_the_weak_phase_error_falls_as_the_phase_squared(changes, shape):
         # Three slabs' phases add up to less than 3 x peak.
         assert float(error) < (3 * peak) ** 2
         assert float(linear.abs().max()) > 0.1 * peak
-    # The next order is the phase, 0.02, times this one, and mostly out of step with it; rounding, 6e-8, is 0.5 % of the smaller error.
+    # The next order is the phase, 0.02, times this one, and mostly out of step with it; rounding,
+    # 6e-8, is 0.5 % of the smaller error.
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.02)
 
 
 def test_a_slab_at_the_plane_of_focus_has_no_phase_contrast():
-    """An underfocus of 800 Å looks at the plane 800 Å nearer the source: a pure phase there, strong or weak, is not seen."""
+    """An underfocus of 800 Å looks at the plane 800 Å nearer the source: a pure phase there, strong
+    or weak, is not seen.
+    """
     optics = LENSLESS.model_copy(update={"defocus_angstrom": 800.0})
     (phase,) = slab_phases(1)
-    # Of exp(i phi), phi below a quarter of a cycle/pixel and mostly below 0.12, only the third and higher powers reach past Nyquist and are
-    # cut: 1e-5.
-    torch.testing.assert_close(multislice_intensity([(800.0, phase)], PIXEL, optics), torch.ones(SHAPE), atol=1e-4, rtol=0)
+    # Of exp(i phi), phi below a quarter of a cycle/pixel and mostly below 0.12, only the third and
+    # higher powers reach past Nyquist and are cut: 1e-5.
+    torch.testing.assert_close(
+        multislice_intensity([(800.0, phase)], PIXEL, optics), torch.ones(SHAPE), atol=1e-4, rtol=0
+    )
     for height in (0.0, -800.0):
         assert float((multislice_intensity([(height, phase)], PIXEL, optics) - 1).abs().max()) > 0.1
 
 
 @pytest.mark.parametrize(("height", "bright"), [(800.0, True), (-800.0, False)])
 def test_positive_phase_focuses_the_beam_downstream(height, bright):
-    """Seen in the plane of height 0: a blob of potential above it has drawn electrons together there; one below it seems to lack them."""
+    """Seen in the plane of height 0: a blob of potential above it has drawn electrons together
+    there; one below it seems to lack them.
+    """
     phase = 0.4 * blob_image((32, 40), SHAPE, sigma=5.0)
     centre = float(multislice_intensity([(height, phase)], PIXEL, LENSLESS)[32, 40])
     assert centre > 1.02 if bright else centre < 0.98
@@ -363,8 +499,10 @@ def test_positive_phase_focuses_the_beam_downstream(height, bright):
 
 @pytest.mark.parametrize("voltage", [100.0, 300.0])
 def test_two_gratings_scatter_twice_in_the_order_of_the_beam(voltage):
-    """Slabs a cos(2 pi p x) at h1 above b cos(2 pi q x) at h2. At p + q, to order ab, the intensity holds what was scattered by both,
-    -ab/4 exp(-i pi L (h1 - h2) p^2) exp(i pi L (dz - h2) (p + q)^2) and its conjugate, and the product of the two single waves."""
+    """Slabs a cos(2 pi p x) at h1 above b cos(2 pi q x) at h2. At p + q, to order ab, the intensity
+    holds what was scattered by both, -ab/4 exp(-i pi L (h1 - h2) p^2) exp(i pi L (dz - h2) (p +
+    q)^2) and its conjugate, and the product of the two single waves.
+    """
     a = b = 0.05
     upper, lower, dz, n = 700.0, -200.0, 900.0, 80
     optics = LENSLESS.model_copy(update={"defocus_angstrom": dz, "voltage_kv": voltage})
@@ -373,7 +511,10 @@ def test_two_gratings_scatter_twice_in_the_order_of_the_beam(voltage):
     p, q = 9 / (n * PIXEL), 14 / (n * PIXEL)
 
     def image(a, b):
-        slabs = [(upper, (a * torch.cos(first)).expand(4, n)), (lower, (b * torch.cos(second)).expand(4, n))]
+        slabs = [
+            (upper, (a * torch.cos(first)).expand(4, n)),
+            (lower, (b * torch.cos(second)).expand(4, n)),
+        ]
         return multislice_intensity(slabs, PIXEL, optics)[0].double()
 
     mixed = image(a, b) - image(a, 0) - image(0, b) + image(0, 0)
@@ -393,20 +534,31 @@ def test_absorption_in_focus_is_exponential(amplitude):
     """|exp(i phi exp(i asin A))|^2 = exp(-2 A phi), at any strength: positive phase is dark."""
     optics = LENSLESS.model_copy(update={"amplitude_contrast": amplitude})
     (phase,) = slab_phases(1)
-    torch.testing.assert_close(multislice_intensity([(0.0, phase)], PIXEL, optics), torch.exp(-2 * amplitude * phase), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        multislice_intensity([(0.0, phase)], PIXEL, optics),
+        torch.exp(-2 * amplitude * phase),
+        atol=1e-3,
+        rtol=0,
+    )
 
 
 def test_a_phase_plate_makes_contrast_in_focus():
-    """The scattered wave exp(i phi) - 1 is turned by 90 degrees before it meets the beam: dark where the phase is positive."""
+    """The scattered wave exp(i phi) - 1 is turned by 90 degrees before it meets the beam: dark
+    where the phase is positive.
+    """
     optics = LENSLESS.model_copy(update={"phase_plate_deg": 90.0})
     (phase,) = slab_phases(1)
     expected = (1 + 1j * (torch.exp(1j * phase) - 1)).abs().square()
-    torch.testing.assert_close(multislice_intensity([(0.0, phase)], PIXEL, optics), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        multislice_intensity([(0.0, phase)], PIXEL, optics), expected, atol=1e-4, rtol=0
+    )
     assert float(expected[phase == phase.max()]) < 1
 
 
 def test_a_phase_object_keeps_all_electrons():
-    """Without absorption and envelopes the mean intensity stays 1 through strong slabs, but for the little that passes Nyquist."""
+    """Without absorption and envelopes the mean intensity stays 1 through strong slabs, but for the
+    little that passes Nyquist.
+    """
     optics = NO_ENVELOPE.model_copy(update={"amplitude_contrast": 0.0, "beam_tilt_x_mrad": 1.0})
     slabs = list(zip((300.0, 200.0, 0.0, -250.0), slab_phases(4), strict=True))
     image = multislice_intensity(slabs, PIXEL, optics)
@@ -415,8 +567,12 @@ def test_a_phase_object_keeps_all_electrons():
 
 
 def test_multislice_is_the_textbooks():
-    """Against the wave itself: transmitted and propagated slab by slab to height 0, then the lens, in double precision on a finer grid."""
-    optics = NO_ENVELOPE.model_copy(update={"voltage_kv": 200.0, "astigmatism_angstrom": 1000.0, "beam_tilt_y_mrad": 1.0})
+    """Against the wave itself: transmitted and propagated slab by slab to height 0, then the lens,
+    in double precision on a finer grid.
+    """
+    optics = NO_ENVELOPE.model_copy(
+        update={"voltage_kv": 200.0, "astigmatism_angstrom": 1000.0, "beam_tilt_y_mrad": 1.0}
+    )
     slabs = list(zip((300.0, 120.0, -80.0), slab_phases(3), strict=True))
     fine = (2 * SHAPE[0], 2 * SHAPE[1])
     wavelength, a = electron_wavelength_angstrom(200.0), math.asin(0.07)
@@ -428,9 +584,13 @@ def test_multislice_is_the_textbooks():
         spectrum = torch.zeros(fine[0], fine[1] // 2 + 1, dtype=torch.complex128)
         coarse = 4 * torch.fft.rfft2(phase.double())
         spectrum[:32, :40], spectrum[-31:, :40] = coarse[:32, :40], coarse[-31:, :40]
-        psi = psi * torch.exp(1j * torch.fft.irfft2(spectrum, s=fine) * complex(math.cos(a), math.sin(a)))
+        psi = psi * torch.exp(
+            1j * torch.fft.irfft2(spectrum, s=fine) * complex(math.cos(a), math.sin(a))
+        )
         down = height - (slabs[i + 1][0] if i + 1 < len(slabs) else 0.0)
-        psi = torch.fft.ifft2(torch.fft.fft2(psi) * torch.exp(-1j * math.pi * wavelength * down * k2))
+        psi = torch.fft.ifft2(
+            torch.fft.fft2(psi) * torch.exp(-1j * math.pi * wavelength * down * k2)
+        )
     defocus = 12000.0 + 500.0 * torch.cos(2 * (torch.atan2(ky, kx) - math.radians(30)))
     chi = math.pi * wavelength * defocus * k2 - math.pi / 2 * 2.7e7 * wavelength**3 * k2**2
     coma = -2 * math.pi * 2.7e7 * wavelength**2 * k2 * ky * 1e-3
@@ -442,7 +602,8 @@ def test_multislice_is_the_textbooks():
     rows, columns = torch.arange(-31, 32), torch.arange(-39, 40)
     keep = low[rows][:, columns]
     difference = (got_spectrum[rows][:, columns] - expected_spectrum[rows][:, columns])[keep]
-    # Orders of the phase that pass the image's Nyquist are kept on the finer grid: less than 1e-4 of the contrast here.
+    # Orders of the phase that pass the image's Nyquist are kept on the finer grid: less than 1e-4
+    # of the contrast here.
     assert float(difference.abs().square().sum().sqrt()) < 3e-4 * float(
         expected_spectrum[rows][:, columns][keep].abs().square().sum().sqrt()
     )
@@ -462,7 +623,10 @@ def test_what_passes_nyquist_does_not_fold_back(axis):
 
 
 def test_an_empty_specimen_leaves_the_beam():
-    assert torch.equal(multislice_intensity([(0.0, torch.zeros(SHAPE))], PIXEL, OpticsSettings()), torch.ones(SHAPE))
+    assert torch.equal(
+        multislice_intensity([(0.0, torch.zeros(SHAPE))], PIXEL, OpticsSettings()),
+        torch.ones(SHAPE),
+    )
 
 
 def test_slabs_are_read_not_written():
@@ -502,4 +666,6 @@ def test_a_gpu_gives_the_same_image():
     there = multislice_intensity([(height, phase.cuda()) for height, phase in slabs], PIXEL, optics)
     assert there.device.type == "cuda"
     # chi reaches 100 rad, where float32 is good to 1e-5.
-    torch.testing.assert_close(there.cpu(), multislice_intensity(slabs, PIXEL, optics), atol=2e-4, rtol=0)
+    torch.testing.assert_close(
+        there.cpu(), multislice_intensity(slabs, PIXEL, optics), atol=2e-4, rtol=0
+    )

@@ -15,14 +15,30 @@ from dstnet.detector.sampling import poisson
 
 
 def chi_square(counts: np.ndarray, rate: float) -> float:
-    """Chance of counts as far from the Poisson distribution; classes at either end are joined until 10 are expected."""
+    """Chance of counts as far from the Poisson distribution; classes at either end are joined until
+    10 are expected.
+    """
     n = counts.size
     observed = np.bincount(counts.astype(np.int64))
     expected = n * stats.poisson.pmf(np.arange(len(observed)), rate)
     first = int(np.argmax(np.cumsum(expected) >= 10))
-    last = len(expected) - 1 - int(np.argmax(np.cumsum(expected[::-1]) + n * stats.poisson.sf(len(expected) - 1, rate) >= 10))
+    last = (
+        len(expected)
+        - 1
+        - int(
+            np.argmax(
+                np.cumsum(expected[::-1]) + n * stats.poisson.sf(len(expected) - 1, rate) >= 10
+            )
+        )
+    )
     o = np.array([observed[: first + 1].sum(), *observed[first + 1 : last], observed[last:].sum()])
-    e = np.array([expected[: first + 1].sum(), *expected[first + 1 : last], n * stats.poisson.sf(last - 1, rate)])
+    e = np.array(
+        [
+            expected[: first + 1].sum(),
+            *expected[first + 1 : last],
+            n * stats.poisson.sf(last - 1, rate),
+        ]
+    )
     return float(stats.chi2.sf((np.square(o - e) / e).sum(), len(o) - 1))
 
 
@@ -51,7 +67,9 @@ def test_the_chi_square_can_fail():
 
 
 def test_rates_may_differ_from_pixel_to_pixel():
-    """Of rates 0 to 40, in and out of one block: (count - rate) / sqrt(rate) has mean 0 and variance 1 in each of ten classes."""
+    """Of rates 0 to 40, in and out of one block: (count - rate) / sqrt(rate) has mean 0 and
+    variance 1 in each of ten classes.
+    """
     rate = torch.rand(1 << 20, generator=stream(4)) * 40
     counts = poisson(rate, stream(5))
     z = ((counts - rate) / rate.clamp(min=1e-9).sqrt()).double()
@@ -63,11 +81,15 @@ def test_rates_may_differ_from_pixel_to_pixel():
         fourth = 2 + math.log((low + 4) / max(low, 0.01)) / 4
         assert abs(float(part.var()) - 1) < 5 * math.sqrt(fourth / n)
     smooth = torch.linspace(0, 2, 1 << 20)
-    assert abs(float((poisson(smooth, stream(6)) - smooth).double().mean())) < 5 * math.sqrt(1 / (1 << 20))
+    assert abs(float((poisson(smooth, stream(6)) - smooth).double().mean())) < 5 * math.sqrt(
+        1 / (1 << 20)
+    )
 
 
 def test_neighbours_and_seeds_are_independent():
-    """Correlations of a million unrelated pairs lie within 5 / 1000: with near and far pixels, with the next block, with other seeds."""
+    """Correlations of a million unrelated pairs lie within 5 / 1000: with near and far pixels, with
+    the next block, with other seeds.
+    """
     a = poisson(torch.full((1024, 1024), 0.5), stream(1)).flatten() - 0.5
     n = a.numel()
     for lag in (1, 2, 3, 4, 16, 64, 1023, 1024, 1025, 2048, 65536):
@@ -75,7 +97,8 @@ def test_neighbours_and_seeds_are_independent():
     for seed in (2, 3, 1 << 40):
         b = poisson(torch.full((1024, 1024), 0.5), stream(seed)).flatten() - 0.5
         assert abs(float((a * b).double().mean())) / 0.5 < 5 / math.sqrt(n)
-    # White in every direction: the largest of n / 2 exponentially distributed powers passes log(n / 2) + 15 once in 3 million.
+    # White in every direction: the largest of n / 2 exponentially distributed powers passes log(n /
+    # 2) + 15 once in 3 million.
     power = torch.fft.rfft2(a.reshape(1024, 1024)).abs().square().flatten()[1:] / (0.5 * n)
     assert float(power.max()) < math.log(n / 2) + 15
     # No place in a block or row is preferred.

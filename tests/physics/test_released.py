@@ -1,4 +1,6 @@
-"""The weights in the package show more of simulated particles than the best Gaussian does, which is told the truth."""
+"""The weights in the package show more of simulated particles than the best Gaussian does, which is
+told the truth.
+"""
 
 import pytest
 import torch
@@ -17,24 +19,41 @@ from dstnet.structure import phantom
 @pytest.fixture(scope="module")
 def shot():
     base = SimulationSettings(
-        shape=(256, 256), pixel_size_angstrom=2.0, frames=7, exposure_e_per_a2=4.0, specimen=SpecimenSettings(coverage=0.3, contrast=2.0)
+        shape=(256, 256),
+        pixel_size_angstrom=2.0,
+        frames=7,
+        exposure_e_per_a2=4.0,
+        specimen=SpecimenSettings(coverage=0.3, contrast=2.0),
     )
-    settings = base.model_copy(update={"optics": base.optics.model_copy(update={"b_factor_angstrom2": 100.0})})
+    settings = base.model_copy(
+        update={"optics": base.optics.model_copy(update={"b_factor_angstrom2": 100.0})}
+    )
     atoms = phantom(seed=4242)
-    projector = Projector(build_potential(atoms, settings.pixel_size_angstrom), settings.optics.voltage_kv)
-    return Shot(settings, [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)], seed=5)
+    projector = Projector(
+        build_potential(atoms, settings.pixel_size_angstrom), settings.optics.voltage_kv
+    )
+    return Shot(
+        settings, [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)], seed=5
+    )
 
 
 def best_gaussian(image, truth):
     k = radial_frequency((image.shape[0], image.shape[1]))
     sigmas = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-    return min(residual_after_best_shift(multiplied(image - image.mean(), torch.exp(-2 * (torch.pi * s * k) ** 2)), truth) for s in sigmas)
+    return min(
+        residual_after_best_shift(
+            multiplied(image - image.mean(), torch.exp(-2 * (torch.pi * s * k) ** 2)), truth
+        )
+        for s in sigmas
+    )
 
 
 def test_a_movie(shot):
     movie = shot.movie("movie")
     enhanced = restorer_of(EnhancementSettings())(movie, heads=("contrast",))
-    assert residual_after_best_shift(enhanced.micrograph, shot.truth.clean) < 0.8 * best_gaussian(enhanced.sums.total, shot.truth.clean)
+    assert residual_after_best_shift(enhanced.micrograph, shot.truth.clean) < 0.8 * best_gaussian(
+        enhanced.sums.total, shot.truth.clean
+    )
     assert residual_after_best_shift(enhanced.contrast, -shot.truth.phase) < 0.5
 
 

@@ -1,4 +1,6 @@
-"""Proof that the checks bite: each passes on the honest code, and fails once a known mistake is planted in it."""
+"""Proof that the checks bite: each passes on the honest code, and fails once a known mistake is
+planted in it.
+"""
 
 import math
 
@@ -14,19 +16,28 @@ from dstnet.simulation import Shot
 from dstnet.simulation import shot as recipe
 from dstnet.specimen import layers, placing
 
-# --- Faults: each plants one mistake through `plant(module, name, value)`, wherever the name is used ------------------------------------
+# --- Faults: each plants one mistake through `plant(module, name, value)`, wherever the name is
+# used ------------------------------------
 
 
 def shift_sign(plant):
     honest = fourier.shift_phase
     for module in (fourier, recipe):
-        plant(module, "shift_phase", lambda shape, shift, device=None: honest(shape, (-shift[0], -shift[1]), device))
+        plant(
+            module,
+            "shift_phase",
+            lambda shape, shift, device=None: honest(shape, (-shift[0], -shift[1]), device),
+        )
 
 
 def shift_axes_swapped(plant):
     honest = fourier.shift_phase
     for module in (fourier, recipe):
-        plant(module, "shift_phase", lambda shape, shift, device=None: honest(shape, (shift[1], shift[0]), device))
+        plant(
+            module,
+            "shift_phase",
+            lambda shape, shift, device=None: honest(shape, (shift[1], shift[0]), device),
+        )
 
 
 def warp_sign(plant):
@@ -43,7 +54,9 @@ def warp_axes_swapped(plant):
 
 def wavelength_without_relativity(plant):
     def wavelength(voltage_kv):
-        return constants.PLANCK_TIMES_C_KEV_ANGSTROM / math.sqrt(2 * voltage_kv * constants.ELECTRON_REST_ENERGY_KEV)
+        return constants.PLANCK_TIMES_C_KEV_ANGSTROM / math.sqrt(
+            2 * voltage_kv * constants.ELECTRON_REST_ENERGY_KEV
+        )
 
     for module in (constants, ctf):
         plant(module, "electron_wavelength_angstrom", wavelength)
@@ -60,7 +73,9 @@ def defocus_sign(plant):
     honest = ctf.contrast_transfer
 
     def transfer(shape, pixel, optics, defocus=None, device=None):
-        return honest(shape, pixel, optics, -(optics.defocus_angstrom if defocus is None else defocus), device)
+        return honest(
+            shape, pixel, optics, -(optics.defocus_angstrom if defocus is None else defocus), device
+        )
 
     plant(ctf, "contrast_transfer", transfer)
 
@@ -74,7 +89,11 @@ def full_width_taken_for_rms(plant):
     honest = ctf.envelope
 
     def envelope(k2, optics, defocus):
-        return honest(k2, optics.model_copy(update={"energy_spread_ev": 2.355 * optics.energy_spread_ev}), defocus)
+        return honest(
+            k2,
+            optics.model_copy(update={"energy_spread_ev": 2.355 * optics.energy_spread_ev}),
+            defocus,
+        )
 
     plant(ctf, "envelope", envelope)
 
@@ -93,7 +112,9 @@ def damage_at_the_end_of_the_frame(plant):
 
     def damage(self, frame):
         s = self.settings
-        later = s.model_copy(update={"pre_exposure_e_per_a2": s.pre_exposure_e_per_a2 + s.exposure_e_per_a2 / 2})
+        later = s.model_copy(
+            update={"pre_exposure_e_per_a2": s.pre_exposure_e_per_a2 + s.exposure_e_per_a2 / 2}
+        )
         self.settings = later
         try:
             return honest(self, frame)
@@ -109,7 +130,10 @@ def damage_after_the_counts(plant):
     def detect(self, expected, generator):
         counts = honest(self, expected, generator)
         shape = (counts.shape[0], counts.shape[1])
-        return torch.fft.irfft2(torch.fft.rfft2(counts) * filter_of(fourier.radial_frequency(shape), 30.0, 300.0), s=shape)
+        return torch.fft.irfft2(
+            torch.fft.rfft2(counts) * filter_of(fourier.radial_frequency(shape), 30.0, 300.0),
+            s=shape,
+        )
 
     plant(camera.Camera, "detect", detect)
 
@@ -129,14 +153,22 @@ def mtf_on_a_scale_of_zero_to_one(plant):
 
     def stretched(shape, settings, device=None):
         k0 = settings.mtf_half_frequency
-        return honest(shape, settings.model_copy(update={"mtf_half_frequency": None if k0 is None else 2 * k0}), device)
+        return honest(
+            shape,
+            settings.model_copy(update={"mtf_half_frequency": None if k0 is None else 2 * k0}),
+            device,
+        )
 
     plant(camera, "mtf", stretched)
 
 
 def ice_without_the_root(plant):
     honest = layers.ice_amplitude
-    plant(layers, "ice_amplitude", lambda shape, pixel, settings: honest(shape, pixel, settings).square() * pixel)
+    plant(
+        layers,
+        "ice_amplitude",
+        lambda shape, pixel, settings: honest(shape, pixel, settings).square() * pixel,
+    )
 
 
 def ice_grows_with_thickness_not_its_root(plant):
@@ -152,7 +184,12 @@ def patch_centred_at_half_of_n_minus_one(plant):
     def add_patch(canvas, patch, centre):
         n = patch.shape[0]
         top, left = centre[0] - (n - 1) // 2, centre[1] - (n - 1) // 2
-        y0, y1, x0, x1 = max(top, 0), min(top + n, canvas.shape[0]), max(left, 0), min(left + n, canvas.shape[1])
+        y0, y1, x0, x1 = (
+            max(top, 0),
+            min(top + n, canvas.shape[0]),
+            max(left, 0),
+            min(left + n, canvas.shape[1]),
+        )
         if y0 < y1 and x0 < x1:
             canvas[y0:y1, x0:x1] += patch[y0 - top : y1 - top, x0 - left : x1 - left]
 
@@ -165,7 +202,11 @@ def patch_half_a_pixel_off(plant):
 
     def add_patch(canvas, patch, centre):
         shape = (patch.shape[0], patch.shape[1])
-        honest(canvas, torch.fft.irfft2(torch.fft.rfft2(patch) * shift(shape, (0.5, 0.5)), s=shape), centre)
+        honest(
+            canvas,
+            torch.fft.irfft2(torch.fft.rfft2(patch) * shift(shape, (0.5, 0.5)), s=shape),
+            centre,
+        )
 
     for module in (placing, recipe):
         plant(module, "add_patch", add_patch)
@@ -197,7 +238,13 @@ def dose_per_pixel_not_per_area(plant):
 
 def efficiency_applied_twice(plant):
     honest = camera.Camera.detect
-    plant(camera.Camera, "detect", lambda self, expected, generator: honest(self, expected * self.settings.quantum_efficiency, generator))
+    plant(
+        camera.Camera,
+        "detect",
+        lambda self, expected, generator: honest(
+            self, expected * self.settings.quantum_efficiency, generator
+        ),
+    )
 
 
 FAULTS = [
@@ -233,12 +280,18 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("check", [getattr(checks, name) for name in dir(checks) if name.startswith("check_")], ids=lambda c: c.__name__)
+@pytest.mark.parametrize(
+    "check",
+    [getattr(checks, name) for name in dir(checks) if name.startswith("check_")],
+    ids=lambda c: c.__name__,
+)
 def test_the_honest_code_passes(check):
     check()
 
 
-@pytest.mark.parametrize(("fault", "check"), FAULTS, ids=lambda f: f.__name__.removeprefix("check_"))
+@pytest.mark.parametrize(
+    ("fault", "check"), FAULTS, ids=lambda f: f.__name__.removeprefix("check_")
+)
 def test_the_fault_is_caught(fault, check, monkeypatch):
     fault(monkeypatch.setattr)
     with pytest.raises(AssertionError):
@@ -246,4 +299,6 @@ def test_the_fault_is_caught(fault, check, monkeypatch):
 
 
 def test_every_check_has_caught_a_fault():
-    assert {check for _, check in FAULTS} == {getattr(checks, name) for name in dir(checks) if name.startswith("check_")}
+    assert {check for _, check in FAULTS} == {
+        getattr(checks, name) for name in dir(checks) if name.startswith("check_")
+    }

@@ -1,4 +1,6 @@
-"""Particles' poses and places, and the layers around them: ice, frost, crystals, the support film."""
+"""Particles' poses and places, and the layers around them: ice, frost, crystals, the support
+film.
+"""
 
 import math
 import time
@@ -38,17 +40,25 @@ class Disc:
 def placed(side=4000.0, pixel=2.0, seed=0, species=None, allowed=None, thickness=None, **settings):
     generator = stream(seed, "placement")
     chosen = SpecimenSettings(**settings)
-    return [p for p, _ in place(species or [Disc()], chosen, (side, side), pixel, generator, allowed, thickness)]
+    return [
+        p
+        for p, _ in place(
+            species or [Disc()], chosen, (side, side), pixel, generator, allowed, thickness
+        )
+    ]
 
 
 def gaps(particles, radius=50.0):
     """Space from each particle's disc to its nearest neighbour's."""
     at = torch.tensor([(p.y_angstrom, p.x_angstrom) for p in particles])
-    apart = torch.cdist(at, at, compute_mode="donot_use_mm_for_euclid_dist") + torch.eye(len(at)) * 1e9
+    apart = (
+        torch.cdist(at, at, compute_mode="donot_use_mm_for_euclid_dist") + torch.eye(len(at)) * 1e9
+    )
     return apart.min(dim=1).values - 2 * radius
 
 
-# --- Placing -----------------------------------------------------------------------------------------------------------------------
+# --- Placing
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("coverage", [0.1, 0.3, 0.5])
@@ -77,9 +87,12 @@ def test_particles_lie_on_pixels_and_heights_fill_the_ice():
         assert p.x_angstrom % 2 == 0
     heights = torch.tensor([p.height_angstrom for p in particles])
     assert heights.abs().max() <= 100
-    # Uniform from -100 to 100: variance 100²/3, whose estimate from n has a relative standard error of sqrt(0.8 / n).
+    # Uniform from -100 to 100: variance 100²/3, whose estimate from n has a relative standard error
+    # of sqrt(0.8 / n).
     assert heights.var() == pytest.approx(100**2 / 3, rel=5 * math.sqrt(0.8 / len(particles)))
-    assert all(p.height_angstrom == 0 for p in placed(ice_thickness_angstrom=60.0))  # thinner than the particle
+    assert all(
+        p.height_angstrom == 0 for p in placed(ice_thickness_angstrom=60.0)
+    )  # thinner than the particle
 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 1.0])
@@ -101,8 +114,12 @@ def test_heights_follow_the_local_thickness():
 
 @pytest.mark.parametrize("clustering", [0.0, 0.8])
 def test_clustered_particles_touch(clustering):
-    near = gaps(placed(coverage=0.1, clustering=clustering, gap_angstrom=10.0, side=8000.0)) <= 10 + 2 * 2.0  # a pixel, and snapping to one
-    # Rejected tries beside full clusters thin out the clustered ones; a free particle has a neighbour so near in few of cases.
+    near = (
+        gaps(placed(coverage=0.1, clustering=clustering, gap_angstrom=10.0, side=8000.0))
+        <= 10 + 2 * 2.0
+    )  # a pixel, and snapping to one
+    # Rejected tries beside full clusters thin out the clustered ones; a free particle has a
+    # neighbour so near in few of cases.
     assert (near.float().mean() > 0.6) if clustering else (near.float().mean() < 0.1)
 
 
@@ -114,7 +131,9 @@ def test_aggregates_are_lumps_of_overlapping_particles(per_um2):
         return
     expected = per_um2 * 1.0  # 10000 Å is 1 µm
     assert (
-        (expected - 5 * math.sqrt(expected)) * AGGREGATE_SIZES[0] < len(lumps) < (expected + 5 * math.sqrt(expected)) * AGGREGATE_SIZES[1]
+        (expected - 5 * math.sqrt(expected)) * AGGREGATE_SIZES[0]
+        < len(lumps)
+        < (expected + 5 * math.sqrt(expected)) * AGGREGATE_SIZES[1]
     )
     assert gaps(lumps).max() < 0
     # Single particles keep clear of them.
@@ -167,7 +186,9 @@ def test_placing_ends_where_the_ice_is_full():
 def test_thousands_of_particles_take_little_time():
     start = time.process_time()
     assert len(placed(side=8600.0, coverage=0.3, species=[Disc(30.0)])) > 7000
-    assert time.process_time() - start < 5  # measured 0.6; a search through all pairs in tensors takes 30
+    assert (
+        time.process_time() - start < 5
+    )  # measured 0.6; a search through all pairs in tensors takes 30
 
 
 def test_patches_are_added_where_they_belong_and_cut_at_edges():
@@ -191,12 +212,17 @@ def test_footprint_is_what_the_particle_covers():
     assert not covered[r > 22].any()
     projector = Projector(build_potential(phantom(4), 3.0), 300.0)
     mask = footprint(projector.phase(torch.eye(3)))
-    rr = torch.hypot(*torch.meshgrid(*(2 * [(torch.arange(projector.size) - projector.size // 2) * 3.0]), indexing="ij"))
+    rr = torch.hypot(
+        *torch.meshgrid(
+            *(2 * [(torch.arange(projector.size) - projector.size // 2) * 3.0]), indexing="ij"
+        )
+    )
     assert not mask[rr > phantom(4).diameter_angstrom / 2 + 9].any()
     assert mask[rr < 0.2 * phantom(4).diameter_angstrom].float().mean() > 0.9
 
 
-# --- Poses -------------------------------------------------------------------------------------------------------------------------
+# --- Poses
+# --------------------------------------------------------------------------------------------------
 
 
 def test_uniform_poses_unless_a_view_is_preferred():
@@ -204,9 +230,13 @@ def test_uniform_poses_unless_a_view_is_preferred():
     assert torch.equal(draw_rotation(PoseSettings(), generator), random_rotation(again))
 
 
-@pytest.mark.parametrize(("spread", "rot", "tilt"), [(8.0, 30.0, 70.0), (25.0, -110.0, 140.0), (60.0, 0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("spread", "rot", "tilt"), [(8.0, 30.0, 70.0), (25.0, -110.0, 140.0), (60.0, 0.0, 0.0)]
+)
 def test_preferred_views_spread_as_von_mises_and_fisher(spread, rot, tilt):
-    settings = PoseSettings(preferred_spread_deg=spread, preferred_rot_deg=rot, preferred_tilt_deg=tilt)
+    settings = PoseSettings(
+        preferred_spread_deg=spread, preferred_rot_deg=rot, preferred_tilt_deg=tilt
+    )
     generator = stream(1, "poses")
     n = 3000
     turns = torch.stack([draw_rotation(settings, generator) for _ in range(n)])
@@ -219,7 +249,9 @@ def test_preferred_views_spread_as_von_mises_and_fisher(spread, rot, tilt):
     assert abs(float(cosine.mean()) - mean) < 5 * float(cosine.std()) / math.sqrt(n)
     # The mean direction is the favoured one, and psi, the turn within the image, is uniform.
     direction = turns[:, 2].mean(0)
-    assert torch.linalg.cross(direction / direction.norm(), favoured).norm() < 5 * math.radians(spread) / math.sqrt(n)
+    assert torch.linalg.cross(direction / direction.norm(), favoured).norm() < 5 * math.radians(
+        spread
+    ) / math.sqrt(n)
     psi = torch.atan2(turns[:, 1, 2], -turns[:, 0, 2])
     assert torch.polar(torch.ones(n), psi).mean().abs() < 5 / math.sqrt(n)
 
@@ -242,11 +274,15 @@ def test_potentials_are_loaded_by_where_they_come_from(tmp_path, monkeypatch):
     line = "HETATM    1 FE   HEM A   1       1.000   2.000   3.000  1.00 20.00          FE\nEND\n"
     (tmp_path / "iron.pdb").write_text(line)
     assert load_potential(tmp_path / "iron.pdb", 1.0).name == "iron"
-    monkeypatch.setattr("dstnet.specimen.species.fetch_structure", lambda entry: tmp_path / {"1abc": "iron.pdb"}[entry])
+    monkeypatch.setattr(
+        "dstnet.specimen.species.fetch_structure",
+        lambda entry: tmp_path / {"1abc": "iron.pdb"}[entry],
+    )
     assert load_potential("pdb:1abc", 1.0).name == "iron"
 
 
-# --- Thickness and loss ------------------------------------------------------------------------------------------------------------
+# --- Thickness and loss
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gradient", [0.0, 0.4])
@@ -266,28 +302,44 @@ def test_thickness_varies_by_the_gradient(gradient):
 @pytest.mark.parametrize("meniscus", [0.0, 0.5])
 def test_ice_thickens_towards_a_holes_edge(meniscus):
     settings = SpecimenSettings(
-        thickness_gradient=0, ice_thickness_angstrom=300.0, film_thickness_angstrom=100.0, hole_diameter_angstrom=2000.0, meniscus=meniscus
+        thickness_gradient=0,
+        ice_thickness_angstrom=300.0,
+        film_thickness_angstrom=100.0,
+        hole_diameter_angstrom=2000.0,
+        meniscus=meniscus,
     )
-    inside = torch.tensor([[1000.0, 500.0, 0.0, -300.0]])  # the hole's middle, half-way, its edge, on the film
+    inside = torch.tensor(
+        [[1000.0, 500.0, 0.0, -300.0]]
+    )  # the hole's middle, half-way, its edge, on the film
     thickness = thickness_map((1, 4), settings, stream(0, "thickness"), inside)
-    torch.testing.assert_close(thickness, 300 * (1 + meniscus * torch.tensor([[0.0, 0.25, 1.0, 1.0]])))
+    torch.testing.assert_close(
+        thickness, 300 * (1 + meniscus * torch.tensor([[0.0, 0.25, 1.0, 1.0]]))
+    )
 
 
 def test_loss_is_lamberts_law_and_larger_for_slower_electrons():
     settings = SpecimenSettings(inelastic_mean_free_path_angstrom=3000.0)
     thickness = torch.tensor([[0.0, 300.0, 3000.0]])
-    torch.testing.assert_close(transmitted(thickness, settings, 300.0), torch.exp(torch.tensor([[0.0, -0.1, -1.0]])))
+    torch.testing.assert_close(
+        transmitted(thickness, settings, 300.0), torch.exp(torch.tensor([[0.0, -0.1, -1.0]]))
+    )
     # (v/c)² is 0.6030, 0.4835 and 0.3005 at 300, 200 and 100 kV.
     for voltage, squared in ((200.0, 0.4835), (100.0, 0.3005)):
         loss = -torch.log(transmitted(thickness, settings, voltage))
         torch.testing.assert_close(loss, thickness / 3000 * 0.6030 / squared, rtol=1e-3, atol=1e-6)
     film = torch.full((1, 3), layers.CARBON_MEAN_FREE_PATH_ANGSTROM)
-    torch.testing.assert_close(transmitted(thickness, settings, 300.0, film), transmitted(thickness, settings, 300.0) * math.exp(-1))
+    torch.testing.assert_close(
+        transmitted(thickness, settings, 300.0, film),
+        transmitted(thickness, settings, 300.0) * math.exp(-1),
+    )
     other = settings.model_copy(update={"inelastic_mean_free_path_angstrom": 1500.0})
-    torch.testing.assert_close(transmitted(thickness, other, 300.0), transmitted(thickness, settings, 300.0) ** 2)
+    torch.testing.assert_close(
+        transmitted(thickness, other, 300.0), transmitted(thickness, settings, 300.0) ** 2
+    )
 
 
-# --- Ice ---------------------------------------------------------------------------------------------------------------------------
+# --- Ice
+# --------------------------------------------------------------------------------------------------
 
 
 def ice_image(size=512, pixel=1.0, seed=0, **settings):
@@ -296,9 +348,14 @@ def ice_image(size=512, pixel=1.0, seed=0, **settings):
     return torch.fft.irfft2(spectrum, s=shape)
 
 
-@pytest.mark.parametrize(("thickness", "noise", "rms"), [(300.0, 1.0, 0.05), (1200.0, 1.0, 0.1), (300.0, 2.0, 0.1), (300.0, 0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("thickness", "noise", "rms"),
+    [(300.0, 1.0, 0.05), (1200.0, 1.0, 0.1), (300.0, 2.0, 0.1), (300.0, 0.0, 0.0)],
+)
 def test_ice_has_the_rms_phase_stated(thickness, noise, rms):
-    """N pixels of a Gaussian field with uneven power know their variance to sqrt(2 sum P² / (sum P)²), here 0.6 % at 512²."""
+    """N pixels of a Gaussian field with uneven power know their variance to sqrt(2 sum P² / (sum
+    P)²), here 0.6 % at 512².
+    """
     image = ice_image(ice_thickness_angstrom=thickness, ice_noise=noise)
     assert float(image.std()) == pytest.approx(rms, rel=0.015)
     assert abs(float(image.mean())) < 5 * 0.05 / 100 + 1e-9
@@ -306,19 +363,29 @@ def test_ice_has_the_rms_phase_stated(thickness, noise, rms):
 
 @pytest.mark.parametrize("shape", [(64, 96), (63, 96), (64, 95), (63, 95)])
 def test_noise_drawn_in_fourier_space_is_white_and_real(shape):
-    """Of every pixel the variance is 1, and the spectrum is one that a real image can have, down to its self-conjugate columns."""
+    """Of every pixel the variance is 1, and the spectrum is one that a real image can have, down to
+    its self-conjugate columns.
+    """
     generator = stream(0)
     spectra = torch.stack(
-        [layers._white_noise(torch.empty(shape[0], shape[1] // 2 + 1, dtype=torch.complex64), shape, generator) for _ in range(200)]
+        [
+            layers._white_noise(
+                torch.empty(shape[0], shape[1] // 2 + 1, dtype=torch.complex64), shape, generator
+            )
+            for _ in range(200)
+        ]
     )
     images = torch.fft.irfft2(spectra, s=shape)
     torch.testing.assert_close(torch.fft.rfft2(images), spectra, atol=1e-3 * shape[0], rtol=0)
     n = images.numel()
     assert float(images.var()) == pytest.approx(1, abs=5 * math.sqrt(2 / n))
-    # Power is even over the half plane, the columns that are mirrored included; a term's relative spread is below 1.5.
+    # Power is even over the half plane, the columns that are mirrored included; a term's relative
+    # spread is below 1.5.
     power = spectra.abs().square().mean(0) / (shape[0] * shape[1])
     for part in (power[:, 0], power[:, -1], power[0], power[:, 5]):
-        assert float(part.mean()) == pytest.approx(1, abs=5 * 1.5 / math.sqrt(200 * part.numel() / 2))
+        assert float(part.mean()) == pytest.approx(
+            1, abs=5 * 1.5 / math.sqrt(200 * part.numel() / 2)
+        )
 
 
 def test_ice_looks_gaussian_though_drawn_uniformly():
@@ -332,7 +399,9 @@ def test_ice_looks_gaussian_though_drawn_uniformly():
 
 @pytest.mark.parametrize("exposure", [0.3, 1.0, 5.0])
 def test_ice_forgets_itself_as_waters_diffuse(exposure):
-    """Correlation between frames, ring by ring: exp(-2 pi² k² msd / 3), within 5 standard errors of a correlation from n terms."""
+    """Correlation between frames, ring by ring: exp(-2 pi² k² msd / 3), within 5 standard errors of
+    a correlation from n terms.
+    """
     shape, pixel = (256, 256), 1.0
     ice = IceNoise(shape, pixel, SpecimenSettings(), stream(2, "ice"))
     frames = [ice.step(exposure).clone() for _ in range(3)]
@@ -341,11 +410,21 @@ def test_ice_forgets_itself_as_waters_diffuse(exposure):
         ring = (k >= low) & (k < high)
         for later in (1, 2):
             a, b = frames[0][ring] / ice.amplitude[ring], frames[later][ring] / ice.amplitude[ring]
-            got = float((a.conj() * b).real.mean() / (a.abs().square().mean() * b.abs().square().mean()).sqrt())
-            expected = float(torch.exp(-2 * math.pi**2 * k[ring] ** 2 * 1.1 / 3 * exposure * later).mean())
-            assert got == pytest.approx(expected, abs=5 / math.sqrt(2 * int(ring.sum()) / 2)), (low, later)
+            got = float(
+                (a.conj() * b).real.mean()
+                / (a.abs().square().mean() * b.abs().square().mean()).sqrt()
+            )
+            expected = float(
+                torch.exp(-2 * math.pi**2 * k[ring] ** 2 * 1.1 / 3 * exposure * later).mean()
+            )
+            assert got == pytest.approx(expected, abs=5 / math.sqrt(2 * int(ring.sum()) / 2)), (
+                low,
+                later,
+            )
     # Its power stays.
-    assert float(torch.fft.irfft2(frames[2], s=shape).std()) == pytest.approx(float(torch.fft.irfft2(frames[0], s=shape).std()), rel=0.05)
+    assert float(torch.fft.irfft2(frames[2], s=shape).std()) == pytest.approx(
+        float(torch.fft.irfft2(frames[0], s=shape).std()), rel=0.05
+    )
 
 
 def test_a_change_of_exposure_between_frames_is_heeded():
@@ -380,7 +459,8 @@ def test_ice_does_not_depend_on_the_number_of_threads():
     assert torch.equal(*images)
 
 
-# --- Frost, crystals, film -----------------------------------------------------------------------------------------------------------
+# --- Frost, crystals, film
+# --------------------------------------------------------------------------------------------------
 
 
 def layered(shape=(256, 256), pixel=1.0, seed=0, volts_to_rad=SIGMA, **settings):
@@ -404,41 +484,62 @@ def test_frost_is_ice_on_the_surface():
 
 
 def test_frost_covers_what_its_number_and_sizes_say():
-    """Caps of log-uniform radius, 60 to 500 Å: E r² = (500² - 60²) / (2 ln(500 / 60)), their lobes 4 % more; they overlap at random."""
+    """Caps of log-uniform radius, 60 to 500 Å: E r² = (500² - 60²) / (2 ln(500 / 60)), their lobes
+    4 % more; they overlap at random.
+    """
     chosen = SpecimenSettings(contaminants_per_um2=20.0)
-    share = np.mean([float((contamination((256, 256), 32.0, chosen, SIGMA, stream(s)) > 0).float().mean()) for s in range(40)])
+    share = np.mean(
+        [
+            float((contamination((256, 256), 32.0, chosen, SIGMA, stream(s)) > 0).float().mean())
+            for s in range(40)
+        ]
+    )
     mean_square = (500**2 - 60**2) / (2 * math.log(500 / 60)) * (1 + 0.25**2 / 2 + 0.15**2 / 2)
     expected = 1 - math.exp(-20e-8 * math.pi * mean_square)
-    # Some 540 caps, of which r² varies by 1.2 of its mean: 7 % standard error; a few per cent of them reach out of the field.
+    # Some 540 caps, of which r² varies by 1.2 of its mean: 7 % standard error; a few per cent of
+    # them reach out of the field.
     assert share == pytest.approx(expected, rel=5 * 0.07 + 0.05)
 
 
 def test_crystals_show_the_spacings_of_ice():
-    made = layered(shape=(1024, 1024), pixel=0.9, crystals_per_um2=6000.0, contrast=1.0).static_phase
+    made = layered(
+        shape=(1024, 1024), pixel=0.9, crystals_per_um2=6000.0, contrast=1.0
+    ).static_phase
     power = torch.fft.rfft2(made).abs().square()
     k = radial_frequency((1024, 1024), 0.9)
 
     def density(spacing):
         return float(power[(k - 1 / spacing).abs() < 0.003].mean())
 
-    # Fringes of a tilted crystal thin out, so rings reach a little inwards; 3.2, 2.9 and 4.6 Å belong to no reflection.
+    # Fringes of a tilted crystal thin out, so rings reach a little inwards; 3.2, 2.9 and 4.6 Å
+    # belong to no reflection.
     between = max(density(d) for d in (3.2, 2.9, 4.6))
     for spacing in (3.91, 3.67, 3.45, 2.67, 2.256):
         assert density(spacing) > 5 * between, spacing
-    assert layered(shape=(1024, 1024), pixel=2.0, crystals_per_um2=600.0).static_phase.abs().max() < 0.5  # little that 2 Å pixels can hold
+    assert (
+        layered(shape=(1024, 1024), pixel=2.0, crystals_per_um2=600.0).static_phase.abs().max()
+        < 0.5
+    )  # little that 2 Å pixels can hold
     assert not layered(crystals_per_um2=0.0).static_phase.any()
 
 
 def test_ice_reflections_have_known_spacings_and_strengths():
-    """Spacings of Goto et al.'s cell, multiplicities of 6/mmm, and the structure factors of two reflections by hand."""
+    """Spacings of Goto et al.'s cell, multiplicities of 6/mmm, and the structure factors of two
+    reflections by hand.
+    """
     g, terms = layers._ice_fourier_terms()
     spacing = 1 / g.norm(dim=1)
     assert sorted({round(float(d), 2) for d in spacing}) == [2.26, 2.68, 3.45, 3.67, 3.91]
-    counts = {d: int(((spacing - d).abs() < 0.01).sum()) for d in (3.907, 3.673, 3.449, 2.676, 2.256)}
+    counts = {
+        d: int(((spacing - d).abs() < 0.01).sum()) for d in (3.907, 3.673, 3.449, 2.676, 2.256)
+    }
     assert list(counts.values()) == [3, 1, 6, 6, 3]  # half of 6, 2, 12, 12, 6
-    strength = {d: {round(float(t.abs()), 3) for t in terms[(spacing - d).abs() < 0.01]} for d in counts}
+    strength = {
+        d: {round(float(t.abs()), 3) for t in terms[(spacing - d).abs() < 0.01]} for d in counts
+    }
     assert all(len(values) == 1 for values in strength.values())  # equivalent ones are alike
-    # By hand: |F(100)| = 2 f, as the four oxygens have phases of +-120°; |F(002)| = 4 f cos(4 pi z).
+    # By hand: |F(100)| = 2 f, as the four oxygens have phases of +-120°; |F(002)| = 4 f cos(4 pi
+    # z).
     oxygen = gemmi.Element("O").c4322
     for d, structure in ((3.907, 2.0), (3.673, 4 * math.cos(4 * math.pi * 0.06226))):
         factor = sum(a * math.exp(-b / d**2 / 4) for a, b in zip(oxygen.a, oxygen.b, strict=True))
@@ -446,7 +547,12 @@ def test_ice_reflections_have_known_spacings_and_strengths():
 
 
 def film_settings(**changes):
-    return {"film_thickness_angstrom": 120.0, "hole_diameter_angstrom": 6000.0, "thickness_gradient": 0.0, **changes}
+    return {
+        "film_thickness_angstrom": 120.0,
+        "hole_diameter_angstrom": 6000.0,
+        "thickness_gradient": 0.0,
+        **changes,
+    }
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -463,23 +569,36 @@ def test_a_holes_edge_is_in_view_and_film_lies_outside_only(seed):
     # Its mean phase is that of carbon's inner potential, 9.09 V.
     n = int(full.sum())
     structure = made.static_phase[full] / (9.09 * SIGMA * 120)
-    assert float(structure.mean()) == pytest.approx(1, abs=5 * float(structure.std()) / math.sqrt(n) + 1e-3)
+    assert float(structure.mean()) == pytest.approx(
+        1, abs=5 * float(structure.std()) / math.sqrt(n) + 1e-3
+    )
     assert made.thickness_angstrom[full].min() >= 350 * 1.3 - 1e-2
 
 
 def test_hole_is_round_and_of_its_size():
-    made = layered(shape=(200, 200), pixel=20.0, seed=3, **film_settings(hole_diameter_angstrom=1000.0))
+    made = layered(
+        shape=(200, 200), pixel=20.0, seed=3, **film_settings(hole_diameter_angstrom=1000.0)
+    )
     assert made.hole is not None
     area = float(made.hole.sum()) * 20**2
     assert area == pytest.approx(math.pi * (500 - layers.FILM_EDGE_ANGSTROM / 2) ** 2, rel=0.03)
-    other = layered(shape=(200, 200), pixel=20.0, seed=4, **film_settings(hole_diameter_angstrom=1000.0)).hole
+    other = layered(
+        shape=(200, 200), pixel=20.0, seed=4, **film_settings(hole_diameter_angstrom=1000.0)
+    ).hole
     assert other is not None
-    assert torch.equal(layered(shape=(200, 200), pixel=20.0, seed=4, **film_settings(hole_diameter_angstrom=1000.0)).hole, other)
+    assert torch.equal(
+        layered(
+            shape=(200, 200), pixel=20.0, seed=4, **film_settings(hole_diameter_angstrom=1000.0)
+        ).hole,
+        other,
+    )
 
 
 @pytest.mark.parametrize("thickness", [0.0, 50.0, 200.0])
 def test_a_continuous_film_has_the_noise_of_its_atoms(thickness):
-    """Power at low frequency: atoms per Å² times the square of one's phase, sigma 47.878 f(0), f(0) = 2.51 Å for carbon."""
+    """Power at low frequency: atoms per Å² times the square of one's phase, sigma 47.878 f(0), f(0)
+    = 2.51 Å for carbon.
+    """
     made = layered(shape=(512, 512), film_thickness_angstrom=thickness)
     assert made.hole is None
     if thickness == 0:
@@ -490,7 +609,9 @@ def test_a_continuous_film_has_the_noise_of_its_atoms(thickness):
     k = radial_frequency((512, 512), 1.0)
     ring = (k > 0.005) & (k < 0.03)
     expected = 0.0877 * thickness * (SIGMA * 47.878 * 2.51) ** 2
-    assert float(power[ring].mean()) == pytest.approx(expected, rel=0.05 + 5 / math.sqrt(int(ring.sum())))
+    assert float(power[ring].mean()) == pytest.approx(
+        expected, rel=0.05 + 5 / math.sqrt(int(ring.sum()))
+    )
     assert float(made.static_phase.mean()) == pytest.approx(9.09 * SIGMA * thickness, rel=1e-4)
 
 
@@ -502,7 +623,15 @@ def test_hole_without_film_is_refused():
 def test_a_new_layer_leaves_the_others_alone():
     """Each layer has a stream of its own."""
     plain = layered(shape=(128, 128), pixel=8.0, contaminants_per_um2=100.0)
-    more = layered(shape=(128, 128), pixel=8.0, contaminants_per_um2=100.0, crystals_per_um2=200.0, film_thickness_angstrom=50.0)
+    more = layered(
+        shape=(128, 128),
+        pixel=8.0,
+        contaminants_per_um2=100.0,
+        crystals_per_um2=200.0,
+        film_thickness_angstrom=50.0,
+    )
     torch.testing.assert_close(more.thickness_angstrom, plain.thickness_angstrom)
     film = layered(shape=(128, 128), pixel=8.0, film_thickness_angstrom=50.0)
-    torch.testing.assert_close(more.static_phase - film.static_phase, plain.static_phase, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        more.static_phase - film.static_phase, plain.static_phase, atol=1e-5, rtol=0
+    )

@@ -20,14 +20,23 @@ def noise(seed: int, shape: tuple[int, int] = SHAPE) -> torch.Tensor:
 
 def ringed(optics: OpticsSettings, strength: float = 0.5, seed: int = 0) -> torch.Tensor:
     """White noise seen through the transfer function, and white noise of power one that is not."""
-    return multiplied(noise(seed), strength / 2 * contrast_transfer(SHAPE, PIXEL, optics)) + noise(seed + 100)
+    return multiplied(noise(seed), strength / 2 * contrast_transfer(SHAPE, PIXEL, optics)) + noise(
+        seed + 100
+    )
 
 
 @pytest.mark.parametrize("voltage", [200.0, 300.0])
-@pytest.mark.parametrize(("defocus", "astigmatism", "angle"), [(6000, 0, 0), (9000, 400, 20), (15000, 700, 80), (24000, 300, 130)])
+@pytest.mark.parametrize(
+    ("defocus", "astigmatism", "angle"),
+    [(6000, 0, 0), (9000, 400, 20), (15000, 700, 80), (24000, 300, 130)],
+)
 def test_planted_rings_are_found(defocus, astigmatism, angle, voltage):
     planted = OpticsSettings(
-        voltage_kv=voltage, defocus_angstrom=defocus, astigmatism_angstrom=astigmatism, astigmatism_angle_deg=angle, b_factor_angstrom2=50
+        voltage_kv=voltage,
+        defocus_angstrom=defocus,
+        astigmatism_angstrom=astigmatism,
+        astigmatism_angle_deg=angle,
+        b_factor_angstrom2=50,
     )
     fit = fit_thon_rings(ringed(planted), PIXEL)
     assert fit is not None
@@ -40,12 +49,20 @@ def test_planted_rings_are_found(defocus, astigmatism, angle, voltage):
 
 
 def test_the_phase_is_that_of_the_transfer_function():
-    planted = OpticsSettings(defocus_angstrom=12000, astigmatism_angstrom=500, astigmatism_angle_deg=60, cs_mm=0, amplitude_contrast=0.08)
+    planted = OpticsSettings(
+        defocus_angstrom=12000,
+        astigmatism_angstrom=500,
+        astigmatism_angle_deg=60,
+        cs_mm=0,
+        amplitude_contrast=0.08,
+    )
     fit = fit_thon_rings(ringed(planted, 1.0), PIXEL)
     assert fit is not None
     k = radial_frequency(SHAPE, PIXEL)
     band = (k > 1 / 25) & (k < 1 / 8)
-    true = contrast_transfer(SHAPE, PIXEL, planted.model_copy(update={"b_factor_angstrom2": 0.0}))[band].square()
+    true = contrast_transfer(SHAPE, PIXEL, planted.model_copy(update={"b_factor_angstrom2": 0.0}))[
+        band
+    ].square()
     found = (2 * torch.sin(fit.phase(SHAPE, PIXEL)[band])).square()
     assert float(torch.corrcoef(torch.stack((true, found)))[0, 1]) > 0.98
 

@@ -1,4 +1,6 @@
-"""What is written of a shot reads back: frames, truths in RELION's form, gain and defects; and is made again where it is not whole."""
+"""What is written of a shot reads back: frames, truths in RELION's form, gain and defects; and is
+made again where it is not whole.
+"""
 
 import json
 import math
@@ -21,7 +23,13 @@ from dstnet.simulation.writer import euler_angles_deg
 
 
 def record_of(shot, name="m1"):
-    return MovieRecord(name=name, seed=shot.seed, species=("blob",), version="test", settings=shot.settings.model_dump(mode="json"))
+    return MovieRecord(
+        name=name,
+        seed=shot.seed,
+        species=("blob",),
+        version="test",
+        settings=shot.settings.model_dump(mode="json"),
+    )
 
 
 @pytest.mark.parametrize("mode", ["counting", "integrating"])
@@ -37,8 +45,12 @@ def test_what_is_written_reads_back(tmp_path, mode):
             np.testing.assert_array_equal(file.data, getattr(shot.truth, what).numpy())
             assert float(file.voxel_size.x) == pytest.approx(1.5)
     motion = json.loads((tmp_path / "truth" / "m1_motion.json").read_text())
-    np.testing.assert_allclose(motion["global_shift_angstrom_yx"], shot.truth.global_shift_angstrom.numpy())
-    np.testing.assert_allclose(motion["local_coefficients_angstrom"], shot.truth.local_coefficients_angstrom.numpy())
+    np.testing.assert_allclose(
+        motion["global_shift_angstrom_yx"], shot.truth.global_shift_angstrom.numpy()
+    )
+    np.testing.assert_allclose(
+        motion["local_coefficients_angstrom"], shot.truth.local_coefficients_angstrom.numpy()
+    )
     again = MovieRecord.from_yaml(tmp_path / "truth" / "m1_settings.yaml")
     assert SimulationSettings.checked(again.settings, "here") == shot.settings
     assert {p.name for p in tmp_path.iterdir()} == {"movies", "truth"}
@@ -64,9 +76,15 @@ def test_motion_in_relions_form_reads_back(tmp_path):
     write_shot(shot, tmp_path, record_of(shot))
     shift, local = from_relion(starfile.read(tmp_path / "truth" / "m1_motion.star"))
     np.testing.assert_allclose(shift.numpy(), shot.truth.global_shift_angstrom.numpy(), atol=1e-4)
-    np.testing.assert_allclose(local.numpy(), shot.truth.local_coefficients_angstrom.numpy(), atol=1e-4)
+    np.testing.assert_allclose(
+        local.numpy(), shot.truth.local_coefficients_angstrom.numpy(), atol=1e-4
+    )
     parts = json.loads((tmp_path / "truth" / "m1_motion.json").read_text())["parts_angstrom_yx"]
-    np.testing.assert_allclose(sum(np.array(p) for p in parts.values()), shot.truth.global_shift_angstrom.numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        sum(np.array(p) for p in parts.values()),
+        shot.truth.global_shift_angstrom.numpy(),
+        atol=1e-5,
+    )
 
 
 def test_the_noise_free_frames_are_written_where_asked_for(tmp_path):
@@ -90,8 +108,12 @@ def test_an_mrc_movie_holds_what_a_tiff_holds(tmp_path):
 
 
 def test_a_camera_leaves_its_gain_and_defects(tmp_path):
-    """Multiplying the frames by the gain flattens the field; cameras of other settings leave other files."""
-    camera = DetectorSettings(gain_variation=0.1, dead_columns=1, hot_pixels_ppm=500, dead_pixels_ppm=500)
+    """Multiplying the frames by the gain flattens the field; cameras of other settings leave other
+    files.
+    """
+    camera = DetectorSettings(
+        gain_variation=0.1, dead_columns=1, hot_pixels_ppm=500, dead_pixels_ppm=500
+    )
     settings = quiet(specimen=EMPTY, exposure_e_per_a2=50.0, frames=40, detector=camera)
     shot = Shot(settings, [], 2)
     write_shot(shot, tmp_path, record_of(shot))
@@ -112,7 +134,11 @@ def test_a_camera_leaves_its_gain_and_defects(tmp_path):
     assert float(corrected.std() / corrected.mean()) < 0.03
     general = starfile.read(tmp_path / "truth" / "m1_motion.star")["general"]
     assert general["rlnMicrographGainName"] == path.relative_to(tmp_path).as_posix()
-    other = Shot(settings.model_copy(update={"detector": camera.model_copy(update={"camera_seed": 1})}), [], 2)
+    other = Shot(
+        settings.model_copy(update={"detector": camera.model_copy(update={"camera_seed": 1})}),
+        [],
+        2,
+    )
     write_shot(other, tmp_path, record_of(other, "m2"))
     assert len(list((tmp_path / "camera").glob("gain_*.mrc"))) == 2
 
@@ -135,19 +161,22 @@ def test_star_angles_rebuild_the_rotations_and_coordinates_find_the_particles(tm
     table = blocks["particles"]
     assert len(table) == len(shot.truth.particles) > 5
     optics = blocks["optics"].iloc[0] if hasattr(blocks["optics"], "iloc") else blocks["optics"]
-    assert (float(optics["rlnMicrographPixelSize"]), float(optics["rlnVoltage"]), float(optics["rlnSphericalAberration"])) == (
-        1.25,
-        300,
-        2.7,
-    )
+    assert (
+        float(optics["rlnMicrographPixelSize"]),
+        float(optics["rlnVoltage"]),
+        float(optics["rlnSphericalAberration"]),
+    ) == (1.25, 300, 2.7)
     assert float(optics["rlnAmplitudeContrast"]) == 0.07
     for (_, row), p in zip(table.iterrows(), shot.truth.particles, strict=True):
         matrix = relion_matrix(row["rlnAngleRot"], row["rlnAngleTilt"], row["rlnAnglePsi"])
-        # acos of a float32 cosine is good to sqrt(2 * 6e-8) rad at worst, six decimals of degrees are written
+        # acos of a float32 cosine is good to sqrt(2 * 6e-8) rad at worst, six decimals of degrees
+        # are written
         np.testing.assert_allclose(matrix, p.rotation.numpy(), atol=4e-4)
         y, x = round(row["rlnCoordinateY"]), round(row["rlnCoordinateX"])
         assert float(shot.truth.phase[y, x]) == pytest.approx(0.3, rel=1e-5)
-        assert (row["rlnDefocusU"] + row["rlnDefocusV"]) / 2 == pytest.approx(4000 - p.height_angstrom, abs=0.01)
+        assert (row["rlnDefocusU"] + row["rlnDefocusV"]) / 2 == pytest.approx(
+            4000 - p.height_angstrom, abs=0.01
+        )
         assert row["rlnDefocusU"] - row["rlnDefocusV"] == pytest.approx(200, abs=0.01)
         assert row["rlnDefocusAngle"] == 30
         assert row["rlnMicrographName"] == "movies/m1.tif"
@@ -158,14 +187,18 @@ def test_star_angles_rebuild_the_rotations_and_coordinates_find_the_particles(tm
 def test_angles_rebuild_the_matrix_at_every_tilt(tilt, rot, psi):
     matrix = relion_matrix(rot, tilt, psi)
     got = euler_angles_deg(torch.from_numpy(matrix).float())
-    np.testing.assert_allclose(relion_matrix(*got), matrix, atol=4e-4)  # acos of a float32 cosine, as above
+    np.testing.assert_allclose(
+        relion_matrix(*got), matrix, atol=4e-4
+    )  # acos of a float32 cosine, as above
 
 
 def test_angles_of_random_rotations():
     generator = stream(1, "angles")
     for _ in range(50):
         rotation = random_rotation(generator)
-        np.testing.assert_allclose(relion_matrix(*euler_angles_deg(rotation)), rotation.numpy(), atol=4e-4)
+        np.testing.assert_allclose(
+            relion_matrix(*euler_angles_deg(rotation)), rotation.numpy(), atol=4e-4
+        )
 
 
 def test_a_movie_without_particles_is_written_too(tmp_path):

@@ -1,4 +1,6 @@
-"""Fine-tuning without truth: independence of input and target, their scale, what is judged, and every way a run ends."""
+"""Fine-tuning without truth: independence of input and target, their scale, what is judged, and
+every way a run ends.
+"""
 
 import math
 
@@ -30,8 +32,14 @@ def movie(frames=4, *, mean=(20.0,), signal=0.3, seed=0, side=136, exposure=None
     """Poisson counts of dark discs at 2 Å; `mean` electrons a pixel, of each frame in turn."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side]
-    discs = sum(np.exp(-((((y - cy) ** 2 + (x - cx) ** 2) / 18) ** 2)) for cy, cx in random.uniform(6, side - 6, (30, 2)))
-    counts = [random.poisson(mean[i % len(mean)] * np.clip(1 - signal * discs, 0.05, None)) for i in range(frames)]
+    discs = sum(
+        np.exp(-((((y - cy) ** 2 + (x - cx) ** 2) / 18) ** 2))
+        for cy, cx in random.uniform(6, side - 6, (30, 2))
+    )
+    counts = [
+        random.poisson(mean[i % len(mean)] * np.clip(1 - signal * discs, 0.05, None))
+        for i in range(frames)
+    ]
     return Movie(np.stack(counts).astype(np.float32), 2.0, name, exposure_e_per_a2=exposure)
 
 
@@ -72,10 +80,14 @@ def test_input_and_target_share_no_frame():
     generator = torch.Generator().manual_seed(1)
     for _ in range(20):
         shown = drawn([noise], 4, generator)
-        assert 1 <= shown.frames.shape[1] <= 4 and shown.exposure.shape[:2] == shown.frames.shape[:2]
+        assert (
+            1 <= shown.frames.shape[1] <= 4 and shown.exposure.shape[:2] == shown.frames.shape[:2]
+        )
         r = torch.corrcoef(torch.stack((shown.total.flatten(), shown.target.flatten())))[0, 1]
         assert abs(float(r)) < 5 / 64
-        assert shown.total.std() == pytest.approx(1, abs=0.05) and shown.target.std() == pytest.approx(1, abs=0.05)
+        assert shown.total.std() == pytest.approx(
+            1, abs=0.05
+        ) and shown.target.std() == pytest.approx(1, abs=0.05)
 
 
 def test_the_scale_holds_for_frames_of_unequal_exposure():
@@ -97,7 +109,9 @@ def test_fractions_carry_their_exposure_and_turns_keep_input_and_target_together
     shown = example(found, 0, [0, 1, 2, 4, 5], 4)
     assert shown.frames.shape == (1, 4, 64, 64)
     own = (shown.exposure[0, :, 1] * 3).exp()
-    assert own.tolist() == pytest.approx([2, 2, 2, 4]) and shown.exposure[0, 3, 2] * 50 == pytest.approx(2 * 5)
+    assert own.tolist() == pytest.approx([2, 2, 2, 4]) and shown.exposure[
+        0, 3, 2
+    ] * 50 == pytest.approx(2 * 5)
     turned = [example(found, 0, [0, 1], 4, turn) for turn in range(8)]
     assert len({tuple(t.total.flatten()[:3].tolist()) for t in turned}) == 8
     products = [float((t.total[0] * t.target).sum()) for t in turned]
@@ -124,17 +138,25 @@ def test_movies_are_kept_apart_and_of_one_movie_crops():
 def test_a_pattern_shows_at_its_period(period, place):
     images = torch.randn(8, 128, 128, generator=torch.Generator().manual_seed(0))
     ratio, share = checkerboard(images, 16)
-    # 8 images, 3 points or more, 25 terms at each, of which the window leaves a quarter independent: 150 or more.
-    assert ratio.shape == (3,) and (ratio - 1).abs().max() < 5 / math.sqrt(150), "a side of 128 has no room beside a period of 16"
+    # 8 images, 3 points or more, 25 terms at each, of which the window leaves a quarter
+    # independent: 150 or more.
+    assert ratio.shape == (3,) and (ratio - 1).abs().max() < 5 / math.sqrt(150), (
+        "a side of 128 has no room beside a period of 16"
+    )
     assert share.abs().max() < 5e-3
     pattern = torch.zeros(period, period)
     pattern[0, 0] = 0.3 * period
-    planted_ratio, planted_share = checkerboard(images + pattern.repeat(128 // period, 128 // period), 16)
-    # The pattern's power is 0.09 to the noise's 1; three quarters of it lie at the points that are no shorter period's.
+    planted_ratio, planted_share = checkerboard(
+        images + pattern.repeat(128 // period, 128 // period), 16
+    )
+    # The pattern's power is 0.09 to the noise's 1; three quarters of it lie at the points that are
+    # no shorter period's.
     assert planted_share[place] - share[place] == pytest.approx(0.09 / 1.09 * 0.75, rel=0.1)
     assert planted_ratio[place] > 1.5 * ratio[place]
     # The points of longer periods are not touched.
-    assert planted_ratio[place + 1 :].tolist() == pytest.approx(ratio[place + 1 :].tolist(), rel=0.1)
+    assert planted_ratio[place + 1 :].tolist() == pytest.approx(
+        ratio[place + 1 :].tolist(), rel=0.1
+    )
 
 
 # Runs
@@ -146,12 +168,21 @@ def test_a_run_gains_where_frames_share_a_signal_and_repeats():
     before = {k: v.clone() for k, v in first.start.state_dict().items()}
     outcome = first.train()
     assert outcome.network is not None and outcome.record is not None, outcome.why
-    assert outcome.record["gain"] > 0.5 and outcome.record["gain"] > 2 * outcome.record["gain_error"] > 0
+    assert (
+        outcome.record["gain"] > 0.5
+        and outcome.record["gain"] > 2 * outcome.record["gain_error"] > 0
+    )
     assert all(torch.equal(v, before[k]) for k, v in first.start.state_dict().items())
     again = adaptation(movies).train()
     assert again.records == outcome.records
-    moved = {k for k, v in outcome.network.state_dict().items() if not torch.equal(v, before[k].half().float())}
-    assert moved and not any(k.startswith("reconstructor.leave") for k in moved), "the layer before the sub-pixel shuffle is frozen"
+    moved = {
+        k
+        for k, v in outcome.network.state_dict().items()
+        if not torch.equal(v, before[k].half().float())
+    }
+    assert moved and not any(k.startswith("reconstructor.leave") for k in moved), (
+        "the layer before the sub-pixel shuffle is frozen"
+    )
     # As written: half precision loses nothing more.
     assert all(torch.equal(v, v.half().float()) for v in outcome.network.state_dict().values())
 
@@ -159,7 +190,10 @@ def test_a_run_gains_where_frames_share_a_signal_and_repeats():
 def test_noise_alone_gains_nothing_and_it_is_said():
     outcome = adaptation([crops(name=f"n{i}", signal=0.0, seed=i) for i in range(2)]).train()
     assert outcome.network is None and outcome.record is None
-    assert "better than the starting ones" in outcome.why or "is below 2 standard errors" in outcome.why
+    assert (
+        "better than the starting ones" in outcome.why
+        or "is below 2 standard errors" in outcome.why
+    )
 
 
 def test_a_checkerboard_stops_the_run_and_what_was_before_it_is_kept(monkeypatch):
@@ -169,19 +203,31 @@ def test_a_checkerboard_stops_the_run_and_what_was_before_it_is_kept(monkeypatch
 
     def growing(images, stride):
         calls.append(len(images))
-        shows = len(calls) > 3  # after those of what is learnt from, what is judged by, and the first check
+        shows = (
+            len(calls) > 3
+        )  # after those of what is learnt from, what is judged by, and the first check
         return torch.tensor([[1.0, 1.6 if shows else 1.0], [0.0, 0.01 if shows else 0.0]])
 
     monkeypatch.setattr(module, "checkerboard", growing)
     outcome = adaptation(movies).train()
     assert "checkerboard began to show at step 8" in outcome.why and len(outcome.records) == 3
-    assert outcome.record is not None and outcome.record["gain"] == plain.records[1]["gain"] and outcome.record["step"] == 4
+    assert (
+        outcome.record is not None
+        and outcome.record["gain"] == plain.records[1]["gain"]
+        and outcome.record["step"] == 4
+    )
 
 
 def test_a_run_stops_where_nothing_is_gained_any_more():
-    settings = SETTINGS.model_copy(update={"learning_rate": 1e-9, "steps": 60, "check_every": 1, "patience": 2})
+    settings = SETTINGS.model_copy(
+        update={"learning_rate": 1e-9, "steps": 60, "check_every": 1, "patience": 2}
+    )
     outcome = adaptation([crops(name=f"m{i}", seed=i) for i in range(2)], settings).train()
-    assert outcome.network is None and len(outcome.records) < 20 and "nothing was gained after" in outcome.why
+    assert (
+        outcome.network is None
+        and len(outcome.records) < 20
+        and "nothing was gained after" in outcome.why
+    )
 
 
 def test_a_loss_that_is_no_number_stops_the_run(monkeypatch):
@@ -195,7 +241,9 @@ def test_a_loss_that_is_no_number_stops_the_run(monkeypatch):
     monkeypatch.setattr(run, "_loss", spoilt)
     outcome = run.train()
     assert "loss became nan at step 5" in outcome.why
-    assert outcome.record is not None and outcome.record["step"] == 4, "what was gained before is kept"
+    assert outcome.record is not None and outcome.record["step"] == 4, (
+        "what was gained before is kept"
+    )
 
 
 def test_the_anchor_holds_the_other_outputs():
@@ -208,16 +256,21 @@ def test_the_anchor_holds_the_other_outputs():
         shown = example(movies[0], 0, halves(movies[0])[0], 4)
         index = run.start.outputs.index("contrast")
         with torch.no_grad():
-            then, now = (n(shown.frames, shown.total, shown.exposure)[0, index] for n in (run.start, network))
+            then, now = (
+                n(shown.frames, shown.total, shown.exposure)[0, index] for n in (run.start, network)
+            )
         moved[anchor] = float((now - then).square().mean() / then.square().mean())
     assert moved[10.0] < 0.3 * moved[0.0]
 
 
 @pytest.mark.parametrize(
-    ("frozen", "said"), [(("shuffle",), "no layer 'shuffle'"), (("spatial", "temporal", "fusion", "rec"), "is all of")]
+    ("frozen", "said"),
+    [(("shuffle",), "no layer 'shuffle'"), (("spatial", "temporal", "fusion", "rec"), "is all of")],
 )
 def test_layers_to_freeze_are_checked(tmp_path, frozen, said):
-    settings = SETTINGS.model_copy(update={"model": str(tiny.save_model(tmp_path)), "frozen": frozen})
+    settings = SETTINGS.model_copy(
+        update={"model": str(tiny.save_model(tmp_path)), "frozen": frozen}
+    )
     with pytest.raises(SettingsError, match=said):
         adapt_run(tmp_path / "run", {"m": movie}, settings)
 
@@ -227,7 +280,9 @@ def test_bad_movies_are_named_and_the_rest_goes_on(tmp_path):
     settings = SETTINGS.model_copy(update={"model": str(model)})
     said = []
     movies = {f"m{i}": lambda i=i: movie(name=f"m{i}", seed=i) for i in range(2)}
-    path, failures = adapt_run(tmp_path / "run", {**movies, "one": lambda: movie(1, name="one")}, settings, say=said.append)
+    path, failures = adapt_run(
+        tmp_path / "run", {**movies, "one": lambda: movie(1, name="one")}, settings, say=said.append
+    )
     assert path == tmp_path / "run" / "weights.safetensors" and path.is_file()
     assert len(failures) == 1 and failures[0].startswith("one is a single image")
     with pytest.raises(OutputError, match="already holds weights"):

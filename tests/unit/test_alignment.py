@@ -1,4 +1,6 @@
-"""Alignment: planted motions come back, with their sign and axes; sums keep counts and whiteness; bad movies are named."""
+"""Alignment: planted motions come back, with their sign and axes; sums keep counts and whiteness;
+bad movies are named.
+"""
 
 import math
 
@@ -6,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from dstnet.alignment import AlignmentSettings, MovieMotion, accumulate, accumulated_motion, align, estimate_global_motion
+from dstnet.alignment import (
+    AlignmentSettings,
+    MovieMotion,
+    accumulate,
+    accumulated_motion,
+    align,
+    estimate_global_motion,
+)
 from dstnet.core.fourier import radial_frequency, resample, shift_phase
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.motion.warp import warp_local, warp_prefilter
@@ -16,11 +25,15 @@ SETTINGS = AlignmentSettings()
 
 
 def blobs(shape, contrast=0.1, seed=0):
-    """A smooth random scene of mean 0 and rms `contrast`, band-passed to details of some 8 to 60 pixels, where frames hold their signal."""
+    """A smooth random scene of mean 0 and rms `contrast`, band-passed to details of some 8 to 60
+    pixels, where frames hold their signal.
+    """
     generator = torch.Generator().manual_seed(seed)
     k = radial_frequency(shape)
     band = torch.exp(-((k / 0.08) ** 2)) - torch.exp(-((k / 0.015) ** 2))
-    scene = torch.fft.irfft2(torch.fft.rfft2(torch.randn(shape, generator=generator)) * band, s=shape)
+    scene = torch.fft.irfft2(
+        torch.fft.rfft2(torch.randn(shape, generator=generator)) * band, s=shape
+    )
     return scene * (contrast / scene.std())
 
 
@@ -28,43 +41,63 @@ def planted(frames, seed=1):
     """A burst that settles, a drift and jitter, in pixels; mean zero."""
     generator = torch.Generator().manual_seed(seed)
     t = torch.arange(frames).float()
-    u = torch.stack((6 * torch.exp(-t / 3) + 0.05 * t, -4 * torch.exp(-t / 4) - 0.15 * t), 1) + 0.3 * torch.randn(
-        frames, 2, generator=generator
-    )
+    u = torch.stack(
+        (6 * torch.exp(-t / 3) + 0.05 * t, -4 * torch.exp(-t / 4) - 0.15 * t), 1
+    ) + 0.3 * torch.randn(frames, 2, generator=generator)
     return u - u.mean(0)
 
 
 def moved(scene, shift):
-    return torch.fft.irfft2(torch.fft.rfft2(scene) * shift_phase(tuple(scene.shape), tuple(shift.tolist())), s=scene.shape)
+    return torch.fft.irfft2(
+        torch.fft.rfft2(scene) * shift_phase(tuple(scene.shape), tuple(shift.tolist())),
+        s=scene.shape,
+    )
 
 
 def poisson_movie(scene, shifts_px, rate, pixel=1.0, seed=2, **known):
     generator = torch.Generator().manual_seed(seed)
-    frames = [torch.poisson((rate * (1 + moved(scene, u))).clamp(min=0), generator=generator).numpy() for u in shifts_px]
+    frames = [
+        torch.poisson((rate * (1 + moved(scene, u))).clamp(min=0), generator=generator).numpy()
+        for u in shifts_px
+    ]
     return Movie(np.stack(frames), pixel, **known)
 
 
 def expected_error(scene, rate, frames):
-    """Cramer-Rao bound in pixels, rms of an axis: of a frame against a reference of all frames, for white noise of variance `rate`.
+    """Cramer-Rao bound in pixels, rms of an axis: of a frame against a reference of all frames, for
+    white noise of variance `rate`.
 
-    The information on a shift is sum (2 pi k)^2 |S|^2 / N over the image, half of it an axis; S/(S + N/n) of it survives the noise in the
-    reference. Only frequencies that the aligner keeps (6 Angstrom at 1 Angstrom/pixel) count.
+    The information on a shift is sum (2 pi k)^2 |S|^2 / N over the image, half of it an axis; S/(S
+    + N/n) of it survives the noise in the reference. Only frequencies that the aligner keeps (6
+    Angstrom at 1 Angstrom/pixel) count.
     """
     power = (rate * torch.fft.fft2(scene)).abs().square() / scene.numel()
-    k = torch.hypot(torch.fft.fftfreq(scene.shape[0])[:, None], torch.fft.fftfreq(scene.shape[1])[None, :])
-    information = 0.5 * ((2 * math.pi * k) ** 2 * power / rate * power / (power + rate / frames))[k < 1 / 6].sum()
+    k = torch.hypot(
+        torch.fft.fftfreq(scene.shape[0])[:, None], torch.fft.fftfreq(scene.shape[1])[None, :]
+    )
+    information = (
+        0.5
+        * ((2 * math.pi * k) ** 2 * power / rate * power / (power + rate / frames))[k < 1 / 6].sum()
+    )
     return float(information**-0.5)
 
 
 @pytest.mark.parametrize(
     ("shape", "frames", "rate"),
-    [((512, 512), 20, 1.0), ((400, 384), 50, 0.2), ((639, 617), 7, 1.0), ((512, 512), 2, 1.0), ((384, 384), 3, 2.0)],
+    [
+        ((512, 512), 20, 1.0),
+        ((400, 384), 50, 0.2),
+        ((639, 617), 7, 1.0),
+        ((512, 512), 2, 1.0),
+        ((384, 384), 3, 2.0),
+    ],
 )
 def test_planted_motion_is_recovered(shape, frames, rate):
     scene, truth = blobs(shape), planted(frames)
     found = estimate_global_motion(poisson_movie(scene, truth, rate), SETTINGS)
-    # 1.5 x the bound: the taper hides an eighth of each axis, and the spectrum's weights are themselves estimated.
-    # With 2(n - 1) numbers, the rms has a relative standard error of 1/(2 sqrt(n - 1)), taken five times.
+    # 1.5 x the bound: the taper hides an eighth of each axis, and the spectrum's weights are
+    # themselves estimated. With 2(n - 1) numbers, the rms has a relative standard error of 1/(2
+    # sqrt(n - 1)), taken five times.
     allowed = 1.5 * expected_error(scene, rate, frames) * (1 + 5 / (2 * math.sqrt(frames - 1)))
     assert float((found - truth).square().mean().sqrt()) < allowed
     assert float(found.mean(0).abs().max()) < 1e-5
@@ -78,18 +111,31 @@ def test_better_than_the_aim_at_1024():
 
 
 def test_sign_and_axes():
-    """One bright off-centre object that goes 3 rows down and 5 columns left: u changes by (+3, -5) pixels; in Angstrom, (y, x)."""
+    """One bright off-centre object that goes 3 rows down and 5 columns left: u changes by (+3, -5)
+    pixels; in Angstrom, (y, x).
+    """
     y, x = np.mgrid[:96, :128]
     places = ((40, 70), (43, 65))
     object_at = [np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 32) for cy, cx in places]
     generator = np.random.default_rng(0)
     frames = generator.poisson([20 + 20 * image for image in object_at])
     found = estimate_global_motion(Movie(frames, 1.5), SETTINGS)
-    # Cramer-Rao: squared slopes sum to 20^2 pi/2 over a noise of 20 in each frame: 0.25 pixels between them, half of it a frame; 5 times
-    assert torch.allclose(found, 1.5 * torch.tensor([[-1.5, 2.5], [1.5, -2.5]]), atol=1.5 * 5 * 0.5 * 0.25)
+    # Cramer-Rao: squared slopes sum to 20^2 pi/2 over a noise of 20 in each frame: 0.25 pixels
+    # between them, half of it a frame; 5 times
+    assert torch.allclose(
+        found, 1.5 * torch.tensor([[-1.5, 2.5], [1.5, -2.5]]), atol=1.5 * 5 * 0.5 * 0.25
+    )
     noise_free = Movie(np.stack(object_at), 1.5)
-    total = accumulate(noise_free, 1.5 * torch.tensor([[-1.0, 2.0], [2.0, -3.0]]), working_pixel_angstrom=1.5, max_fractions=1).total
-    assert divmod(int(total.argmax()), 128) == (41, 68)  # both brought to the reference: 40 + 1 = 43 - 2, 70 - 2 = 65 + 3
+    total = accumulate(
+        noise_free,
+        1.5 * torch.tensor([[-1.0, 2.0], [2.0, -3.0]]),
+        working_pixel_angstrom=1.5,
+        max_fractions=1,
+    ).total
+    assert divmod(int(total.argmax()), 128) == (
+        41,
+        68,
+    )  # both brought to the reference: 40 + 1 = 43 - 2, 70 - 2 = 65 + 3
     assert float(total.max()) == pytest.approx(2.0, abs=1e-3)
 
 
@@ -126,7 +172,12 @@ def test_smoothness_prior_smooths_weak_movies():
     truth -= truth.mean(0)
     movie = poisson_movie(blobs((192, 192), 0.05), truth, 0.5)
     error = [
-        float((estimate_global_motion(movie, AlignmentSettings(acceleration_angstrom=a)) - truth).square().mean()) for a in (None, 0.02)
+        float(
+            (estimate_global_motion(movie, AlignmentSettings(acceleration_angstrom=a)) - truth)
+            .square()
+            .mean()
+        )
+        for a in (None, 0.02)
     ]
     assert error[1] < 0.5 * error[0]
 
@@ -136,8 +187,17 @@ def test_max_shift_and_resolution_are_obeyed():
     truth = torch.tensor([[-8.0, 0.0], [8.0, 0.0]])
     movie = poisson_movie(scene, truth, 5.0)
     assert torch.allclose(estimate_global_motion(movie, SETTINGS), truth, atol=0.2)
-    assert float(estimate_global_motion(movie, AlignmentSettings(max_shift_angstrom=3.0)).norm(dim=1).max()) < 6
-    coarse = estimate_global_motion(movie, AlignmentSettings(resolution_angstrom=15.0, max_coefficients=256))
+    assert (
+        float(
+            estimate_global_motion(movie, AlignmentSettings(max_shift_angstrom=3.0))
+            .norm(dim=1)
+            .max()
+        )
+        < 6
+    )
+    coarse = estimate_global_motion(
+        movie, AlignmentSettings(resolution_angstrom=15.0, max_coefficients=256)
+    )
     assert torch.allclose(coarse, truth, atol=0.8)
 
 
@@ -149,7 +209,13 @@ def test_progress_input_untouched_and_repeatable():
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert torch.equal(first, estimate_global_motion(movie, SETTINGS))
     kept = first.clone()
-    accumulate(movie, first, working_pixel_angstrom=2.0, max_fractions=2, progress=lambda done, of: calls.append((done, of)))
+    accumulate(
+        movie,
+        first,
+        working_pixel_angstrom=2.0,
+        max_fractions=2,
+        progress=lambda done, of: calls.append((done, of)),
+    )
     assert calls[4:] == calls[:4]
     assert np.array_equal(before, movie.frames)
     assert torch.equal(first, kept)
@@ -164,7 +230,12 @@ def test_tiny_frames(shape):
 
 
 def test_single_frame():
-    movie = Movie(np.random.default_rng(0).poisson(1.0, (1, 40, 41)), 1.0, exposure_e_per_a2=30.0, pre_exposure_e_per_a2=2.0)
+    movie = Movie(
+        np.random.default_rng(0).poisson(1.0, (1, 40, 41)),
+        1.0,
+        exposure_e_per_a2=30.0,
+        pre_exposure_e_per_a2=2.0,
+    )
     shifts = estimate_global_motion(movie, SETTINGS)
     assert torch.equal(shifts, torch.zeros(1, 2))
     aligned = accumulate(movie, shifts, working_pixel_angstrom=1.0, max_fractions=10)
@@ -191,11 +262,15 @@ def test_constant_frame_is_named(value):
 
 def test_too_small_to_align():
     with pytest.raises(BadInputError, match="too few"):
-        estimate_global_motion(Movie(np.random.default_rng(0).poisson(1.0, (2, 4, 4)), 1.0), SETTINGS)
+        estimate_global_motion(
+            Movie(np.random.default_rng(0).poisson(1.0, (2, 4, 4)), 1.0), SETTINGS
+        )
 
 
 def test_sum_of_moved_frames_is_the_unmoved_sum():
-    """The same scene, moved and still: sums agree within Poisson noise inside the margin, and the mean count is kept."""
+    """The same scene, moved and still: sums agree within Poisson noise inside the margin, and the
+    mean count is kept.
+    """
     scene, truth = blobs((201, 190)), 4 * planted(12)
     movie = poisson_movie(scene, truth, 2.0)
     aligned = accumulate(movie, truth, working_pixel_angstrom=1.0, max_fractions=3)
@@ -203,20 +278,27 @@ def test_sum_of_moved_frames_is_the_unmoved_sum():
     inside = (slice(y, 201 - y), slice(x, 190 - x))
     assert (y, x) == tuple(math.ceil(float(truth[:, a].abs().max())) for a in (0, 1))
     difference = (aligned.total - 24 * (1 + scene))[inside]
-    # Variance 24 counts; an image of m pixels gives its variance within 5 sqrt(2/m), and its mean within 5 sqrt(24/m).
+    # Variance 24 counts; an image of m pixels gives its variance within 5 sqrt(2/m), and its mean
+    # within 5 sqrt(24/m).
     m = difference.numel()
-    assert float(difference.var()) == pytest.approx(24, rel=5 * math.sqrt(2 / m) + 0.02)  # scene clipping and border: below 2 %
+    assert float(difference.var()) == pytest.approx(
+        24, rel=5 * math.sqrt(2 / m) + 0.02
+    )  # scene clipping and border: below 2 %
     assert abs(float(difference.mean())) < 5 * math.sqrt(24 / m)
     assert torch.allclose(aligned.fractions.sum(0), aligned.total, atol=1e-3)
 
 
 def test_parts_of_a_pixel_are_undone_too():
-    """Without noise, frames moved by fractions of a pixel add up to the scene; a shift left over by 0.1 pixel would show 2 % of its rms."""
+    """Without noise, frames moved by fractions of a pixel add up to the scene; a shift left over by
+    0.1 pixel would show 2 % of its rms.
+    """
     scene = blobs((128, 140), contrast=1.0)
     truth = torch.tensor([[0.4, -0.3], [-1.6, 2.4], [1.2, -2.1]])
     movie = Movie(torch.stack([moved(scene, u) for u in truth]).numpy(), 1.0)
     total = accumulate(movie, truth, working_pixel_angstrom=1.0, max_fractions=1).total
-    error = (total / 3 - scene)[16:-16, 16:-16]  # border: reflection is not the scene's continuation
+    error = (total / 3 - scene)[
+        16:-16, 16:-16
+    ]  # border: reflection is not the scene's continuation
     assert float(error.std()) < 0.01
 
 
@@ -224,7 +306,12 @@ def test_nothing_wraps_from_the_opposite_edge():
     frames = np.zeros((2, 64, 64), np.float32)
     frames[:, :4] = 100
     frames[0] += np.arange(64)[None] * 1e-3  # not constant
-    total = accumulate(Movie(frames, 1.0), torch.tensor([[6.0, 0], [-6.0, 0]]), working_pixel_angstrom=1.0, max_fractions=1).total
+    total = accumulate(
+        Movie(frames, 1.0),
+        torch.tensor([[6.0, 0], [-6.0, 0]]),
+        working_pixel_angstrom=1.0,
+        max_fractions=1,
+    ).total
     assert float(total[40:].abs().max()) < 1
 
 
@@ -238,7 +325,11 @@ def test_fractions():
     assert aligned.fraction_frames == (3, 3, 2, 2)
     assert aligned.fraction_exposure_e_per_a2 == pytest.approx((4.25, 8.75, 12.5, 15.5))
     assert aligned.working_pixel_angstrom == pytest.approx(0.8 * (117 / 58 + 90 / 44) / 2)
-    assert torch.allclose(aligned.fractions[1], resample(torch.from_numpy(frames[3:6].sum(0)).float(), (58, 44)), atol=1e-4)
+    assert torch.allclose(
+        aligned.fractions[1],
+        resample(torch.from_numpy(frames[3:6].sum(0)).float(), (58, 44)),
+        atol=1e-4,
+    )
     assert aligned.fractions.mean((1, 2)).tolist() == pytest.approx(
         [frames[a:b].sum(0).mean() for a, b in ((0, 3), (3, 6), (6, 8), (8, 10))]
     )
@@ -250,15 +341,23 @@ def test_fractions():
 
 def test_dose_weighting_keeps_white_noise_white_and_low_frequencies():
     generator = np.random.default_rng(0)
-    movie = Movie(generator.poisson(1.0, (30, 256, 256)), 1.0, exposure_e_per_a2=2.0, pre_exposure_e_per_a2=5000.0)
+    movie = Movie(
+        generator.poisson(1.0, (30, 256, 256)),
+        1.0,
+        exposure_e_per_a2=2.0,
+        pre_exposure_e_per_a2=5000.0,
+    )
     aligned = accumulate(movie, torch.zeros(30, 2), working_pixel_angstrom=1.0, max_fractions=1)
     k = radial_frequency((256, 256))
     power = torch.fft.rfft2(aligned.dose_weighted).abs().square() / 256**2
     for low, high in ((0.02, 0.1), (0.1, 0.2), (0.2, 0.35), (0.35, 0.5)):
         ring = power[(k > low) & (k <= high)]
         assert float(ring.mean()) == pytest.approx(30, rel=5 / math.sqrt(ring.numel()))
-    assert float(aligned.dose_weighted.mean()) == pytest.approx(float(aligned.total.mean()), rel=1e-5)
-    # At half Nyquist (4 Angstrom, N_e 5.3) a sum over 60 e-/A2 is carried by the first frames: the weights must differ from plain ones.
+    assert float(aligned.dose_weighted.mean()) == pytest.approx(
+        float(aligned.total.mean()), rel=1e-5
+    )
+    # At half Nyquist (4 Angstrom, N_e 5.3) a sum over 60 e-/A2 is carried by the first frames: the
+    # weights must differ from plain ones.
     assert float((aligned.dose_weighted - aligned.total).std()) > 0.5 * math.sqrt(30)
 
 
@@ -281,7 +380,9 @@ def test_bad_arguments():
 
 def bent(scene, motion, pixel):
     """The frames that a scene makes under a motion, continued periodically; without noise."""
-    filtered = torch.fft.irfft2(torch.fft.rfft2(scene) * warp_prefilter(tuple(scene.shape)), s=scene.shape)
+    filtered = torch.fft.irfft2(
+        torch.fft.rfft2(scene) * warp_prefilter(tuple(scene.shape)), s=scene.shape
+    )
     return [
         warp_local(filtered, c / pixel, shift_px=tuple((s / pixel).tolist()))
         for s, c in zip(motion.shifts_angstrom, motion.local_coefficients_angstrom, strict=True)
@@ -292,13 +393,22 @@ def local_course(frames, rms, seed=5):
     """Local motion of no symmetry, cubic in time, mean zero over frames."""
     z = torch.linspace(-1, 1, frames)
     courses = torch.stack((z, z**2 - 1 / 3, z**3), 1)
-    c = torch.einsum("fj,jak->fak", courses, torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(seed)))
+    c = torch.einsum(
+        "fj,jak->fak", courses, torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(seed))
+    )
     c -= c.mean(0)
-    return c * (rms / float((c.square() * torch.tensor([1 / 3, 1 / 3, 4 / 45, 4 / 45, 1 / 9])).sum(-1).mean().sqrt()))
+    return c * (
+        rms
+        / float(
+            (c.square() * torch.tensor([1 / 3, 1 / 3, 4 / 45, 4 / 45, 1 / 9])).sum(-1).mean().sqrt()
+        )
+    )
 
 
 def test_local_motion_is_undone():
-    """With the shift inside the field's polynomial: 30 pixels of drift over a slope of 0.02 would leave half a pixel otherwise."""
+    """With the shift inside the field's polynomial: 30 pixels of drift over a slope of 0.02 would
+    leave half a pixel otherwise.
+    """
     scene = blobs((256, 300), contrast=1.0)
     local = torch.zeros(2, 2, 5)
     local[0] = torch.tensor([[2.0, -1.0, 1.0, 0.5, -1.5], [-1.0, 2.5, 0.5, -1.0, 1.0]])
@@ -309,10 +419,16 @@ def test_local_motion_is_undone():
     scene = scene[inner]
 
     def left(m):
-        return float((accumulate(movie, m, working_pixel_angstrom=None, max_fractions=1).total[inner] / 2 - scene).std())
+        return float(
+            (
+                accumulate(movie, m, working_pixel_angstrom=None, max_fractions=1).total[inner] / 2
+                - scene
+            ).std()
+        )
 
-    # The inverse is right to first order: |u| up to 5 px times a slope of 0.04, with opposite signs in the two frames, leaves 0.1 to
-    # 0.2 px where the field is worst; a shift by 0.1 px shows 2 % of the scene's rms (see above).
+    # The inverse is right to first order: |u| up to 5 px times a slope of 0.04, with opposite signs
+    # in the two frames, leaves 0.1 to 0.2 px where the field is worst; a shift by 0.1 px shows 2 %
+    # of the scene's rms (see above).
     assert left(motion) < 0.03
     assert left(MovieMotion.of_shifts(motion.shifts_angstrom)) > 0.2
     assert left(MovieMotion(motion.shifts_angstrom, -local)) > 0.4
@@ -324,7 +440,10 @@ def test_local_motion_is_found_and_its_sum_is_better():
     scene, frames = blobs((640, 640), 0.15), 12
     truth = MovieMotion(planted(frames), local_course(frames, 0.8))
     generator = torch.Generator().manual_seed(2)
-    counts = [torch.poisson((2 * (1 + f)).clamp(min=0), generator=generator).numpy() for f in bent(scene, truth, 1.0)]
+    counts = [
+        torch.poisson((2 * (1 + f)).clamp(min=0), generator=generator).numpy()
+        for f in bent(scene, truth, 1.0)
+    ]
     movie = Movie(np.stack(counts), 1.0)
     found = align(movie, SETTINGS)
     error = (found.motion.local_coefficients_angstrom - truth.local_coefficients_angstrom).square()
@@ -338,7 +457,9 @@ def test_local_motion_is_found_and_its_sum_is_better():
     inner = (slice(24, -24), slice(24, -24))
 
     def likeness(total):
-        return float(torch.corrcoef(torch.stack((total[inner].flatten(), scene[inner].flatten())))[0, 1])
+        return float(
+            torch.corrcoef(torch.stack((total[inner].flatten(), scene[inner].flatten())))[0, 1]
+        )
 
     assert likeness(found.total) > likeness(without.total) + 0.01
 
@@ -360,9 +481,13 @@ def test_given_motion_is_taken_and_nothing_estimated():
     movie = poisson_movie(blobs((96, 96)), torch.zeros(4, 2), 5.0)
     given = MovieMotion(planted(4), local_course(4, 0.3))
     calls = []
-    aligned = align(movie, SETTINGS, motion=given, progress=lambda done, of: calls.append((done, of)))
+    aligned = align(
+        movie, SETTINGS, motion=given, progress=lambda done, of: calls.append((done, of))
+    )
     assert torch.equal(aligned.motion.shifts_angstrom, given.shifts_angstrom)
-    assert torch.equal(aligned.motion.local_coefficients_angstrom, given.local_coefficients_angstrom)
+    assert torch.equal(
+        aligned.motion.local_coefficients_angstrom, given.local_coefficients_angstrom
+    )
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert aligned.fractions.shape[0] == 0
     with pytest.raises(BadInputError, match="local motion of shape"):
@@ -375,7 +500,9 @@ def test_given_motion_is_taken_and_nothing_estimated():
 @pytest.mark.parametrize("local", [0.0, 0.4])
 def test_halves_are_the_odd_and_even_frames_counted_from_one(local):
     movie = poisson_movie(blobs((96, 90)), torch.zeros(5, 2), 5.0)
-    aligned = align(movie, SETTINGS, halves=True, motion=MovieMotion(planted(5), local * local_course(5, 1.0)))
+    aligned = align(
+        movie, SETTINGS, halves=True, motion=MovieMotion(planted(5), local * local_course(5, 1.0))
+    )
     assert torch.allclose(aligned.even + aligned.odd, aligned.total, atol=1e-3)
     assert float(aligned.even.mean() / aligned.total.mean()) == pytest.approx(3 / 5, rel=0.02)
     still = align(movie, SETTINGS, halves=True, motion=MovieMotion.of_shifts(torch.zeros(5, 2)))
@@ -388,9 +515,13 @@ def test_binned_sums_are_fourier_crops_of_the_whole_ones(local):
     movie = poisson_movie(blobs((120, 90)), torch.zeros(4, 2), 5.0, exposure_e_per_a2=2.0)
     motion = MovieMotion(planted(4), local * local_course(4, 1.0))
     whole = align(movie, SETTINGS, halves=True, motion=motion, working_pixel_angstrom=2.0)
-    binned = align(movie, AlignmentSettings(bin=1.5), halves=True, motion=motion, working_pixel_angstrom=2.0)
+    binned = align(
+        movie, AlignmentSettings(bin=1.5), halves=True, motion=motion, working_pixel_angstrom=2.0
+    )
     for name in ("total", "dose_weighted", "even", "odd"):
-        assert torch.allclose(getattr(binned, name), resample(getattr(whole, name), (80, 60)), atol=1e-3)
+        assert torch.allclose(
+            getattr(binned, name), resample(getattr(whole, name), (80, 60)), atol=1e-3
+        )
     assert torch.allclose(binned.fractions, whole.fractions, atol=1e-4)
     assert binned.pixel_size_angstrom == pytest.approx(1.5)
 
@@ -401,7 +532,9 @@ def test_accumulated_motion():
     assert accumulated_motion(motion, None) == (pytest.approx(11.0), None, None)
     # Up to frame 4 / 1.3 = 3, from the first
     assert accumulated_motion(motion, 1.3) == tuple(pytest.approx(v) for v in (11.0, 6.0, 5.0))
-    assert accumulated_motion(motion, 1.3, 10.0) == tuple(pytest.approx(v) for v in (11.0, 0.0, 11.0))
+    assert accumulated_motion(motion, 1.3, 10.0) == tuple(
+        pytest.approx(v) for v in (11.0, 0.0, 11.0)
+    )
 
 
 def test_patches_are_none_or_enough():
@@ -410,14 +543,21 @@ def test_patches_are_none_or_enough():
 
 
 def test_undoing_local_motion_leaves_white_noise_nearly_white():
-    """Up to 0.35 cycles per pixel wholly; above, interpolation loses some, and adds none where displacements change as slowly as in movies:
-    here by up to a pixel in 130.
+    """Up to 0.35 cycles per pixel wholly; above, interpolation loses some, and adds none where
+    displacements change as slowly as in movies: here by up to a pixel in 130.
     """
     movie = poisson_movie(torch.zeros(256, 256), torch.zeros(8, 2), 4.0)
     total = align(movie, SETTINGS, motion=MovieMotion(planted(8), local_course(8, 0.125))).total
     power = torch.fft.rfft2(total).abs().square() / 256**2
     k = radial_frequency((256, 256))
-    for low, high, least in ((0.02, 0.2, 1.0), (0.2, 0.35, 1.0), (0.35, 0.45, 0.93), (0.45, 0.7, 0.5)):
+    for low, high, least in (
+        (0.02, 0.2, 1.0),
+        (0.2, 0.35, 1.0),
+        (0.35, 0.45, 0.93),
+        (0.45, 0.7, 0.5),
+    ):
         ring = power[(k > low) & (k <= high)]
-        error = 5 / math.sqrt(ring.numel()) + 0.01  # the border's reflected pixels are counted twice
+        error = (
+            5 / math.sqrt(ring.numel()) + 0.01
+        )  # the border's reflected pixels are counted twice
         assert least - error < float(ring.mean()) / 32 < 1 + error

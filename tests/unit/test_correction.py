@@ -1,4 +1,6 @@
-"""Corrections of raw frames: references and their turns, defects, bad frames; and how a gain's orientation is found."""
+"""Corrections of raw frames: references and their turns, defects, bad frames; and how a gain's
+orientation is found.
+"""
 
 import shutil
 import subprocess
@@ -27,13 +29,17 @@ def counts(shape=(8, 64, 80), mean=10.0, seed=0) -> np.ndarray:
     return np.random.default_rng(seed).poisson(mean, shape).astype(np.uint16)
 
 
-def movie_of(frames: np.ndarray, name="movie.tif", exposure: float | None = 1.0, before=0.0) -> Movie:
+def movie_of(
+    frames: np.ndarray, name="movie.tif", exposure: float | None = 1.0, before=0.0
+) -> Movie:
     return Movie(frames, 1.0, name, exposure, before)
 
 
 def uneven(shape, spread=0.05, seed=3) -> np.ndarray:
     """A gain reference of random sensitivities."""
-    return (1 / (1 + spread * np.random.default_rng(seed).standard_normal(shape).clip(-4, 4))).astype(np.float32)
+    return (
+        1 / (1 + spread * np.random.default_rng(seed).standard_normal(shape).clip(-4, 4))
+    ).astype(np.float32)
 
 
 # Orientation
@@ -51,8 +57,12 @@ def test_each_turn_moves_pixels_as_documented():
     for name, (value, place) in places.items():
         result = turned(reference, settings(**{name: value}))
         np.testing.assert_array_equal(result[place], reference)
-    np.testing.assert_array_equal(turned(reference, settings(gain_flip="left-right"))[y, width - 1 - x], reference)
-    np.testing.assert_array_equal(turned(reference, settings(gain_rotate=270))[width - 1 - x, y], reference)
+    np.testing.assert_array_equal(
+        turned(reference, settings(gain_flip="left-right"))[y, width - 1 - x], reference
+    )
+    np.testing.assert_array_equal(
+        turned(reference, settings(gain_rotate=270))[width - 1 - x, y], reference
+    )
 
 
 def test_order_is_transpose_rotate_flip():
@@ -74,7 +84,9 @@ def test_frames_are_raw_less_dark_times_gain():
     for i in (0, 5):
         got = np.asarray(movie.frames[i])
         assert got.dtype == np.float32
-        np.testing.assert_allclose(got, (frames[i].astype(np.float64) - dark) * gain, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            got, (frames[i].astype(np.float64) - dark) * gain, rtol=1e-5, atol=1e-5
+        )
     np.testing.assert_array_equal(frames, before)
 
 
@@ -96,9 +108,9 @@ def test_mending_alone_keeps_integers():
 def test_turns_apply_to_gain_and_dark_but_not_to_defects():
     frames = counts((2, 64, 80))
     gain, dark = uneven((80, 64)), uneven((80, 64), 0.2, 5)
-    movie = Corrections(gain, dark, np.array([[0, 0, 1, 2]]), settings(gain_rotate=90, gain_flip="up-down", **OFF)).applied(
-        movie_of(frames)
-    )
+    movie = Corrections(
+        gain, dark, np.array([[0, 0, 1, 2]]), settings(gain_rotate=90, gain_flip="up-down", **OFF)
+    ).applied(movie_of(frames))
     expected = (frames[1] - np.rot90(dark, -1)[::-1]) * np.rot90(gain, -1)[::-1]
     got = np.asarray(movie.frames[1])
     good = np.ones((64, 80), bool)
@@ -110,14 +122,21 @@ def test_turns_apply_to_gain_and_dark_but_not_to_defects():
 @pytest.mark.parametrize("factor", [2, 4])
 def test_a_gain_of_physical_pixels_serves_super_resolution(factor):
     frames, gain = counts((1, 64, 96)), uneven((64 // factor, 96 // factor))
-    got = np.asarray(Corrections(gain, settings=settings(**OFF)).applied(movie_of(frames)).frames[0])
+    got = np.asarray(
+        Corrections(gain, settings=settings(**OFF)).applied(movie_of(frames)).frames[0]
+    )
     y, x = np.indices((64, 96)) // factor
     np.testing.assert_allclose(got, frames[0] * gain[y, x], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("shape", "words"),
-    [((80, 64), "rotate it"), ((128, 160), "bin this one by 2"), ((64, 81), "read-out mode"), ((21, 27), "read-out mode")],
+    [
+        ((80, 64), "rotate it"),
+        ((128, 160), "bin this one by 2"),
+        ((64, 81), "read-out mode"),
+        ((21, 27), "read-out mode"),
+    ],
 )
 def test_size_mismatch_says_both_sizes_and_the_remedy(shape, words):
     with pytest.raises(BadInputError) as caught:
@@ -147,7 +166,9 @@ def test_inverted_gain_divides_and_keeps_the_mean_and_zeros():
 )
 def test_eer_gains_divide_unless_they_are_gain_files(movie, gain, invert, divides):
     frames, values = counts((1, 64, 80)), uneven((64, 80))
-    corrections = Corrections(values, settings=settings(gain_invert=invert, **OFF), names=(gain, "", ""))
+    corrections = Corrections(
+        values, settings=settings(gain_invert=invert, **OFF), names=(gain, "", "")
+    )
     got = np.asarray(corrections.applied(movie_of(frames, movie)).frames[0])
     expected = frames[0] * (values.mean(dtype=np.float64) / values if divides else values)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
@@ -166,10 +187,12 @@ def test_mended_pixels_have_the_mean_and_the_noise_of_their_neighbours():
     values = np.stack([np.asarray(movie.frames[i]) for i in range(64)]).astype(float)
     n = int(dead.sum())
     mean, variance = values[:, dead].mean(), values[:, dead].var(0, ddof=1).mean()
-    # Neighbours are shared by the pixels of a defect, by 25 at the most: errors are up to 5 times those of independent ones.
+    # Neighbours are shared by the pixels of a defect, by 25 at the most: errors are up to 5 times
+    # those of independent ones.
     assert abs(mean - 25) < 5 * 5 * (25 / (n * 64)) ** 0.5
     assert abs(variance - 25) < 5 * 5 * 25 * (2 / (n * 63)) ** 0.5
-    # Frames are mended independently, so that no pattern stays on the sensor: neighbouring frames do not resemble each other.
+    # Frames are mended independently, so that no pattern stays on the sensor: neighbouring frames
+    # do not resemble each other.
     part = values[:, dead] - values[:, dead].mean(0)
     assert abs(np.corrcoef(part[:-1].ravel(), part[1:].ravel())[0, 1]) < 0.1
 
@@ -177,7 +200,10 @@ def test_mended_pixels_have_the_mean_and_the_noise_of_their_neighbours():
 def test_mending_is_the_same_in_any_order_and_again():
     frames = counts((4, 40, 40))
     defects = np.array([[0, 0, 3, 3], [39, 39, 1, 1], [20, 0, 1, 40]])
-    one, two = (Corrections(defects=defects, settings=settings(**OFF)).applied(movie_of(frames)).frames for _ in range(2))
+    one, two = (
+        Corrections(defects=defects, settings=settings(**OFF)).applied(movie_of(frames)).frames
+        for _ in range(2)
+    )
     backwards = [two[i] for i in (3, 2, 1, 0)]
     np.testing.assert_array_equal([one[i] for i in range(4)], backwards[::-1])
 
@@ -187,7 +213,9 @@ def test_wide_defects_are_filled_from_beside_and_gain_zeros_are_mended():
     gain = np.ones((64, 64), np.float32)
     gain[8:20, 4:16] = 0
     gain[30:40, 50:60] = 0
-    got = np.asarray(Corrections(gain, settings=settings(**OFF)).applied(movie_of(frames)).frames[0])
+    got = np.asarray(
+        Corrections(gain, settings=settings(**OFF)).applied(movie_of(frames)).frames[0]
+    )
     assert (got[:, :32] == 10).all() and (got[:, 32:] == 1000).all()
 
 
@@ -287,7 +315,12 @@ class Counted:
 
 
 def test_what_a_look_at_the_frames_costs():
-    for values, reads in (({}, 40), ({"drop_bad_frames": False}, 16), ({"find_defects": False}, 40), (OFF, 0)):
+    for values, reads in (
+        ({}, 40),
+        ({"drop_bad_frames": False}, 16),
+        ({"find_defects": False}, 40),
+        (OFF, 0),
+    ):
         frames = Counted(counts((40, 32, 32)))
         movie = Corrections(settings=settings(**values)).applied(Movie(frames, 1.0))
         assert len(frames.read) == len(set(frames.read)) == reads
@@ -310,7 +343,14 @@ def test_bad_frames_are_left_out_and_told_by_number():
     for i, number in enumerate(movie.frames.kept):
         np.testing.assert_array_equal(movie.frames[i], frames[number])
     (note,) = movie.frames.notes
-    for part in ("5 of 12", "2 (all pixels 0.0)", "4 (1 pixels NaN", "6 (the same as frame 5)", "8 (mean 0.3", "10 (mean 2.5"):
+    for part in (
+        "5 of 12",
+        "2 (all pixels 0.0)",
+        "4 (1 pixels NaN",
+        "6 (the same as frame 5)",
+        "8 (mean 0.3",
+        "10 (mean 2.5",
+    ):
         assert part in note
 
 
@@ -341,10 +381,18 @@ def test_a_dark_offset_does_not_hide_a_missing_beam():
 
 @pytest.mark.parametrize(
     ("bad", "value", "before"),
-    [((0, 1), None, 2.0), ((9,), None, 0.0), ((2,), None, 1.0), ((7,), None, 0.0), ((0, 1), 0, 0.0)],
+    [
+        ((0, 1), None, 2.0),
+        ((9,), None, 0.0),
+        ((2,), None, 1.0),
+        ((7,), None, 0.0),
+        ((0, 1), 0, 0.0),
+    ],
 )
 def test_exposure_of_frames_left_out(bad, value, before):
-    """NaN frames were exposed, empty ones not; see `Corrections.applied` for the ones in the middle."""
+    """NaN frames were exposed, empty ones not; see `Corrections.applied` for the ones in the
+    middle.
+    """
     frames = counts((10, 48, 48)).astype(np.float32)
     for number in bad:
         frames[number] = np.nan if value is None else value
@@ -354,7 +402,9 @@ def test_exposure_of_frames_left_out(bad, value, before):
 
 
 def test_a_movie_of_bad_frames_is_refused():
-    with pytest.raises(BadInputError, match=r"movie.tif: all 3 frames are bad \(frame 1: all pixels 0\)"):
+    with pytest.raises(
+        BadInputError, match=r"movie.tif: all 3 frames are bad \(frame 1: all pixels 0\)"
+    ):
         Corrections().applied(movie_of(np.zeros((3, 64, 80), np.uint8)))
 
 
@@ -372,16 +422,24 @@ def test_a_frame_that_cannot_be_read_fails_the_movie(tmp_path: Path):
 
 # Which way a gain lies
 
-ORIENTATIONS = [{"gain_rotate": r, "gain_flip": f} for r in (0, 90, 180, 270) for f in (None, "up-down")]
+ORIENTATIONS = [
+    {"gain_rotate": r, "gain_flip": f} for r in (0, 90, 180, 270) for f in (None, "up-down")
+]
 
 
-@pytest.mark.parametrize("orientation", ORIENTATIONS, ids=lambda o: f"{o['gain_rotate']}-{o['gain_flip']}")
+@pytest.mark.parametrize(
+    "orientation", ORIENTATIONS, ids=lambda o: f"{o['gain_rotate']}-{o['gain_flip']}"
+)
 @pytest.mark.parametrize("invert", [False, True])
 def test_gain_orientation_is_found(orientation, invert):
     gain = uneven((96, 96), 0.03)
     gain[7, 9] = 0
     placed = turned(gain, settings(**orientation))
-    sensitivity = placed / placed.mean() if invert else np.divide(1, placed, out=np.zeros_like(placed), where=placed > 0)
+    sensitivity = (
+        placed / placed.mean()
+        if invert
+        else np.divide(1, placed, out=np.zeros_like(placed), where=placed > 0)
+    )
     mean = np.random.default_rng(0).poisson(400 * sensitivity).astype(np.float32) / 40
     mean[30, 31] = 1000  # a hot pixel
     best = best_fit(fit_gain(mean, gain))
@@ -392,18 +450,27 @@ def test_gain_orientation_is_found(orientation, invert):
 
 def test_only_orientations_of_the_right_size_are_tried():
     mean = counts((64, 96), 400.0).astype(np.float32)
-    assert len(fit_gain(mean, uneven((64, 96)))) == len(fit_gain(mean, uneven((96, 64)))) == len(fit_gain(mean, uneven((48, 32)))) == 4
+    assert (
+        len(fit_gain(mean, uneven((64, 96))))
+        == len(fit_gain(mean, uneven((96, 64))))
+        == len(fit_gain(mean, uneven((48, 32))))
+        == 4
+    )
     with pytest.raises(BadInputError, match=r"m.tif has frames of 64 x 96 .* g.mrc has 64 x 90"):
         fit_gain(mean, uneven((64, 90)), ("m.tif", "g.mrc"))
 
 
 @pytest.mark.parametrize(
-    ("mean", "spread", "own", "why"), [(200, 0.05, False, "corrected"), (200, 0.05, True, "other"), (0.5, 0.01, False, "few")]
+    ("mean", "spread", "own", "why"),
+    [(200, 0.05, False, "corrected"), (200, 0.05, True, "other"), (0.5, 0.01, False, "few")],
 )
 def test_no_fit_says_why(mean, spread, own, why):
     gain, other = uneven((128, 128), spread), uneven((128, 128), 0.05, 9)
     rng = np.random.default_rng(0)
-    halves = [rng.poisson(mean * (1 / other if own else np.ones_like(other))).astype(np.float32) for _ in range(2)]
+    halves = [
+        rng.poisson(mean * (1 / other if own else np.ones_like(other))).astype(np.float32)
+        for _ in range(2)
+    ]
     assert best_fit(fit_gain(sum(halves) / 2, gain)) is None
     assert why_no_gain_fits(halves[0], halves[1], gain) == why
 
@@ -416,7 +483,9 @@ def test_a_gain_that_is_symmetric_is_not_settled():
 
 
 def test_real_references_lie_upside_down(data_folder: Path):
-    """The raw TIFF's rows are read bottom-up as RELION does, the MRC's as stored: the dark must be flipped, beyond doubt."""
+    """The raw TIFF's rows are read bottom-up as RELION does, the MRC's as stored: the dark must be
+    flipped, beyond doubt.
+    """
     folder = data_folder / "real" / "detector"
     frames = TiffFrames(folder / "de_celeritas_5x256x256_raw.tif")
     dark = read_dark(folder / "de_celeritas_dark.mrc")
@@ -452,7 +521,9 @@ def test_references_are_read_with_the_rows_of_movies(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [(np.nan, "1 NaN or infinite"), (-1.0, "negative values"), (None, "only zeros")], ids=["nan", "negative", "zeros"]
+    ("change", "words"),
+    [(np.nan, "1 NaN or infinite"), (-1.0, "negative values"), (None, "only zeros")],
+    ids=["nan", "negative", "zeros"],
 )
 def test_a_gain_that_is_none_is_refused(tmp_path: Path, change, words):
     gain = uneven((48, 40)) if change is not None else np.zeros((48, 40), np.float32)
@@ -488,7 +559,11 @@ def test_defect_lists(tmp_path: Path):
     bad[0:3, 0:2] = bad[4:64, 10] = True
     frames = counts((1, 64, 80))
     frames[0][bad] = 60000
-    got = np.asarray(Corrections(defects=read_defects(path), settings=settings(**OFF)).applied(movie_of(frames)).frames[0])
+    got = np.asarray(
+        Corrections(defects=read_defects(path), settings=settings(**OFF))
+        .applied(movie_of(frames))
+        .frames[0]
+    )
     assert got.max() < 100
     for text, words in (
         ("1 2 3\n", "line 1: '1 2 3'"),
@@ -509,7 +584,9 @@ def test_defect_lists(tmp_path: Path):
 @pytest.mark.oracle
 @pytest.mark.parametrize(("rotate", "flip"), [(1, 0), (3, 1), (2, 2), (1, 2)])
 def test_turns_are_relions(tmp_path: Path, rotate, flip):
-    """gain_rotate 90 n and gain_flip are RELION's gain_rot n and gain_flip (1 up-down, 2 left-right)."""
+    """gain_rotate 90 n and gain_flip are RELION's gain_rot n and gain_flip (1 up-down, 2
+    left-right).
+    """
     import os
 
     program = shutil.which("relion_run_motioncorr")
@@ -523,12 +600,37 @@ def test_turns_are_relions(tmp_path: Path, rotate, flip):
     write_mrc(tmp_path / "gain.mrc", gain, 1.0, "gain")
     write_mrc(tmp_path / "movie.mrcs", counts((2, *expected.shape)), 1.0, "movie", stack=True)
     (tmp_path / "movies.star").write_text(
-        "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnOpticsGroupName #2\n_rlnMicrographOriginalPixelSize #3\n_rlnVoltage #4\n"
-        "_rlnSphericalAberration #5\n_rlnAmplitudeContrast #6\n1 one 1.0 300 2.7 0.1\n\n"
-        "data_movies\n\nloop_\n_rlnMicrographMovieName #1\n_rlnOpticsGroup #2\nmovie.mrcs 1\n"
+        "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnOpticsGroupName"
+        " #2\n_rlnMicrographOriginalPixelSize #3\n_rlnVoltage #4\n_rlnSphericalAberration"
+        " #5\n_rlnAmplitudeContrast #6\n1 one 1.0 300 2.7"
+        " 0.1\n\ndata_movies\n\nloop_\n_rlnMicrographMovieName #1\n_rlnOpticsGroup"
+        " #2\nmovie.mrcs 1\n"
     )
-    command = [program, "--i", "movies.star", "--o", "out/", "--use_own", "--angpix", "1", "--voltage", "300", "--dose_per_frame", "1"]
-    command += ["--j", "1", "--gainref", "gain.mrc", "--gain_rot", str(rotate), "--gain_flip", str(flip), "--skip_defect"]
+    command = [
+        program,
+        "--i",
+        "movies.star",
+        "--o",
+        "out/",
+        "--use_own",
+        "--angpix",
+        "1",
+        "--voltage",
+        "300",
+        "--dose_per_frame",
+        "1",
+    ]
+    command += [
+        "--j",
+        "1",
+        "--gainref",
+        "gain.mrc",
+        "--gain_rot",
+        str(rotate),
+        "--gain_flip",
+        str(flip),
+        "--skip_defect",
+    ]
     subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, timeout=120)
     np.testing.assert_array_equal(read_gain(tmp_path / "out" / "gain.mrc"), expected)
 

@@ -1,4 +1,6 @@
-"""EER movies: every electron lands in the pixel where the camera saw it, on every grid and in every grouping."""
+"""EER movies: every electron lands in the pixel where the camera saw it, on every grid and in every
+grouping.
+"""
 
 import pickle
 import subprocess
@@ -38,11 +40,15 @@ def events():
 @pytest.mark.parametrize("group", [1, 3, 11])
 def test_fractions_are_sums_of_raw_frames(tmp_path, events, group, up_sampling):
     write_eer(tmp_path / "a.eer", [encode(e, SIDES) for e in events], SIDES)
-    frames = EerFrames(tmp_path / "a.eer", EerSettings(frames_per_fraction=group, up_sampling=up_sampling))
+    frames = EerFrames(
+        tmp_path / "a.eer", EerSettings(frames_per_fraction=group, up_sampling=up_sampling)
+    )
     assert isinstance(frames, FrameStack)
     assert frames.shape == (11 // group, SIDES[0] * up_sampling, SIDES[1] * up_sampling)
     for i in range(len(frames)):
-        np.testing.assert_array_equal(frames[i], counted(events[i * group : (i + 1) * group], up_sampling))
+        np.testing.assert_array_equal(
+            frames[i], counted(events[i * group : (i + 1) * group], up_sampling)
+        )
     with pytest.raises(IndexError):
         frames[len(frames)]
 
@@ -68,7 +74,9 @@ def test_codes_of_any_length(tmp_path, events, bits):
     frames = EerFrames(tmp_path / "a.eer", EerSettings(frames_per_fraction=11, up_sampling=2))
     total = np.zeros(frames.shape[1:], "u2")
     for stream in streams:
-        imagecodecs.eer_decode(stream + bytes(len(stream) % 2), total.shape, *bits, superres=1, out=total)
+        imagecodecs.eer_decode(
+            stream + bytes(len(stream) % 2), total.shape, *bits, superres=1, out=total
+        )
     np.testing.assert_array_equal(frames[0], total)
     np.testing.assert_array_equal(frames[0], counted(events, 2))
     if min(bits) == 1:
@@ -76,7 +84,9 @@ def test_codes_of_any_length(tmp_path, events, bits):
             EerFrames(tmp_path / "a.eer", EerSettings(up_sampling=4))
 
 
-@pytest.mark.parametrize("options", [{"strips": 3}, {"sum_first": True}, {"strips": 2, "sum_first": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"strips": 3}, {"sum_first": True}, {"strips": 2, "sum_first": True}], ids=str
+)
 def test_forms_of_the_file(tmp_path, events, options):
     write_eer(tmp_path / "a.eer", [encode(e, SIDES) for e in events], SIDES, **options)
     frames = EerFrames(tmp_path / "a.eer", EerSettings(frames_per_fraction=5))
@@ -89,7 +99,9 @@ def test_sums_beyond_a_byte(tmp_path):
     everywhere = 4 * np.argwhere(np.ones(sides))
     write_eer(tmp_path / "a.eer", [encode(everywhere, sides)] * 300, sides)
     for group in (255, 256, 300):
-        assert (EerFrames(tmp_path / "a.eer", EerSettings(frames_per_fraction=group))[0] == group).all()
+        assert (
+            EerFrames(tmp_path / "a.eer", EerSettings(frames_per_fraction=group))[0] == group
+        ).all()
 
 
 def test_what_is_left_out_is_told(tmp_path, events):
@@ -97,8 +109,16 @@ def test_what_is_left_out_is_told(tmp_path, events):
     assert EerFrames(tmp_path / "a.eer", EerSettings(frames_per_fraction=4)).notes == (
         "EER: 11 raw frames, 4 a fraction: 2 frames, the last 3 left out",
     )
-    assert "left out" not in EerFrames(tmp_path / "a.eer", EerSettings(frames_per_fraction=11)).notes[0]
-    movie = open_movie(tmp_path / "a.eer", pixel_size_angstrom=1.0, frames=slice(0, 1), eer=EerSettings(frames_per_fraction=4))
+    assert (
+        "left out"
+        not in EerFrames(tmp_path / "a.eer", EerSettings(frames_per_fraction=11)).notes[0]
+    )
+    movie = open_movie(
+        tmp_path / "a.eer",
+        pixel_size_angstrom=1.0,
+        frames=slice(0, 1),
+        eer=EerSettings(frames_per_fraction=4),
+    )
     assert "last 3 left out" in movie.frames.notes[0]
 
 
@@ -113,12 +133,23 @@ def test_without_a_grouping_it_is_relions(tmp_path):
 
 def test_grouping_by_exposure(tmp_path, events):
     write_eer(tmp_path / "a.eer", [encode(e, SIDES) for e in events], SIDES, pixel_size_m=1.2e-10)
-    movie = open_movie(tmp_path / "a.eer", exposure_e_per_a2=0.27, eer=EerSettings(exposure_per_fraction_e_per_a2=1.0))
+    movie = open_movie(
+        tmp_path / "a.eer",
+        exposure_e_per_a2=0.27,
+        eer=EerSettings(exposure_per_fraction_e_per_a2=1.0),
+    )
     assert len(movie) == 2 and movie.exposure_e_per_a2 == pytest.approx(4 * 0.27)
     np.testing.assert_array_equal(movie.frames[1], counted(events[4:8], 1))
-    later = open_movie(tmp_path / "a.eer", exposure_e_per_a2=0.27, frames=slice(1, 2), eer=EerSettings(exposure_per_fraction_e_per_a2=1.0))
+    later = open_movie(
+        tmp_path / "a.eer",
+        exposure_e_per_a2=0.27,
+        frames=slice(1, 2),
+        eer=EerSettings(exposure_per_fraction_e_per_a2=1.0),
+    )
     assert later.pre_exposure_e_per_a2 == pytest.approx(4 * 0.27)
-    by_frames = open_movie(tmp_path / "a.eer", exposure_e_per_a2=1.1, eer=EerSettings(frames_per_fraction=4))
+    by_frames = open_movie(
+        tmp_path / "a.eer", exposure_e_per_a2=1.1, eer=EerSettings(frames_per_fraction=4)
+    )
     assert by_frames.exposure_e_per_a2 == 1.1  # of a fraction, as RELION's --dose_per_frame
 
 
@@ -127,7 +158,9 @@ def test_pixel_size_of_the_grid(tmp_path, events, up_sampling):
     streams = [encode(e, SIDES) for e in events]
     write_eer(tmp_path / "a.eer", streams, SIDES, pixel_size_m=7.06e-11)
     settings = EerSettings(up_sampling=up_sampling)
-    assert open_movie(tmp_path / "a.eer", eer=settings).pixel_size_angstrom == pytest.approx(0.706 / up_sampling, rel=1e-5)
+    assert open_movie(tmp_path / "a.eer", eer=settings).pixel_size_angstrom == pytest.approx(
+        0.706 / up_sampling, rel=1e-5
+    )
     for size in (0.0, float("nan"), None):
         write_eer(tmp_path / "b.eer", streams, SIDES, pixel_size_m=size)
         with pytest.raises(BadInputError, match=r"pixel size missing in .*; pass --pixel-size"):
@@ -136,7 +169,9 @@ def test_pixel_size_of_the_grid(tmp_path, events, up_sampling):
 
 def test_movies_travel_to_worker_processes(tmp_path, events):
     write_eer(tmp_path / "a.eer", [encode(e, SIDES) for e in events], SIDES)
-    frames = pickle.loads(pickle.dumps(EerFrames(tmp_path / "a.eer", EerSettings(frames_per_fraction=2))))
+    frames = pickle.loads(
+        pickle.dumps(EerFrames(tmp_path / "a.eer", EerSettings(frames_per_fraction=2)))
+    )
     np.testing.assert_array_equal(frames[3], counted(events[6:8], 1))
 
 
@@ -157,12 +192,24 @@ def test_relion_renders_the_same(tmp_path, up_sampling):
     program = relion("relion_convert_to_tiff")
     rng = np.random.default_rng(6)
     sides = (4096, 4096)  # RELION takes no other
-    write_eer(tmp_path / "a.eer", [encode(random_events(rng, sides, 5e-4), sides) for _ in range(5)], sides)
+    write_eer(
+        tmp_path / "a.eer",
+        [encode(random_events(rng, sides, 5e-4), sides) for _ in range(5)],
+        sides,
+    )
     (tmp_path / "out").mkdir()
     options = ["--eer_grouping", "2", "--eer_upsampling", str(up_sampling), "--o", "out/"]
-    subprocess.run([program, "--i", "a.eer", *options], cwd=tmp_path, check=True, capture_output=True, timeout=200)
+    subprocess.run(
+        [program, "--i", "a.eer", *options],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=200,
+    )
     theirs = TiffFrames(next((tmp_path / "out").rglob("*.tif")))
-    ours = EerFrames(tmp_path / "a.eer", EerSettings(frames_per_fraction=2, up_sampling=up_sampling))
+    ours = EerFrames(
+        tmp_path / "a.eer", EerSettings(frames_per_fraction=2, up_sampling=up_sampling)
+    )
     assert theirs.shape == ours.shape == (2, 4096 * up_sampling, 4096 * up_sampling)
     for i in range(2):
         assert ours[i].sum() > 10000

@@ -1,4 +1,6 @@
-"""Each engine gives what eager gives, for the micrograph and the frames, or says why it cannot run."""
+"""Each engine gives what eager gives, for the micrograph and the frames, or says why it cannot
+run.
+"""
 
 import sys
 from importlib.util import find_spec
@@ -15,10 +17,15 @@ from dstnet.network.engine import TOLERANCE, EngineName, autocast, has_half_prec
 
 CPU = torch.device("cpu")
 # Looked for without importing it: how it is imported decides whether it sends telemetry.
-needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed: pip install 'dstnet[openvino]'")
+needs_openvino = pytest.mark.skipif(
+    find_spec("openvino") is None,
+    reason="openvino is not installed: pip install 'dstnet[openvino]'",
+)
 
 
-def inputs(frames: int = 3, height: int = 48, width: int = 64, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def inputs(
+    frames: int = 3, height: int = 48, width: int = 64, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Frames, total and exposure, of noise."""
     random = torch.Generator().manual_seed(seed)
     stack = torch.randn(1, frames, height, width, generator=random)
@@ -26,7 +33,9 @@ def inputs(frames: int = 3, height: int = 48, width: int = 64, seed: int = 0) ->
 
 
 def network(seed: int = 0):
-    """A tiny network whose every layer matters: the residual blocks of an untrained one are the identity."""
+    """A tiny network whose every layer matters: the residual blocks of an untrained one are the
+    identity.
+    """
     made = tiny.make_network(seed)
     random = torch.Generator().manual_seed(seed)
     for parameter in made.parameters():
@@ -39,7 +48,8 @@ def check_equals_eager(name: EngineName, half_precision: bool) -> None:
     reference = make_engine("eager", CPU, half_precision=False)
     engine = make_engine(name, CPU, half_precision=half_precision)
     first, second = network(), network(1)
-    # Another size, another number of frames, other outputs, another network: nothing kept for one may be used for the next.
+    # Another size, another number of frames, other outputs, another network: nothing kept for one
+    # may be used for the next.
     for made, given, every in (
         (first, inputs(), False),
         (first, inputs(seed=1), False),
@@ -53,7 +63,9 @@ def check_equals_eager(name: EngineName, half_precision: bool) -> None:
         assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))
         deviation = expected.std(dim=(2, 3))
         difference = (out - expected).square().mean(dim=(2, 3)).sqrt()
-        assert (difference < TOLERANCE["bfloat16" if half_precision else "float32"] * deviation).all(), difference / deviation
+        assert (
+            difference < TOLERANCE["bfloat16" if half_precision else "float32"] * deviation
+        ).all(), difference / deviation
     kept = engine(second, *inputs())
     again = kept.clone()
     engine(second, *inputs(seed=2))
@@ -86,10 +98,14 @@ def test_winograd_is_used_where_there_is_no_half_precision(half_precision, name,
 def test_half_precision_is_used_where_it_is_there(there, monkeypatch):
     monkeypatch.setattr("dstnet.network.engine.has_half_precision", lambda device: there)
     made, given = network(), inputs()
-    default, as_said = (make_engine("eager", CPU, half_precision=half)(made, *given) for half in (None, there))
+    default, as_said = (
+        make_engine("eager", CPU, half_precision=half)(made, *given) for half in (None, there)
+    )
     assert torch.equal(default, as_said)
     with autocast(CPU):
-        assert made.spatial.first(given[1].reshape(1, 4, 32, 24)).dtype == (torch.bfloat16 if there else torch.float32)
+        assert made.spatial.first(given[1].reshape(1, 4, 32, 24)).dtype == (
+            torch.bfloat16 if there else torch.float32
+        )
 
 
 def test_a_processor_without_avx512_has_no_half_precision():
@@ -123,14 +139,26 @@ def test_openvino_sends_nothing():
 @needs_openvino
 def test_a_movie_is_enhanced_alike(model):
     movie = Movie(tiny.make_frames(), 2.0, "here.tif")
-    values = {"model": str(model), "half_precision": False, "tile": 128, "overlap": 16, "alignment": {"patches": 0}}
+    values = {
+        "model": str(model),
+        "half_precision": False,
+        "tile": 128,
+        "overlap": 16,
+        "alignment": {"patches": 0},
+    }
     eager, other = (
-        NetworkRestorer(EnhancementSettings.checked({**values, "engine": engine}, "test"))(movie, frames=True)
+        NetworkRestorer(EnhancementSettings.checked({**values, "engine": engine}, "test"))(
+            movie, frames=True
+        )
         for engine in ("eager", "openvino")
     )
-    torch.testing.assert_close(other.micrograph, eager.micrograph, rtol=1e-4, atol=1e-4 * float(eager.micrograph.std()))
+    torch.testing.assert_close(
+        other.micrograph, eager.micrograph, rtol=1e-4, atol=1e-4 * float(eager.micrograph.std())
+    )
     assert eager.frames is not None and other.frames is not None
-    torch.testing.assert_close(other.frames, eager.frames, rtol=1e-4, atol=1e-4 * float(eager.frames.std()))
+    torch.testing.assert_close(
+        other.frames, eager.frames, rtol=1e-4, atol=1e-4 * float(eager.frames.std())
+    )
 
 
 def test_what_an_engine_lacks_is_said_before_any_movie(model, monkeypatch):
@@ -146,12 +174,16 @@ def test_compile_without_a_compiler_is_refused(model, monkeypatch):
         raise RuntimeError("InvalidCxxCompiler: no working C++ compiler found\nmore")
 
     monkeypatch.setattr(torch, "compile", broken)
-    with pytest.raises(SettingsError, match=r"no working C\+\+ compiler found; install a C\+\+ compiler"):
+    with pytest.raises(
+        SettingsError, match=r"no working C\+\+ compiler found; install a C\+\+ compiler"
+    ):
         NetworkRestorer(EnhancementSettings(model=str(model), engine="compile"))
 
 
 def test_an_engine_runs_the_network_that_the_restorer_has(model):
-    restorer = NetworkRestorer(EnhancementSettings.checked({"model": str(model), "alignment": {"patches": 0}}, "test"))
+    restorer = NetworkRestorer(
+        EnhancementSettings.checked({"model": str(model), "alignment": {"patches": 0}}, "test")
+    )
     movie = Movie(tiny.make_frames(), 2.0, "here.tif")
     before = restorer(movie).micrograph
     restorer.network = network(1)

@@ -1,4 +1,6 @@
-"""What a user names becomes the right movies, in the right order, each once, with what a STAR file knows of them."""
+"""What a user names becomes the right movies, in the right order, each once, with what a STAR file
+knows of them.
+"""
 
 import os
 import pickle
@@ -37,9 +39,17 @@ Movies/none.tiff 1
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A folder with movies, which is the current one; none of them can be opened, since nothing here may try."""
+    """A folder with movies, which is the current one; none of them can be opened, since nothing
+    here may try.
+    """
     folder = tmp_path / "project"
-    for name in ("Movies/one.tiff", "Movies/grid/two.tiff", "Movies/grid/deep/three.mrc.gz", "Movies/sum.jpg", "Movies/.hidden.mrc"):
+    for name in (
+        "Movies/one.tiff",
+        "Movies/grid/two.tiff",
+        "Movies/grid/deep/three.mrc.gz",
+        "Movies/sum.jpg",
+        "Movies/.hidden.mrc",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
     (folder / "Import" / "job001").mkdir(parents=True)
@@ -53,7 +63,9 @@ def paths(*arguments, **options):
 
 
 def test_paths_in_their_order_with_names_below_the_common_folder(project):
-    movies = read_inputs(["Movies/one.tiff", project / "Movies/grid/deep/three.mrc.gz", "Movies/grid/two.tiff"])
+    movies = read_inputs(
+        ["Movies/one.tiff", project / "Movies/grid/deep/three.mrc.gz", "Movies/grid/two.tiff"]
+    )
     assert [m.name for m in movies] == ["one", "grid/deep/three", "grid/two"]
     assert [m.path.is_absolute() for m in movies] == [False, True, False]
     assert all(m.optics == {} and m.gain is None for m in movies)
@@ -81,7 +93,10 @@ def test_names_of_a_pattern_stay_when_more_files_come(project):
     assert [m.name for m in before] == ["grid/two"]
     (project / "Movies" / "ten.tiff").write_bytes(b"x")
     assert {m.name for m in read_inputs(["Movies/**/t*.tiff"])} == {"grid/two", "ten"}
-    assert [m.name for m in read_inputs(["Movies/grid/t*.tiff", "Movies/one.tiff"])] == ["grid/two", "one"]
+    assert [m.name for m in read_inputs(["Movies/grid/t*.tiff", "Movies/one.tiff"])] == [
+        "grid/two",
+        "one",
+    ]
     assert [m.name for m in read_inputs(["Import/*/movies.st*"])] == ["one", "grid/two", "none"]
 
 
@@ -94,12 +109,21 @@ def test_folders_give_their_own_movies(project):
 
 
 def test_lists(project):
-    (project / "Import" / "list.txt").write_text("\ufeff# the good ones\r\n\r\nMovies/one.tiff\r\n  Movies/no one.tiff  \n#Movies/x.tiff\n")
+    (project / "Import" / "list.txt").write_text(
+        "\ufeff# the good ones\r\n\r\nMovies/one.tiff\r\n  Movies/no one.tiff  \n#Movies/x.tiff\n"
+    )
     assert paths("@Import/list.txt") == ["Movies/one.tiff", "Movies/no one.tiff"]
     (project / "Movies" / "here.txt").write_text(f"one.tiff\n{project}/Movies/grid/two.tiff\n")
     found = read_inputs(["@Movies/here.txt"])  # relative to the list's own folder
-    assert [m.path.exists() for m in found] == [True, True] and [m.name for m in found] == ["one", "grid/two"]
-    for name, content in (("empty.txt", b"# none\n\n"), ("binary.txt", b"\xff\xfe\x80"), ("missing.txt", None)):
+    assert [m.path.exists() for m in found] == [True, True] and [m.name for m in found] == [
+        "one",
+        "grid/two",
+    ]
+    for name, content in (
+        ("empty.txt", b"# none\n\n"),
+        ("binary.txt", b"\xff\xfe\x80"),
+        ("missing.txt", None),
+    ):
         if content is not None:
             (project / name).write_bytes(content)
         with pytest.raises(BadInputError, match=name):
@@ -108,25 +132,36 @@ def test_lists(project):
 
 def test_star_with_optics_groups(project):
     movies = read_inputs(["Import/job001/movies.star"])
-    assert [str(m.path) for m in movies] == ["Movies/one.tiff", "Movies/grid/two.tiff", "Movies/none.tiff"]
+    assert [str(m.path) for m in movies] == [
+        "Movies/one.tiff",
+        "Movies/grid/two.tiff",
+        "Movies/none.tiff",
+    ]
     assert [m.name for m in movies] == ["one", "grid/two", "none"]
     assert [m.optics["rlnMicrographOriginalPixelSize"] for m in movies] == [0.885, 0.83, 0.885]
     assert [m.optics["rlnVoltage"] for m in movies] == [200, 300, 200]
     assert movies[1].optics["rlnOpticsGroupName"] == "opticsGroup2"
-    assert movies[1].optics["rlnSphericalAberration"] == 2.7 and movies[1].optics["rlnAmplitudeContrast"] == 0.07
+    assert (
+        movies[1].optics["rlnSphericalAberration"] == 2.7
+        and movies[1].optics["rlnAmplitudeContrast"] == 0.07
+    )
 
 
 def test_star_from_elsewhere_finds_its_project(project, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     movies = read_inputs(["project/Import/job001/movies.star"])
-    assert [os.path.relpath(m.path, project) for m in movies[:2]] == ["Movies/one.tiff", "Movies/grid/two.tiff"]
+    assert [os.path.relpath(m.path, project) for m in movies[:2]] == [
+        "Movies/one.tiff",
+        "Movies/grid/two.tiff",
+    ]
     assert str(movies[2].path) == "Movies/none.tiff"
 
 
 def test_star_without_optics_groups_says_it_itself(project):
     (project / "old.star").write_text(
-        "data_\n\nloop_\n_rlnMicrographName #1\n_rlnVoltage #2\n_rlnMicrographGainName #3\n_rlnDefocusU #4\n"
-        "Movies/one.tiff 200.0 Movies/gain.mrc 12000\nMovies/grid/two.tiff 200.0 None 13000\n"
+        "data_\n\nloop_\n_rlnMicrographName #1\n_rlnVoltage #2\n_rlnMicrographGainName"
+        " #3\n_rlnDefocusU #4\nMovies/one.tiff 200.0 Movies/gain.mrc 12000\nMovies/grid/two.tiff"
+        " 200.0 None 13000\n"
     )
     movies = read_inputs(["old.star"])
     assert movies[0].optics == {"rlnVoltage": 200.0}
@@ -135,8 +170,10 @@ def test_star_without_optics_groups_says_it_itself(project):
 
 def test_star_of_one_movie(project):
     (project / "one.star").write_text(
-        "data_general\n\n_rlnImageSizeX 3710\n_rlnMicrographMovieName Movies/one.tiff\n_rlnMicrographGainName Movies/gain.mrc\n"
-        "_rlnMicrographOriginalPixelSize 0.885\n_rlnVoltage 200\n\ndata_global_shift\n\nloop_\n_rlnMicrographFrameNumber #1\n1\n2\n"
+        "data_general\n\n_rlnImageSizeX 3710\n_rlnMicrographMovieName"
+        " Movies/one.tiff\n_rlnMicrographGainName Movies/gain.mrc\n_rlnMicrographOriginalPixelSize"
+        " 0.885\n_rlnVoltage 200\n\ndata_global_shift\n\nloop_\n_rlnMicrographFrameNumber"
+        " #1\n1\n2\n"
     )
     (movie,) = read_inputs(["one.star"])
     assert str(movie.path) == "Movies/one.tiff" and str(movie.gain) == "Movies/gain.mrc"
@@ -144,7 +181,9 @@ def test_star_of_one_movie(project):
 
 
 def test_the_movie_not_the_micrograph_made_of_it(project):
-    (project / "both.star").write_text("data_\nloop_\n_rlnMicrographName #1\n_rlnMicrographMovieName #2\nsum.mrc Movies/one.tiff\n")
+    (project / "both.star").write_text(
+        "data_\nloop_\n_rlnMicrographName #1\n_rlnMicrographMovieName #2\nsum.mrc Movies/one.tiff\n"
+    )
     assert paths("both.star") == ["Movies/one.tiff"]
 
 
@@ -156,7 +195,8 @@ def test_the_movie_not_the_micrograph_made_of_it(project):
         "data_\nloop_\n_rlnMicrographName #1\n",
         "data_\nloop_\n_rlnMicrographName #1\n_rlnVoltage #2\na.mrc\nb.mrc 200 300 400\n",
         OPTICS,
-        OPTICS + "\ndata_movies\n\nloop_\n_rlnMicrographMovieName #1\n_rlnOpticsGroup #2\nMovies/one.tiff 3\n",
+        OPTICS + "\ndata_movies\n\nloop_\n_rlnMicrographMovieName #1\n_rlnOpticsGroup"
+        " #2\nMovies/one.tiff 3\n",
         "\0\1\2" * 100,
     ],
 )
@@ -171,8 +211,17 @@ def test_star_files_that_are_none(project, text):
 
 def test_duplicates_are_told_and_taken_once(project):
     lines = []
-    arguments = ["Movies/grid/two.tiff", "Movies/**/*.tiff", "Import/job001/movies.star", f"{project}/Movies/grid/../one.tiff"]
-    assert paths(*arguments, report=lines.append) == ["Movies/grid/two.tiff", "Movies/one.tiff", "Movies/none.tiff"]
+    arguments = [
+        "Movies/grid/two.tiff",
+        "Movies/**/*.tiff",
+        "Import/job001/movies.star",
+        f"{project}/Movies/grid/../one.tiff",
+    ]
+    assert paths(*arguments, report=lines.append) == [
+        "Movies/grid/two.tiff",
+        "Movies/one.tiff",
+        "Movies/none.tiff",
+    ]
     assert len(lines) == 1 and "4 inputs" in lines[0]
 
 
@@ -180,7 +229,10 @@ def test_no_two_outputs_share_a_name(project):
     for name in ("one.mrc", "one.mrc.gz", "one_mrc.mrc"):
         (project / "Movies" / name).write_bytes(b"x")
     lines = []
-    movies = read_inputs(["Movies/one_mrc.mrc", "Movies/one.tiff", "Movies/one.mrc", "Movies/one.mrc.gz"], report=lines.append)
+    movies = read_inputs(
+        ["Movies/one_mrc.mrc", "Movies/one.tiff", "Movies/one.mrc", "Movies/one.mrc.gz"],
+        report=lines.append,
+    )
     assert [m.name for m in movies[:2]] == ["one_mrc", "one"]
     assert len({m.name for m in movies}) == 4 and len(lines) == 2 and "Movies/one.tiff" in lines[0]
 
@@ -190,11 +242,19 @@ def test_nothing_given():
         read_inputs([])
 
 
-@pytest.mark.parametrize("name", ["relion_motion_correction_output", "relion_ctf_estimation_output"])
+@pytest.mark.parametrize(
+    "name", ["relion_motion_correction_output", "relion_ctf_estimation_output"]
+)
 def test_real_star_files(data_folder, name):
     movies = read_inputs([data_folder / "star_examples" / f"{name}.star"])
     assert len(movies) > 25
-    assert str(movies[0].path) == "MotionCorr/job002/movies/TS_01_000_0_0.mrc" and movies[0].name == "TS_01_000_0_0"
-    assert movies[0].optics["rlnMicrographPixelSize"] == 1.35 and movies[0].optics["rlnOpticsGroupName"] == "opticsGroup1"
+    assert (
+        str(movies[0].path) == "MotionCorr/job002/movies/TS_01_000_0_0.mrc"
+        and movies[0].name == "TS_01_000_0_0"
+    )
+    assert (
+        movies[0].optics["rlnMicrographPixelSize"] == 1.35
+        and movies[0].optics["rlnOpticsGroupName"] == "opticsGroup1"
+    )
     with pytest.raises(BadInputError, match="no table with rlnMicrographMovieName"):
         read_inputs([data_folder / "star_examples" / "tilt_series.star"])

@@ -16,7 +16,16 @@ import tifffile
 import torch
 
 from dstnet.errors import BadInputError, OutputError
-from dstnet.io import MrcFrames, PackedMrcFrames, TiffFrames, atomic_path, ensure_writable_folder, open_movie, write_mrc, write_tiff
+from dstnet.io import (
+    MrcFrames,
+    PackedMrcFrames,
+    TiffFrames,
+    atomic_path,
+    ensure_writable_folder,
+    open_movie,
+    write_mrc,
+    write_tiff,
+)
 from dstnet.movie import FrameStack
 
 MRC_TYPES = ["i1", "i2", "f4", "u2", "f2"]
@@ -27,7 +36,8 @@ def numbers(shape, dtype="f4", seed=0):
     return values.astype(dtype)
 
 
-# --- MRC ---------------------------------------------------------------------------------------------------------------------------
+# --- MRC
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", MRC_TYPES)
@@ -58,7 +68,12 @@ def test_mrcfile_agrees_with_what_is_written(tmp_path, dtype):
         assert file.voxel_size.tolist() == (1.5, 1.5, 1.5)
         assert file.header.origin.tolist() == (0, 0, 0)
         wide = stack.astype("f8")
-        for name, value in (("dmin", wide.min()), ("dmax", wide.max()), ("dmean", wide.mean()), ("rms", wide.std())):
+        for name, value in (
+            ("dmin", wide.min()),
+            ("dmax", wide.max()),
+            ("dmean", wide.mean()),
+            ("rms", wide.std()),
+        ):
             assert math.isclose(file.header[name], value, rel_tol=1e-6), name
         assert file.get_labels()[0].startswith("enhanced in ? enhanced")
         assert all(len(line) <= 80 for line in file.get_labels())
@@ -167,7 +182,9 @@ def test_mrc_extended_header_and_old_files(tmp_path):
 
 
 def test_mrc_origin(tmp_path):
-    write_mrc(tmp_path / "a.mrc", np.ones((32, 40), "f2"), 1.5, "x", origin_angstrom=(3.0, -4.5, 6.0))
+    write_mrc(
+        tmp_path / "a.mrc", np.ones((32, 40), "f2"), 1.5, "x", origin_angstrom=(3.0, -4.5, 6.0)
+    )
     with mrcfile.open(tmp_path / "a.mrc") as file:
         assert file.header.origin.tolist() == (3.0, -4.5, 6.0)
 
@@ -179,9 +196,15 @@ def test_frames_are_the_readers_own(tmp_path):
     assert frames[0].min() >= 0
 
 
-# --- MRC packed as a whole ---------------------------------------------------------------------------------------------------------
+# --- MRC packed as a whole
+# --------------------------------------------------------------------------------------------------
 
-PACK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": imagecodecs.zstd_encode}
+PACK = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": imagecodecs.zstd_encode,
+}
 
 
 @pytest.fixture(params=PACK)
@@ -234,16 +257,23 @@ def test_unpacked_files_go_with_their_reader(packed_file, tmp_path, monkeypatch)
 
 
 def test_zstd_forms(tmp_path):
-    """Several frames, a frame to be skipped, stored and repeated blocks, and a file of unknown length, as a pipe gives it."""
+    """Several frames, a frame to be skipped, stored and repeated blocks, and a file of unknown
+    length, as a pipe gives it.
+    """
     stack = np.zeros((3, 300, 400), "u2")
     stack[1] = np.random.default_rng(0).integers(0, 65536, stack[1].shape)
     write_mrc(tmp_path / "a.mrc", stack, 1.0, "x", stack=True)
     raw = (tmp_path / "a.mrc").read_bytes()
     stored = [raw[i : i + 100000] for i in range(0, len(raw), 100000)]
-    blocks = b"".join((len(b) << 3 | (i == len(stored) - 1)).to_bytes(3, "little") + b for i, b in enumerate(stored))
+    blocks = b"".join(
+        (len(b) << 3 | (i == len(stored) - 1)).to_bytes(3, "little") + b
+        for i, b in enumerate(stored)
+    )
     forms = [
         b"\x28\xb5\x2f\xfd" + b"\0\x40" + blocks,  # no content size, a window of 256 KiB
-        imagecodecs.zstd_encode(raw[:5000]) + b"\x50\x2a\x4d\x18\x03\0\0\0abc" + imagecodecs.zstd_encode(raw[5000:]),
+        imagecodecs.zstd_encode(raw[:5000])
+        + b"\x50\x2a\x4d\x18\x03\0\0\0abc"
+        + imagecodecs.zstd_encode(raw[5000:]),
         imagecodecs.zstd_encode(raw, level=19),
     ]
     for form in forms:
@@ -252,7 +282,8 @@ def test_zstd_forms(tmp_path):
         np.testing.assert_array_equal(np.stack([frames[i] for i in range(3)]), stack)
 
 
-# --- TIFF --------------------------------------------------------------------------------------------------------------------------
+# --- TIFF
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4", "f2"])
@@ -283,7 +314,11 @@ def test_tiff_writes_from_an_iterator_and_a_tensor(tmp_path):
         assert tif.is_bigtiff  # its length was not known
 
 
-@pytest.mark.parametrize("options", [{}, {"compression": "lzw", "predictor": 2}, {"compression": "zlib"}, {"compression": "zstd"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"compression": "lzw", "predictor": 2}, {"compression": "zlib"}, {"compression": "zstd"}],
+    ids=str,
+)
 @pytest.mark.parametrize("bigtiff", [False, True])
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
@@ -291,24 +326,48 @@ def test_tiff_forms(tmp_path, dtype, order, bigtiff, options):
     if dtype == "f4" and "predictor" in options:
         options = {**options, "predictor": 3}
     stack = numbers((4, 40, 48), dtype)
-    tifffile.imwrite(tmp_path / "a.tif", stack, byteorder=order, bigtiff=bigtiff, photometric="minisblack", rowsperstrip=7, **options)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        stack,
+        byteorder=order,
+        bigtiff=bigtiff,
+        photometric="minisblack",
+        rowsperstrip=7,
+        **options,
+    )
     frames = TiffFrames(tmp_path / "a.tif")
-    np.testing.assert_array_equal(np.stack([frames[i] for i in range(4)]), stack[:, ::-1])  # TIFF is stored from the top down
+    np.testing.assert_array_equal(
+        np.stack([frames[i] for i in range(4)]), stack[:, ::-1]
+    )  # TIFF is stored from the top down
 
 
 @pytest.mark.parametrize("tile", [(16, 32), (16, 16), (64, 64)])
 @pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
 def test_tiff_tiles(tmp_path, tile, compression):
     stack = numbers((3, 40, 49), "u2")  # tiles stand over on both sides
-    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", tile=tile, compression=compression)
+    tifffile.imwrite(
+        tmp_path / "a.tif", stack, photometric="minisblack", tile=tile, compression=compression
+    )
     frames = TiffFrames(tmp_path / "a.tif")
     np.testing.assert_array_equal(np.stack([frames[i] for i in range(3)]), stack[:, ::-1])
 
 
 def test_tiff_pixel_size_only_where_its_unit_is_told(tmp_path):
     stack = numbers((2, 40, 48), "u2")
-    for unit, expected in (("nm", 2.5), ("Angstrom", 0.25), ("\\u00C5", 0.25), ("micron", None), ("inch", None)):
-        tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, resolution=(4, 4), metadata={"unit": unit, "axes": "TYX"})
+    for unit, expected in (
+        ("nm", 2.5),
+        ("Angstrom", 0.25),
+        ("\\u00C5", 0.25),
+        ("micron", None),
+        ("inch", None),
+    ):
+        tifffile.imwrite(
+            tmp_path / "a.tif",
+            stack,
+            imagej=True,
+            resolution=(4, 4),
+            metadata={"unit": unit, "axes": "TYX"},
+        )
         stored = TiffFrames(tmp_path / "a.tif").pixel_size_yx_angstrom
         assert stored == (None if expected is None else pytest.approx((expected, expected))), unit
     tifffile.imwrite(tmp_path / "a.tif", stack, resolution=(1e8, 1e8), resolutionunit="CENTIMETER")
@@ -325,7 +384,8 @@ def test_tiff_refuses_to_write(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# --- opening -----------------------------------------------------------------------------------------------------------------------
+# --- opening
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -335,15 +395,28 @@ def stack_file(tmp_path):
 
 
 def test_open_movie_keeps_what_it_is_told(stack_file):
-    movie = open_movie(stack_file, exposure_e_per_a2=1.5, pre_exposure_e_per_a2=2.0, voltage_kv=200.0)
-    assert (len(movie), movie.shape, movie.pixel_size_angstrom, movie.name) == (10, (32, 40), 0.83, str(stack_file))
-    assert (movie.exposure_e_per_a2, movie.pre_exposure_e_per_a2, movie.voltage_kv) == (1.5, 2.0, 200.0)
+    movie = open_movie(
+        stack_file, exposure_e_per_a2=1.5, pre_exposure_e_per_a2=2.0, voltage_kv=200.0
+    )
+    assert (len(movie), movie.shape, movie.pixel_size_angstrom, movie.name) == (
+        10,
+        (32, 40),
+        0.83,
+        str(stack_file),
+    )
+    assert (movie.exposure_e_per_a2, movie.pre_exposure_e_per_a2, movie.voltage_kv) == (
+        1.5,
+        2.0,
+        200.0,
+    )
     assert open_movie(stack_file, pixel_size_angstrom=2.0).pixel_size_angstrom == 2.0
 
 
 def test_frames_left_out_count_as_exposure_before(stack_file):
     whole = open_movie(stack_file)
-    part = open_movie(stack_file, exposure_e_per_a2=1.5, pre_exposure_e_per_a2=2.0, frames=slice(3, 7))
+    part = open_movie(
+        stack_file, exposure_e_per_a2=1.5, pre_exposure_e_per_a2=2.0, frames=slice(3, 7)
+    )
     assert len(part) == 4 and part.pre_exposure_e_per_a2 == 2.0 + 3 * 1.5
     for i in range(4):
         np.testing.assert_array_equal(part.frames[i], whole.frames[3 + i])
@@ -353,18 +426,26 @@ def test_frames_left_out_count_as_exposure_before(stack_file):
     assert len(open_movie(stack_file, frames=slice(9, None))) == 1
 
 
-@pytest.mark.parametrize("chosen", [slice(0, 11), slice(4, 4), slice(-2, None), slice(0, 10, 2), slice(12, None)])
+@pytest.mark.parametrize(
+    "chosen", [slice(0, 11), slice(4, 4), slice(-2, None), slice(0, 10, 2), slice(12, None)]
+)
 def test_frames_that_are_not_there(stack_file, chosen):
     with pytest.raises(BadInputError, match="has frames 1 to 10"):
         open_movie(stack_file, frames=chosen)
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.TIFF", "a.mrc", "a.MRCS", "a.st", "a.map", "a.bin", "a"])
+@pytest.mark.parametrize(
+    "name", ["a.tif", "a.TIFF", "a.mrc", "a.MRCS", "a.st", "a.map", "a.bin", "a"]
+)
 def test_format_by_suffix_else_by_content(tmp_path, name):
     stack = numbers((2, 32, 40), "u2")
     write_mrc(tmp_path / "x.mrc", stack, 1.0, "x", stack=True)
     write_tiff(tmp_path / "x.tif", stack, 1.0)
-    sources = ["x.mrc", "x.tif"] if name in ("a.bin", "a") else ["x.tif" if name.lower().startswith("a.t") else "x.mrc"]
+    sources = (
+        ["x.mrc", "x.tif"]
+        if name in ("a.bin", "a")
+        else ["x.tif" if name.lower().startswith("a.t") else "x.mrc"]
+    )
     for source in sources:
         (tmp_path / name).write_bytes((tmp_path / source).read_bytes())
         np.testing.assert_array_equal(open_movie(tmp_path / name).frames[1], stack[1])
@@ -379,14 +460,19 @@ def test_movies_travel_to_worker_processes(tmp_path, suffix):
     np.testing.assert_array_equal(movie.frames[1], stack[2])
 
 
-# --- outputs -----------------------------------------------------------------------------------------------------------------------
+# --- outputs
+# --------------------------------------------------------------------------------------------------
 
 
 def test_atomic_path_replaces_at_once(tmp_path):
     target = tmp_path / "a.mrc"
     target.write_text("old")
     with atomic_path(target) as temporary:
-        assert temporary.parent == tmp_path and temporary.suffix == ".mrc" and temporary.name.startswith(".")
+        assert (
+            temporary.parent == tmp_path
+            and temporary.suffix == ".mrc"
+            and temporary.name.startswith(".")
+        )
         temporary.write_text("new")
         assert target.read_text() == "old"
     assert target.read_text() == "new"
@@ -438,7 +524,8 @@ def test_ensure_writable_folder(tmp_path):
         ensure_writable_folder("/proc/nothing/can/be/made/here")
 
 
-# --- real files --------------------------------------------------------------------------------------------------------------------
+# --- real files
+# --------------------------------------------------------------------------------------------------
 
 
 def test_real_mrc(data_folder):
@@ -462,4 +549,7 @@ def test_real_detector_files(data_folder):
     assert (len(movie), movie.shape) == (5, (256, 256))
     with pytest.raises(BadInputError, match="pixel size missing"):
         open_movie(folder / "de_celeritas_gain.mrc")
-    np.testing.assert_array_equal(MrcFrames(folder / "de_celeritas_gain.mrc")[0], mrcfile.read(folder / "de_celeritas_gain.mrc"))
+    np.testing.assert_array_equal(
+        MrcFrames(folder / "de_celeritas_gain.mrc")[0],
+        mrcfile.read(folder / "de_celeritas_gain.mrc"),
+    )

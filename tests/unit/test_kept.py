@@ -68,7 +68,9 @@ def test_counts_come_back_and_are_read_once(frames):
 
 
 @pytest.mark.parametrize(
-    "frames", [counts("f4"), counts("i2") - np.int16(1), counts("u2", 1000)], ids=["real numbers", "negative", "beyond a byte"]
+    "frames",
+    [counts("f4"), counts("i2") - np.int16(1), counts("u2", 1000)],
+    ids=["real numbers", "negative", "beyond a byte"],
 )
 def test_what_does_not_fit_is_read_anew(frames):
     stack = Counted(frames)

@@ -1,4 +1,6 @@
-"""Freed memory is kept where the C library can be told so: the next image costs no cleared pages."""
+"""Freed memory is kept where the C library can be told so: the next image costs no cleared
+pages.
+"""
 
 import subprocess
 import sys
@@ -21,7 +23,9 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems are left alone")
 def test_freed_memory_is_used_again():
     def run(what):
-        done = subprocess.run([sys.executable, "-c", FAULTS, what], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", FAULTS, what], capture_output=True, text=True, check=True
+        )
         kept, faults = done.stdout.split()
         return kept == "True", int(faults)
 

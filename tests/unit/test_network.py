@@ -75,7 +75,9 @@ def test_frame_images_are_extra_and_the_right_ones(network):
 @torch.no_grad()
 @pytest.mark.parametrize("part", ["spatial", "temporal", "fusion", "reconstructor"])
 def test_a_part_left_out_is_left_out(network, part):
-    """The network without it has fewer weights, takes and gives the same, and any number of frames still matters."""
+    """The network without it has fewer weights, takes and gives the same, and any number of frames
+    still matters.
+    """
     less = build("dstnet", {**tiny.SETTINGS, "without": [part]}).eval()
     assert sum(p.numel() for p in less.parameters()) < sum(p.numel() for p in network.parameters())
     inputs = example(3)
@@ -88,7 +90,9 @@ def test_a_part_left_out_is_left_out(network, part):
 
 @torch.no_grad()
 def test_heads_are_settings():
-    """A network without heads gives the same micrograph from the same weights; each head is its own image."""
+    """A network without heads gives the same micrograph from the same weights; each head is its own
+    image.
+    """
     inputs = example(3)
     network = tiny.make_network()
     full = network(*inputs)
@@ -110,7 +114,9 @@ def test_heads_are_settings():
 
 @torch.no_grad()
 def test_a_larger_network_starts_from_a_smaller_one(tmp_path):
-    """The micrograph is that of the smaller one's weights: new blocks begin as the identity, and new channels are other outputs."""
+    """The micrograph is that of the smaller one's weights: new blocks begin as the identity, and
+    new channels are other outputs.
+    """
     small = build("dstnet", {**tiny.SETTINGS, "heads": []}).eval()
     card = tiny.make_card(small)
     save_weights(small, card, tmp_path / "small.safetensors")
@@ -138,7 +144,9 @@ def test_a_movie_does_not_see_its_batch(network):
 def test_frames_pass_in_order(network):
     """The recurrence has a direction: the same frames the other way round are another movie."""
     frames, total, exposure = example(4)
-    assert not torch.allclose(network(frames, total, exposure), network(frames.flip(1), total, exposure))
+    assert not torch.allclose(
+        network(frames, total, exposure), network(frames.flip(1), total, exposure)
+    )
 
 
 @torch.no_grad()
@@ -167,7 +175,11 @@ def test_inputs_are_not_written_to(network):
 @torch.no_grad()
 @pytest.mark.parametrize("widths", [(8,), (8, 16), (8, 16, 16)])
 def test_stride_is_the_least_side(widths):
-    network = DSTNet(DSTNetSettings(features=8, growth=4, dense_layers=1, widths=widths, blocks=(1,) * len(widths)))
+    network = DSTNet(
+        DSTNetSettings(
+            features=8, growth=4, dense_layers=1, widths=widths, blocks=(1,) * len(widths)
+        )
+    )
     assert network.stride == 2 ** len(widths)
     side = network.stride
     assert network(*example(2, shape=(side, 3 * side))).shape == (1, 4, side, 3 * side)
@@ -176,7 +188,11 @@ def test_stride_is_the_least_side(widths):
 def test_gradients_reach_every_weight():
     network = tiny.make_network()
     network(*example(3), which=1).square().mean().backward()
-    missing = [n for n, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    missing = [
+        n
+        for n, p in network.named_parameters()
+        if p.grad is None or not torch.isfinite(p.grad).all()
+    ]
     assert not missing
 
 
@@ -192,7 +208,10 @@ def test_round_trip_in_half_precision(tmp_path):
     network = tiny.make_network()
     card = save_weights(network, tiny.make_card(network), tmp_path / "a.safetensors")
     loaded, read = load_weights(str(tmp_path / "a.safetensors"))
-    assert read == card and card.sha256 == hashlib.sha256((tmp_path / "a.safetensors").read_bytes()).hexdigest()
+    assert (
+        read == card
+        and card.sha256 == hashlib.sha256((tmp_path / "a.safetensors").read_bytes()).hexdigest()
+    )
     assert not loaded.training
     state = loaded.state_dict()
     for name, value in network.state_dict().items():
@@ -254,7 +273,10 @@ def test_card_unreadable(model, content):
         ({"architecture": "unet"}, "no network is called 'unet'"),
         ({"architecture_settings": {**tiny.SETTINGS, "depth": 3}}, "depth"),
         ({"architecture_settings": {**tiny.SETTINGS, "features": 16}}, "size mismatch"),
-        ({"architecture_settings": {**tiny.SETTINGS, "widths": [8], "blocks": [1]}}, "Unexpected key"),
+        (
+            {"architecture_settings": {**tiny.SETTINGS, "widths": [8], "blocks": [1]}},
+            "Unexpected key",
+        ),
     ],
 )
 def test_card_of_something_else(model, changes, match):

@@ -15,7 +15,9 @@ def white(*shape, sigma=1.0, seed=0):
 
 
 def relative_error(shape):
-    """Standard error of the noise level: each of the n coefficients of a half plane has a power of relative deviation one."""
+    """Standard error of the noise level: each of the n coefficients of a half plane has a power of
+    relative deviation one.
+    """
     n = math.pi * (NOISE_BAND[1] ** 2 - NOISE_BAND[0] ** 2) / 2 * shape[0] * shape[1]
     return 0.5 / math.sqrt(n)
 
@@ -23,7 +25,9 @@ def relative_error(shape):
 @pytest.mark.parametrize("shape", [(256, 256), (255, 131), (64, 300), (32, 32)])
 @pytest.mark.parametrize("sigma", [1e-3, 1.0, 700.0])
 def test_level_of_white_noise(shape, sigma):
-    assert noise_level(white(*shape, sigma=sigma) + 10 * sigma) == pytest.approx(sigma, rel=5 * relative_error(shape))
+    assert noise_level(white(*shape, sigma=sigma) + 10 * sigma) == pytest.approx(
+        sigma, rel=5 * relative_error(shape)
+    )
 
 
 def test_level_of_counts():
@@ -32,7 +36,9 @@ def test_level_of_counts():
 
 
 def test_signal_does_not_count():
-    """Something large and smooth, 20 times the noise in amplitude, changes nothing: it holds no power in the band."""
+    """Something large and smooth, 20 times the noise in amplitude, changes nothing: it holds no
+    power in the band.
+    """
     noise = white(128, 128)
     y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
     blob = 20 * torch.exp(-((y - 60) ** 2 + (x - 70) ** 2) / (2 * 6**2))
@@ -49,12 +55,15 @@ def test_unit_noise_for_fractions_and_total():
     assert noise == pytest.approx(float((scale**2).sum().sqrt()), rel=5 * relative_error((128, 96)))
 
 
-@pytest.mark.parametrize(("gain", "offset"), [(1.0, 0.0), (37.5, 0.0), (0.004, -3.0), (255.0, 8000.0), (1e-6, 1e-4)])
+@pytest.mark.parametrize(
+    ("gain", "offset"), [(1.0, 0.0), (37.5, 0.0), (0.004, -3.0), (255.0, 8000.0), (1e-6, 1e-4)]
+)
 def test_any_gain_and_offset_gives_the_same(gain, offset):
     movie = torch.poisson(torch.full((3, 96, 80), 12.0), generator=torch.Generator().manual_seed(2))
     frames, total, mean, noise = normalised(movie)
     other_frames, other_total, other_mean, other_noise = normalised(movie * gain + offset)
-    # float32 keeps 6e-8 of the largest value: of gain x counts + offset, seen in units of the noise, gain x sqrt(12)
+    # float32 keeps 6e-8 of the largest value: of gain x counts + offset, seen in units of the
+    # noise, gain x sqrt(12)
     rounding = 8 * 6e-8 * (30 * gain + abs(offset)) / (gain * 3.4)
     torch.testing.assert_close(other_frames, frames, rtol=1e-4, atol=rounding)
     torch.testing.assert_close(other_total, total, rtol=1e-4, atol=3 * rounding)
@@ -70,7 +79,9 @@ def test_sum_comes_back():
 
 def low_passed(limit):
     noise = white(128, 128)
-    return torch.fft.irfft2(torch.fft.rfft2(noise) * (radial_frequency((128, 128)) < limit), s=noise.shape)
+    return torch.fft.irfft2(
+        torch.fft.rfft2(noise) * (radial_frequency((128, 128)) < limit), s=noise.shape
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,19 @@ from dstnet.structure import Atoms, atoms, fetch_structure, phantom, read_struct
 from dstnet.structure.fetch import cache_folder
 
 
-def pdb_line(serial, name, residue, number, xyz, element, *, altloc=" ", occupancy=1.0, chain="A", record="ATOM"):
+def pdb_line(
+    serial,
+    name,
+    residue,
+    number,
+    xyz,
+    element,
+    *,
+    altloc=" ",
+    occupancy=1.0,
+    chain="A",
+    record="ATOM",
+):
     x, y, z = xyz
     return (
         f"{record:6s}{serial:5d} {name:^4s}{altloc}{residue:>3s} {chain}{number:4d}    "
@@ -32,7 +44,10 @@ def write(tmp_path):
     return write
 
 
-TWO_ATOMS = (pdb_line(1, "CA", "GLY", 1, (1, 2, 3), "C"), pdb_line(2, "FE", "HEM", 2, (4, 2, 3), "FE", record="HETATM"))
+TWO_ATOMS = (
+    pdb_line(1, "CA", "GLY", 1, (1, 2, 3), "C"),
+    pdb_line(2, "FE", "HEM", 2, (4, 2, 3), "FE", record="HETATM"),
+)
 
 
 def test_positions_are_xyz_and_centred(write):
@@ -46,7 +61,13 @@ def test_positions_are_xyz_and_centred(write):
 
 
 def test_centring_leaves_its_argument_alone():
-    a = Atoms("a", np.ones((2, 3), np.float32), np.array([6, 7]), np.zeros(2, np.float32), np.ones(2, np.float32))
+    a = Atoms(
+        "a",
+        np.ones((2, 3), np.float32),
+        np.array([6, 7]),
+        np.zeros(2, np.float32),
+        np.ones(2, np.float32),
+    )
     assert np.all(a.centred().positions_angstrom == 0)
     assert np.all(a.positions_angstrom == 1)
 
@@ -61,7 +82,9 @@ def test_only_the_most_occupied_conformer_stays_with_the_occupancy_of_all(write)
     path = write(
         pdb_line(1, "CA", "SER", 1, (0, 0, 0), "C"),
         pdb_line(2, "OG", "SER", 1, (1, 0, 0), "O", altloc="A", occupancy=0.3),
-        pdb_line(3, "SG", "CYS", 1, (0, 1, 0), "S", altloc="B", occupancy=0.6),  # a point mutation: another residue of that number
+        pdb_line(
+            3, "SG", "CYS", 1, (0, 1, 0), "S", altloc="B", occupancy=0.6
+        ),  # a point mutation: another residue of that number
     )
     kept = read_structure(path)
     assert kept.elements.tolist() == [6, 16]
@@ -69,7 +92,10 @@ def test_only_the_most_occupied_conformer_stays_with_the_occupancy_of_all(write)
 
 
 def test_equally_occupied_conformers_keep_the_first(write):
-    rows = [pdb_line(i, "OG", "SER", 1, (i, 0, 0), e, altloc=a, occupancy=0.5) for i, e, a in ((1, "O", "A"), (2, "S", "B"))]
+    rows = [
+        pdb_line(i, "OG", "SER", 1, (i, 0, 0), e, altloc=a, occupancy=0.5)
+        for i, e, a in ((1, "O", "A"), (2, "S", "B"))
+    ]
     assert read_structure(write(*rows)).elements.tolist() == [8]
 
 
@@ -90,11 +116,22 @@ def test_assembly_is_built_where_asked_for(write):
     assert len(read_structure(path, assembly=False)) == 2
     whole = read_structure(path)
     assert whole.elements.tolist() == [6, 26, 6, 26]
-    np.testing.assert_allclose(whole.positions_angstrom[2] - whole.positions_angstrom[0], [-2, -4, 10], atol=1e-4)
+    np.testing.assert_allclose(
+        whole.positions_angstrom[2] - whole.positions_angstrom[0], [-2, -4, 10], atol=1e-4
+    )
 
 
 def test_only_the_first_model_counts(write):
-    assert len(read_structure(write("MODEL        1", *TWO_ATOMS, "ENDMDL", "MODEL        2", *TWO_ATOMS, "ENDMDL"))) == 2
+    assert (
+        len(
+            read_structure(
+                write(
+                    "MODEL        1", *TWO_ATOMS, "ENDMDL", "MODEL        2", *TWO_ATOMS, "ENDMDL"
+                )
+            )
+        )
+        == 2
+    )
 
 
 def test_mmcif_and_gzip_read_like_pdb(write, tmp_path):
@@ -104,11 +141,15 @@ def test_mmcif_and_gzip_read_like_pdb(write, tmp_path):
     zipped.write_bytes(gzip.compress(path.read_bytes()))
     for other in (read_structure(cif), read_structure(zipped)):
         assert other.name == "small"
-        np.testing.assert_allclose(other.positions_angstrom, read_structure(path).positions_angstrom, atol=1e-5)
+        np.testing.assert_allclose(
+            other.positions_angstrom, read_structure(path).positions_angstrom, atol=1e-5
+        )
 
 
 def test_deuterium_is_hydrogen(write):
-    assert read_structure(write(*TWO_ATOMS, pdb_line(3, "D", "GLY", 1, (1, 3, 3), "D"))).elements.tolist() == [6, 1, 26]
+    assert read_structure(
+        write(*TWO_ATOMS, pdb_line(3, "D", "GLY", 1, (1, 3, 3), "D"))
+    ).elements.tolist() == [6, 1, 26]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +161,11 @@ def test_deuterium_is_hydrogen(write):
         (("REMARK   1 nothing else",), "empty.pdb", "no atoms"),
         ((pdb_line(1, "O", "HOH", 1, (0, 0, 0), "O"),), "water.pdb", "no atoms"),
         ((pdb_line(1, "XX", "UNX", 7, (0, 0, 0), "X"),), "unknown.pdb", "A/7/UNX/XX"),
-        ((pdb_line(1, "CA", "GLY", 1, (0, 0, 0), "C", occupancy=0),), "unoccupied.pdb", "occupancy 0"),
+        (
+            (pdb_line(1, "CA", "GLY", 1, (0, 0, 0), "C", occupancy=0),),
+            "unoccupied.pdb",
+            "occupancy 0",
+        ),
     ],
 )
 def test_unusable_files_are_refused_in_one_line(write, lines, name, says):
@@ -152,7 +197,9 @@ def test_missing_damaged_and_oversized_files_are_refused(write, tmp_path, monkey
 
 def test_real_entries_have_their_known_sizes(data_folder):
     folder = data_folder / "structures"
-    rubisco, shell, ferritin = (read_structure(folder / f"{name}.pdb") for name in ("1bxn", "1rb8", "6z6u"))
+    rubisco, shell, ferritin = (
+        read_structure(folder / f"{name}.pdb") for name in ("1bxn", "1rb8", "6z6u")
+    )
     assert 450 < rubisco.mass_kda < 560
     assert 120 < rubisco.diameter_angstrom < 150
     assert len(shell) == 60 * len(read_structure(folder / "1rb8.pdb", assembly=False))
@@ -182,7 +229,8 @@ def test_phantom_is_like_protein(seed):
     assert 70e3 < 13.93 * len(made) < 1600e3  # Da, hydrogens counted in
     shares = np.bincount(made.elements, minlength=17) / len(made)
     np.testing.assert_allclose(shares[[6, 7, 8, 16]], [0.63, 0.17, 0.19, 0.01], atol=0.06)
-    # Atoms in 16.8 Å3 each would fill a sphere of this diameter; a real complex is looser and longer, up to some three times.
+    # Atoms in 16.8 Å3 each would fill a sphere of this diameter; a real complex is looser and
+    # longer, up to some three times.
     compact = 2 * (3 * 16.8 * len(made) / (4 * np.pi)) ** (1 / 3)
     assert 1.1 < made.diameter_angstrom / compact < 3.2
 
@@ -193,7 +241,10 @@ def test_first_phantom_is_a_barrel_of_d7_symmetry():
     assert 400e3 < 13.93 * len(made) < 700e3
     x = made.positions_angstrom
     turn = 2 * np.pi / 7
-    turned = x @ np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]).T
+    turned = (
+        x
+        @ np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]).T
+    )
     chain = len(x) // 14
     start = turned[:chain]
     nearest = min(np.abs(x[i * chain : (i + 1) * chain] - start).max() for i in range(14))
@@ -235,7 +286,10 @@ def test_ligands_metals_and_nucleic_acids_stay(write):
 
 
 def test_b_factors_and_occupancies_come_from_the_file(write):
-    path = write(pdb_line(1, "CA", "GLY", 1, (0, 0, 0), "C", occupancy=0.4), pdb_line(2, "N", "GLY", 1, (1, 0, 0), "N"))
+    path = write(
+        pdb_line(1, "CA", "GLY", 1, (0, 0, 0), "C", occupancy=0.4),
+        pdb_line(2, "N", "GLY", 1, (1, 0, 0), "N"),
+    )
     small = read_structure(path)
     np.testing.assert_allclose(small.b_factors, [20, 20])
     np.testing.assert_allclose(small.occupancies, [0.4, 1.0])
@@ -243,10 +297,15 @@ def test_b_factors_and_occupancies_come_from_the_file(write):
 
 @pytest.fixture
 def capsid(write, tmp_path):
-    """An mmCIF file of an assembly of so many copies of so many atoms, each copy moved on by 10 Å."""
+    """An mmCIF file of an assembly of so many copies of so many atoms, each copy moved on by 10
+    Å.
+    """
 
     def made(copies, atoms):
-        rows = [pdb_line(i % 100000, "CA", "GLY", 1 + i % 9999, (i % 97, i % 89, i % 83), "C") for i in range(atoms)]
+        rows = [
+            pdb_line(i % 100000, "CA", "GLY", 1 + i % 9999, (i % 97, i % 89, i % 83), "C")
+            for i in range(atoms)
+        ]
         structure = gemmi.read_structure(str(write(*ASSEMBLY, *rows)))
         operators = structure.assemblies[0].generators[0].operators
         del operators[:]
@@ -269,16 +328,22 @@ def test_an_assembly_of_1680_copies_is_built_where_that_is_small(capsid):
     assert np.ptp(built.positions_angstrom[:, 0]) == pytest.approx(1 + 1679 * 10)
 
 
-def test_an_assembly_of_1680_copies_is_refused_before_it_is_built_where_that_is_too_much(capsid, monkeypatch):
+def test_an_assembly_of_1680_copies_is_refused_before_it_is_built_where_that_is_too_much(
+    capsid, monkeypatch
+):
     def never(*_):
         raise AssertionError("built")
 
     monkeypatch.setattr(gemmi.Structure, "transform_to_assembly", never)
-    with pytest.raises(BadInputError, match="gives 5040000 atoms, more than the 5000000 allowed; read it without its assembly"):
+    with pytest.raises(
+        BadInputError,
+        match="gives 5040000 atoms, more than the 5000000 allowed; read it without its assembly",
+    ):
         read_structure(capsid(1680, 3000))
 
 
-# --- Fetching ----------------------------------------------------------------------------------------------------------------------
+# --- Fetching
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -305,7 +370,9 @@ def test_an_entry_is_fetched_once(archive, tmp_path):
 def test_what_cannot_be_fetched_is_told_and_leaves_nothing(archive, tmp_path, monkeypatch):
     with pytest.raises(BadInputError, match="no PDB identifier"):
         fetch_structure("../../etc/passwd", archive.as_uri())
-    with pytest.raises(BadInputError, match=r"cannot download .*2ABC\.cif\.gz.*put the entry's mmCIF file at"):
+    with pytest.raises(
+        BadInputError, match=r"cannot download .*2ABC\.cif\.gz.*put the entry's mmCIF file at"
+    ):
         fetch_structure("2abc", archive.as_uri())
     whole = (archive / "1ABC.cif.gz").read_bytes()
     for content in (whole[:100], gzip.compress(b"<html>sign in</html>"), b""):

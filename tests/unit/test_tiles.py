@@ -16,10 +16,29 @@ def image(height, width, seed=0):
 
 
 def blended(run, total, tile=128, overlap=32, outputs=1, count=2):
-    return blend_tiles(run, total.expand(count, -1, -1), total, outputs=outputs, tile=tile, overlap=overlap, stride=STRIDE)
+    return blend_tiles(
+        run,
+        total.expand(count, -1, -1),
+        total,
+        outputs=outputs,
+        tile=tile,
+        overlap=overlap,
+        stride=STRIDE,
+    )
 
 
-SIZES = [(16, 16), (33, 32), (32, 200), (127, 129), (128, 128), (129, 128), (160, 224), (301, 97), (257, 511), (400, 401)]
+SIZES = [
+    (16, 16),
+    (33, 32),
+    (32, 200),
+    (127, 129),
+    (128, 128),
+    (129, 128),
+    (160, 224),
+    (301, 97),
+    (257, 511),
+    (400, 401),
+]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -40,10 +59,15 @@ def test_identity_reproduces_the_image(size):
     torch.testing.assert_close(out[0], total, rtol=1e-6, atol=0)
     torch.testing.assert_close(out[1], -2 * total, rtol=1e-6, atol=0)
     assert torch.equal(total, copy)
-    assert all(side % STRIDE == 0 and side <= 128 for shape in shapes for side in shape), "every tile fits network and memory"
+    assert all(side % STRIDE == 0 and side <= 128 for shape in shapes for side in shape), (
+        "every tile fits network and memory"
+    )
 
 
-@pytest.mark.parametrize(("tile", "overlap"), [(128, 16), (128, 33), (128, 100), (128, 127), (200, 32), (130, 40), (144, 96)])
+@pytest.mark.parametrize(
+    ("tile", "overlap"),
+    [(128, 16), (128, 33), (128, 100), (128, 127), (200, 32), (130, 40), (144, 96)],
+)
 def test_any_tile_and_overlap(tile, overlap):
     total, shapes = image(310, 205), []
 
@@ -51,7 +75,9 @@ def test_any_tile_and_overlap(tile, overlap):
         shapes.append(tuple(tile_total.shape))
         return tile_total[None]
 
-    size = 310 if overlap < 100 else 150  # so that a step of one pixel does not take thousands of tiles
+    size = (
+        310 if overlap < 100 else 150
+    )  # so that a step of one pixel does not take thousands of tiles
     out = blended(run, total[:size, :150], tile, overlap)
     torch.testing.assert_close(out[0], total[:size, :150], rtol=1e-5, atol=0)
     assert all(side % STRIDE == 0 and side <= tile for shape in shapes for side in shape)
@@ -69,15 +95,21 @@ def test_what_a_network_does_at_its_border_leaves_no_trace(size, overlap):
         return out[None]
 
     out = blended(run, total, overlap=overlap)[0]
-    inside = (slice(edge, -edge), slice(edge, -edge))  # at the image's own edges there is no other tile to ask
+    inside = (
+        slice(edge, -edge),
+        slice(edge, -edge),
+    )  # at the image's own edges there is no other tile to ask
     torch.testing.assert_close(out[inside], total[inside], rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(
-    ("size", "tile", "overlap"), [((224, 224), 128, 32), ((300, 400), 128, 32), ((311, 128), 128, 64), ((400, 200), 144, 112)]
+    ("size", "tile", "overlap"),
+    [((224, 224), 128, 32), ((300, 400), 128, 32), ((311, 128), 128, 64), ((400, 200), 144, 112)],
 )
 def test_tiles_that_disagree_are_blended_smoothly(size, tile, overlap):
-    """Of neighbours at 0 and 1, the raised cosine's slope, pi / 2 over its width, is the steepest change from pixel to pixel."""
+    """Of neighbours at 0 and 1, the raised cosine's slope, pi / 2 over its width, is the steepest
+    change from pixel to pixel.
+    """
     number = iter(range(1000))
 
     def run(_, tile_total):
@@ -111,16 +143,25 @@ def test_small_images_are_completed_by_reflection():
 @pytest.mark.parametrize("overlap", [16, 33, 96])
 def test_spans_cover_and_overlap(length, overlap):
     side, starts = spans(length, 128, overlap, STRIDE)
-    assert side <= 128 and all(n % STRIDE == 0 for n in (side, *starts)), "tiles agree on the network's grid"
+    assert side <= 128 and all(n % STRIDE == 0 for n in (side, *starts)), (
+        "tiles agree on the network's grid"
+    )
     assert starts[0] == 0 and 0 <= starts[-1] + side - length < STRIDE
     assert all(0 < b - a <= side - overlap for a, b in pairwise(starts))
     if overlap % STRIDE == 0:
-        assert len(starts) == max(1, math.ceil((length - overlap) / (128 - overlap))), "no more tiles than needed"
+        assert len(starts) == max(1, math.ceil((length - overlap) / (128 - overlap))), (
+            "no more tiles than needed"
+        )
 
 
-@pytest.mark.parametrize(("length", "side"), [(2170, 640), (768, 768), (700, 704), (769, 464), (1408, 768), (1409, 560), (5000, 752)])
+@pytest.mark.parametrize(
+    ("length", "side"),
+    [(2170, 640), (768, 768), (700, 704), (769, 464), (1408, 768), (1409, 560), (5000, 752)],
+)
 def test_tiles_are_no_larger_than_their_number_needs(length, side):
-    """Of 2170 pixels in tiles of up to 768, four are needed: 640 pixels each will do, two thirds of the work."""
+    """Of 2170 pixels in tiles of up to 768, four are needed: 640 pixels each will do, two thirds of
+    the work.
+    """
     shapes = []
 
     def run(_, tile_total):
@@ -133,11 +174,15 @@ def test_tiles_are_no_larger_than_their_number_needs(length, side):
 
 
 def test_tiles_agree_with_the_image_in_one_piece():
-    """A network that sees each block of its stride as one: tiles that began within a block would see other blocks."""
+    """A network that sees each block of its stride as one: tiles that began within a block would
+    see other blocks.
+    """
 
     def run(_, tile_total):
         blocks = torch.nn.functional.avg_pool2d(tile_total[None], STRIDE)
         return torch.nn.functional.interpolate(blocks[None], scale_factor=STRIDE)[0]
 
     total = image(303, 250)
-    torch.testing.assert_close(blended(run, total), blended(run, total, tile=512), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        blended(run, total), blended(run, total, tile=512), rtol=1e-5, atol=1e-5
+    )

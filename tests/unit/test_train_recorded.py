@@ -1,4 +1,6 @@
-"""Training crops from movies on disk: where they lie, what is taken out, and which movies are never trained on."""
+"""Training crops from movies on disk: where they lie, what is taken out, and which movies are never
+trained on.
+"""
 
 import math
 
@@ -17,13 +19,23 @@ from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import BankedSpecies
 from dstnet.training import recorded, train_run
 from dstnet.training.data import Batches, loaded
-from dstnet.training.recorded import check_movies, motion_in, read_folder, recorded_batch, split_movies
+from dstnet.training.recorded import (
+    check_movies,
+    motion_in,
+    read_folder,
+    recorded_batch,
+    split_movies,
+)
 from dstnet.training.stream import StreamSettings
 
 RANGES = StreamSettings(crop=64, fractions=3, working_pixel_angstrom=2.0, exposure_known=1.0)
-STILL = MotionSettings(burst_angstrom=0, drift_angstrom_per_e=0, jitter_angstrom=0, local_angstrom=0)
+STILL = MotionSettings(
+    burst_angstrom=0, drift_angstrom_per_e=0, jitter_angstrom=0, local_angstrom=0
+)
 # No burst and no drift: these also blur within a frame, which no alignment takes out.
-MOVING = MotionSettings(burst_angstrom=0, drift_angstrom_per_e=0, jitter_angstrom=4, local_angstrom=3)
+MOVING = MotionSettings(
+    burst_angstrom=0, drift_angstrom_per_e=0, jitter_angstrom=4, local_angstrom=3
+)
 QUIET = SpecimenSettings(coverage=0.3, ice_noise=0.0, thickness_gradient=0.0)
 
 
@@ -49,7 +61,14 @@ def simulation(**changes):
 
 def make(folder, name="a_00001", species=("narrow",), sources=(), seed=1, **changes):
     chosen = simulation(**changes)
-    record = MovieRecord(name=name, seed=seed, species=species, sources=sources, version="0", settings=chosen.model_dump(mode="json"))
+    record = MovieRecord(
+        name=name,
+        seed=seed,
+        species=species,
+        sources=sources,
+        version="0",
+        settings=chosen.model_dump(mode="json"),
+    )
     write_shot(Shot(chosen, [narrow()], seed), folder, record)
     return folder
 
@@ -65,39 +84,74 @@ def test_a_batch_is_what_the_network_takes_and_depends_on_its_number_only(folder
     check_movies(movies, RANGES)
     counts = set()
     for index in range(6):
-        frames, total, exposure, target, contrast, particles, frame_target, which = batch = recorded_batch(RANGES, movies, 2, 3, index)
+        frames, total, exposure, target, contrast, particles, frame_target, which = batch = (
+            recorded_batch(RANGES, movies, 2, 3, index)
+        )
         torch.rand(3)
-        assert all(torch.equal(a, b) for a, b in zip(batch, recorded_batch(RANGES, movies, 2, 3, index), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(batch, recorded_batch(RANGES, movies, 2, 3, index), strict=True)
+        )
         count = frames.shape[1]
         counts.add(count)
-        assert frames.shape == (2, count, 64, 64) and exposure.shape == (2, count, 3) and 0 <= int(which) < count <= 3
-        assert total.shape == target.shape == contrast.shape == particles.shape == frame_target.shape == (2, 64, 64)
+        assert (
+            frames.shape == (2, count, 64, 64)
+            and exposure.shape == (2, count, 3)
+            and 0 <= int(which) < count <= 3
+        )
+        assert (
+            total.shape
+            == target.shape
+            == contrast.shape
+            == particles.shape
+            == frame_target.shape
+            == (2, 64, 64)
+        )
         assert all(torch.isfinite(x).all() for x in batch)
         assert not torch.equal(total[0], total[1]), "each crop has a place of its own"
         # Domes stand where the contrast is: particles are dark.
         assert particles.min() >= 0 and particles.max() <= 1
-        assert not (particles > 0).any() or contrast[particles > 0].mean() < contrast[particles == 0].mean()
+        assert (
+            not (particles > 0).any()
+            or contrast[particles > 0].mean() < contrast[particles == 0].mean()
+        )
     assert len(counts) > 1
-    assert not torch.equal(recorded_batch(RANGES, movies, 2, 4, 0)[1], recorded_batch(RANGES, movies, 2, 3, 0)[1])
+    assert not torch.equal(
+        recorded_batch(RANGES, movies, 2, 4, 0)[1], recorded_batch(RANGES, movies, 2, 3, 0)[1]
+    )
 
 
 def slopes(movies, batches=8):
-    """Of total on target (1 where the target is what the total holds, in its units), with its standard error; and their correlation."""
+    """Of total on target (1 where the target is what the total holds, in its units), with its
+    standard error; and their correlation.
+    """
     xy, xx, yy = 0.0, 0.0, 0.0
     for index in range(batches):
         _, total, _, target, *_ = recorded_batch(RANGES, movies, 2, 0, index)
         centred = target - target.mean((-2, -1), keepdim=True)
-        xy, xx, yy = xy + float((centred * total).sum()), xx + float(centred.square().sum()), yy + float(total.square().sum())
+        xy, xx, yy = (
+            xy + float((centred * total).sum()),
+            xx + float(centred.square().sum()),
+            yy + float(total.square().sum()),
+        )
     return xy / xx, 1 / math.sqrt(xx), xy / math.sqrt(xx * yy)
 
 
-def test_the_target_lies_where_the_aligned_frames_show_it_in_units_of_their_noise(folder, monkeypatch):
+def test_the_target_lies_where_the_aligned_frames_show_it_in_units_of_their_noise(
+    folder, monkeypatch
+):
     slope, error, correlation = slopes(read_folder(folder))
     assert error < 0.01
     # The crop's own mean is some per cent from the empty field's, see test_training.py.
     assert slope == pytest.approx(1, abs=5 * error + 0.03)
-    monkeypatch.setattr(recorded.RecordedMovie, "motion", lambda self: MovieMotion(torch.zeros(4, 2), torch.zeros(4, 2, 5)))
-    assert slopes(read_folder(folder))[2] < correlation - 0.05, "without the motion taken out it lies elsewhere"
+    monkeypatch.setattr(
+        recorded.RecordedMovie,
+        "motion",
+        lambda self: MovieMotion(torch.zeros(4, 2), torch.zeros(4, 2, 5)),
+    )
+    assert slopes(read_folder(folder))[2] < correlation - 0.05, (
+        "without the motion taken out it lies elsewhere"
+    )
 
 
 def test_contrast_has_the_particles_where_the_target_has_them(folder):
@@ -117,7 +171,9 @@ def test_a_frames_own_target_is_damaged_and_the_micrographs_is_not(tmp_path):
         *_, target, _, _, frame_target, _ = recorded_batch(RANGES, movies, 2, 0, index)
         assert frame_target.norm() < 0.95 * target.norm()
         *_, target, _, _, frame_target, _ = recorded_batch(RANGES, whole, 2, 0, index)
-        torch.testing.assert_close(frame_target, target, atol=1e-4 * float(target.abs().max()), rtol=1e-3)
+        torch.testing.assert_close(
+            frame_target, target, atol=1e-4 * float(target.abs().max()), rtol=1e-3
+        )
 
 
 def test_exposure_told_is_that_of_the_frames_taken(folder):
@@ -126,9 +182,13 @@ def test_exposure_told_is_that_of_the_frames_taken(folder):
     for index in range(12):
         exposure = recorded_batch(RANGES, movies, 1, 0, index)[2][0]
         own = (3 * exposure[:, 1]).exp()
-        assert (exposure[:, 0] == 1).all() and all(round(float(e) / 400, 3) in (1, 2, 3, 4) for e in own)
+        assert (exposure[:, 0] == 1).all() and all(
+            round(float(e) / 400, 3) in (1, 2, 3, 4) for e in own
+        )
         middle = exposure[:, 2] * 50
-        assert torch.allclose(middle[1:] - own[1:] / 2, middle[:-1] + own[:-1] / 2, rtol=1e-4), "fractions follow each other"
+        assert torch.allclose(middle[1:] - own[1:] / 2, middle[:-1] + own[:-1] / 2, rtol=1e-4), (
+            "fractions follow each other"
+        )
         first = float(middle[0] - own[0] / 2)
         assert first > -1 and first + float(own.sum()) < 1601
         wholes += float(own.sum()) > 1599
@@ -136,11 +196,18 @@ def test_exposure_told_is_that_of_the_frames_taken(folder):
 
 
 def test_the_motion_in_a_window_is_the_fields_there():
-    motion = MovieMotion(torch.tensor([[0.3, -1.0]]), torch.randn(1, 2, 5, generator=torch.Generator().manual_seed(0)))
+    motion = MovieMotion(
+        torch.tensor([[0.3, -1.0]]),
+        torch.randn(1, 2, 5, generator=torch.Generator().manual_seed(0)),
+    )
     shape, corner, side = (60, 84), (11, 30), 40
-    field = motion.shifts_angstrom[0][:, None, None] + local_displacement(motion.local_coefficients_angstrom[0], shape)
+    field = motion.shifts_angstrom[0][:, None, None] + local_displacement(
+        motion.local_coefficients_angstrom[0], shape
+    )
     inside = motion_in(motion, shape, corner, side)
-    window = inside.shifts_angstrom[0][:, None, None] + local_displacement(inside.local_coefficients_angstrom[0], (side, side))
+    window = inside.shifts_angstrom[0][:, None, None] + local_displacement(
+        inside.local_coefficients_angstrom[0], (side, side)
+    )
     torch.testing.assert_close(window, field[:, 11:51, 30:70], atol=1e-5, rtol=1e-5)
 
 
@@ -165,7 +232,15 @@ def test_movies_that_hold_a_held_out_structure_are_never_trained_on(tmp_path):
         ("d", ("x",), ("pdb:6z6u",)),
         ("e", (), ()),
     ):
-        make(tmp_path, name, species, sources, frames=1, shape=(32, 32), specimen=SpecimenSettings(coverage=0))
+        make(
+            tmp_path,
+            name,
+            species,
+            sources,
+            frames=1,
+            shape=(32, 32),
+            specimen=SpecimenSettings(coverage=0),
+        )
     movies = read_folder(tmp_path)
 
     def names(held_out):
@@ -179,17 +254,24 @@ def test_movies_that_hold_a_held_out_structure_are_never_trained_on(tmp_path):
 def test_batches_come_from_both_where_there_are_both(folder):
     movies = read_folder(folder)
     both = Batches(RANGES, [blob()], movies, batch=1, seed=0, recorded=0.5)
-    alone = Batches(RANGES, [], movies, batch=1, seed=0, recorded=0.1), Batches(RANGES, [blob()], [], batch=1, seed=0, recorded=0.9)
+    alone = (
+        Batches(RANGES, [], movies, batch=1, seed=0, recorded=0.1),
+        Batches(RANGES, [blob()], [], batch=1, seed=0, recorded=0.9),
+    )
     origins = []
     for index in range(8):
         batch = both[index]
-        origins.append(next(i for i, one in enumerate(alone) if torch.equal(one[index][1], batch[1])))
+        origins.append(
+            next(i for i, one in enumerate(alone) if torch.equal(one[index][1], batch[1]))
+        )
     assert {0, 1} == set(origins)
     with pytest.raises(SettingsError, match=r"leave stream\.window"):
         Batches(RANGES.model_copy(update={"window": 5}), [], movies, batch=1, seed=0)
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # torch advises against it on a machine of one core
+@pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create"
+)  # torch advises against it on a machine of one core
 def test_batches_by_worker_processes_are_the_same(folder):
     batches = Batches(RANGES, [blob()], read_folder(folder), batch=1, seed=0)
     numbers = [1, 3, 4, 6, 7]
@@ -205,15 +287,21 @@ def test_folders_that_are_no_data_set(tmp_path):
         train_run(tmp_path / "run", [tmp_path], run_settings())
     (tmp_path / "truth").mkdir()
     (tmp_path / "truth" / "a_settings.yaml").write_text("name: 3\n")
-    with pytest.raises(BadInputError, match=r"cannot read the record .*a_settings.yaml.*simulate this movie again"):
+    with pytest.raises(
+        BadInputError, match=r"cannot read the record .*a_settings.yaml.*simulate this movie again"
+    ):
         read_folder(tmp_path)
 
 
 def test_movies_that_do_not_fit_are_refused_by_name(folder):
     movies = read_folder(folder)
-    with pytest.raises(BadInputError, match=r"a_00001 has pixels of 1\.25 Å, more than the working 1 Å"):
+    with pytest.raises(
+        BadInputError, match=r"a_00001 has pixels of 1\.25 Å, more than the working 1 Å"
+    ):
         check_movies(movies, RANGES.model_copy(update={"working_pixel_angstrom": 1.0}))
-    with pytest.raises(BadInputError, match=r"a_00001 is 170 Å wide, less than a crop's 200 Å; lower stream\.crop"):
+    with pytest.raises(
+        BadInputError, match=r"a_00001 is 170 Å wide, less than a crop's 200 Å; lower stream\.crop"
+    ):
         check_movies(movies, RANGES.model_copy(update={"crop": 100}))
 
 
@@ -249,9 +337,15 @@ def test_a_run_on_movies_alone(tmp_path):
     from dstnet.network.weights import read_card
 
     training = read_card(path).training
-    assert list(training["trained_on"]) == ["data/a_00001"] and list(training["held_out"]) == ["data/b_00002"]
-    with pytest.raises(SettingsError, match=r"cannot hold out third: no such structure among narrow, other"):
+    assert list(training["trained_on"]) == ["data/a_00001"] and list(training["held_out"]) == [
+        "data/b_00002"
+    ]
+    with pytest.raises(
+        SettingsError, match=r"cannot hold out third: no such structure among narrow, other"
+    ):
         train_run(tmp_path / "run2", [data], chosen.model_copy(update={"held_out": ("third",)}))
     with pytest.raises(SettingsError, match="every movie holds a held-out structure"):
-        train_run(tmp_path / "run3", [data], chosen.model_copy(update={"held_out": ("narrow", "other")}))
+        train_run(
+            tmp_path / "run3", [data], chosen.model_copy(update={"held_out": ("narrow", "other")})
+        )
     assert np.isfinite(records[-1]["loss"])

@@ -1,4 +1,6 @@
-"""What steers a run: schedules, patience, batches that make a step, randomness by step number, beginning from other weights."""
+"""What steers a run: schedules, patience, batches that make a step, randomness by step number,
+beginning from other weights.
+"""
 
 import json
 
@@ -25,7 +27,15 @@ def test_progress_remembers_the_best_and_counts_what_came_after():
     for step, residual in enumerate((0.5, 0.4, 0.45, 0.4, 0.41, 0.3, 0.35), 1):
         progress = progress.model_copy(update={"step": step}).after(residual, plateau=2)
         seen.append((progress.best, progress.best_step, progress.since_best, progress.halved))
-    assert seen == [(0.5, 1, 0, 0), (0.4, 2, 0, 0), (0.4, 2, 1, 0), (0.4, 2, 2, 1), (0.4, 2, 3, 1), (0.3, 6, 0, 1), (0.3, 6, 1, 1)]
+    assert seen == [
+        (0.5, 1, 0, 0),
+        (0.4, 2, 0, 0),
+        (0.4, 2, 1, 0),
+        (0.4, 2, 2, 1),
+        (0.4, 2, 3, 1),
+        (0.3, 6, 0, 1),
+        (0.3, 6, 1, 1),
+    ]
 
 
 def test_schedules(tmp_path):
@@ -57,14 +67,19 @@ def test_patience_stops_and_releases_the_best(tmp_path, monkeypatch):
     assert run.progress.step == 4 and run.progress.best_step == 2
     network, card = load_weights(str(run.release()))
     assert card.training["steps"] == 2
-    assert all(torch.equal(v, weights[1][k].half().float()) for k, v in network.state_dict().items())
+    assert all(
+        torch.equal(v, weights[1][k].half().float()) for k, v in network.state_dict().items()
+    )
     assert any(not torch.equal(weights[1][k], weights[3][k]) for k in weights[1])
     # an ended run that is taken up again stays ended, and releases the same
     before = (tmp_path / "run" / "weights.safetensors").read_bytes()
     again = start(tmp_path / "run", resume=True, **changes)
     again.train(quiet)
     again.release()
-    assert again.progress.step == 4 and (tmp_path / "run" / "weights.safetensors").read_bytes() == before
+    assert (
+        again.progress.step == 4
+        and (tmp_path / "run" / "weights.safetensors").read_bytes() == before
+    )
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 4
 
 
@@ -74,7 +89,9 @@ def test_without_patience_the_last_weights_are_released(tmp_path, monkeypatch):
     run.train(quiet)
     network, card = load_weights(str(run.release()))
     assert card.training["steps"] == 2
-    assert all(torch.equal(v, weights[1][k].half().float()) for k, v in network.state_dict().items())
+    assert all(
+        torch.equal(v, weights[1][k].half().float()) for k, v in network.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("changes", [{"patience": 1}, {"schedule": "plateau"}])
@@ -100,12 +117,18 @@ def test_batches_of_a_step_are_averaged(tmp_path):
 
 
 def test_processes_that_cannot_share_the_batches_are_refused(tmp_path):
-    with pytest.raises(SettingsError, match="3 batches a step cannot be dealt to 2 processes; set batches to 2 or a multiple"):
+    with pytest.raises(
+        SettingsError,
+        match="3 batches a step cannot be dealt to 2 processes; set batches to 2 or a multiple",
+    ):
         start(tmp_path / "run", process=Process(0, 2), batches=3)
 
 
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(SettingsError, match=r"device 'cuda:99' cannot be used.*--device cpu"), joined("cuda:99"):
+    with (
+        pytest.raises(SettingsError, match=r"device 'cuda:99' cannot be used.*--device cpu"),
+        joined("cuda:99"),
+    ):
         pass
 
 
@@ -141,7 +164,10 @@ def test_a_run_minimises_what_it_is_told(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(loop, "image_loss", image_loss)
     run = start(tmp_path / "run", pixel_loss=kind, focal_weight=0.5, steps=2)
     run.train(quiet)
-    assert all(w == {"kind": kind, "ring_weight": 1.0, "rings": 8, "focal_weight": 0.5} for w in seen) and len(seen) >= 4
+    assert (
+        all(w == {"kind": kind, "ring_weight": 1.0, "rings": 8, "focal_weight": 0.5} for w in seen)
+        and len(seen) >= 4
+    )
 
 
 # Beginning from other weights
@@ -163,7 +189,10 @@ def test_a_run_begins_from_a_smaller_networks_weights(tmp_path):
     source, card = load_weights(str(path))
     records = []
     run = start(tmp_path / "run", network=LARGER, start_from=str(path))
-    target, fresh = run.network.state_dict(), start(tmp_path / "fresh", network=LARGER).network.state_dict()
+    target, fresh = (
+        run.network.state_dict(),
+        start(tmp_path / "fresh", network=LARGER).network.state_dict(),
+    )
     for name, value in source.state_dict().items():
         corner = tuple(slice(n) for n in value.shape)
         assert torch.equal(target[name][corner], value)
@@ -172,28 +201,48 @@ def test_a_run_begins_from_a_smaller_networks_weights(tmp_path):
         assert torch.equal(target[name][rest], fresh[name][rest]), "what is beyond begins as new"
     assert all(torch.equal(run.average[k], v) for k, v in target.items())
     run.train(records.append)
-    assert records[0]["step"] == 0 and "residual" in records[0], "how good it is before the first step"
-    assert run.started_from == card.sha256 == json.loads((tmp_path / "run" / "run.json").read_text())["started_from"]
+    assert records[0]["step"] == 0 and "residual" in records[0], (
+        "how good it is before the first step"
+    )
+    assert (
+        run.started_from
+        == card.sha256
+        == json.loads((tmp_path / "run" / "run.json").read_text())["started_from"]
+    )
     assert load_weights(str(run.release()))[1].training["started_from"] == card.sha256
 
 
 def test_a_larger_networks_weights_are_refused(tmp_path):
     path = small_model(tmp_path)
-    with pytest.raises(WeightsError, match=r"cannot start from .*small.safetensors: the network has no place for its .*at least as large"):
-        start(tmp_path / "run", network={**tiny.SETTINGS, "widths": [8], "blocks": [1]}, start_from=str(path))
+    with pytest.raises(
+        WeightsError,
+        match=(
+            r"cannot start from .*small.safetensors: the network has no place for its .*at least as"
+            r" large"
+        ),
+    ):
+        start(
+            tmp_path / "run",
+            network={**tiny.SETTINGS, "widths": [8], "blocks": [1]},
+            start_from=str(path),
+        )
 
 
 # Heads
 
 
 def test_each_head_is_trained_by_its_own_loss(tmp_path):
-    """A weight of nothing takes a head's influence away; the gradient of the others stays as it was."""
+    """A weight of nothing takes a head's influence away; the gradient of the others stays as it
+    was.
+    """
 
     def gradient(**changes):
         run = start(tmp_path / "-".join(map(str, changes.values())), frame_weight=0.0, **changes)
         run._loss(run.network, run.data[1], False).backward()
         layer = run.network.reconstructor.leave.weight.grad
-        return layer.unflatten(0, (4, 4)).abs().sum((1, 2, 3, 4))  # sub-pixels of micrograph, contrast, uncertainty, particles
+        return (
+            layer.unflatten(0, (4, 4)).abs().sum((1, 2, 3, 4))
+        )  # sub-pixels of micrograph, contrast, uncertainty, particles
 
     both = gradient(contrast_weight=0.3, uncertainty_weight=0.05)
     assert (both > 0).all()
@@ -209,7 +258,10 @@ def test_a_network_without_heads_is_trained_too(tmp_path):
     run = start(tmp_path / "run", network=SMALL, steps=2)
     records = []
     run.train(records.append)
-    assert "residual" in records[-1] and not {"residual_contrast", "error_over_expected"} & records[-1].keys()
+    assert (
+        "residual" in records[-1]
+        and not {"residual_contrast", "error_over_expected"} & records[-1].keys()
+    )
     with_heads = []
     start(tmp_path / "heads", steps=2).train(with_heads.append)
     assert {"residual_contrast", "error_over_expected"} <= with_heads[-1].keys()

@@ -1,4 +1,6 @@
-"""Training: the stream of crops, the split, and runs that are stopped, spoilt and taken up again."""
+"""Training: the stream of crops, the split, and runs that are stopped, spoilt and taken up
+again.
+"""
 
 import json
 import math
@@ -19,13 +21,24 @@ from dstnet.specimen.settings import SpecimenSettings
 from dstnet.structure import phantom
 from dstnet.training import TrainingSettings, checkpoint, loop, train_run
 from dstnet.training.species import NEVER_TRAINED, piece, prepare, split, stem
-from dstnet.training.stream import CropStream, StreamSettings, draw_batch, draw_settings, make_crop, parted
+from dstnet.training.stream import (
+    CropStream,
+    StreamSettings,
+    draw_batch,
+    draw_settings,
+    make_crop,
+    parted,
+)
 
 # The stream
 
 
 def tensors(crops):
-    return [getattr(c, n) for c in crops for n in ("frames", "total", "exposure", "target", "frame_target")]
+    return [
+        getattr(c, n)
+        for c in crops
+        for n in ("frames", "total", "exposure", "target", "frame_target")
+    ]
 
 
 def test_a_batch_depends_on_seed_and_number_only():
@@ -36,7 +49,9 @@ def test_a_batch_depends_on_seed_and_number_only():
     assert all(torch.equal(a, b) for a, b in zip(tensors(first), tensors(again), strict=True))
     for seed, index in ((7, 4), (8, 3)):
         other, _ = draw_batch(RANGES, [species()], 2, seed, index)
-        assert other[0].total.shape != first[0].total.shape or not torch.equal(other[0].total, first[0].total)
+        assert other[0].total.shape != first[0].total.shape or not torch.equal(
+            other[0].total, first[0].total
+        )
         assert other[0].settings != first[0].settings
     assert first[0].settings != first[1].settings, "crops of a batch differ"
 
@@ -69,7 +84,8 @@ def test_drawn_conditions_are_valid_and_within_their_ranges():
         assert low * 0.999 <= s.exposure_e_per_a2 * s.frames <= high * 1.001
         assert 4000 * 0.999 <= s.optics.defocus_angstrom <= 32000 * 1.001
         assert s.specimen.coverage == 0 or 0.02 <= s.specimen.coverage <= 0.6
-    # Half of the exposures lie above the range's 2/3 in log (0.5^0.6 = 0.66), and 6 % of fields are empty: each within 5 standard errors.
+    # Half of the exposures lie above the range's 2/3 in log (0.5^0.6 = 0.66), and 6 % of fields are
+    # empty: each within 5 standard errors.
     strong = sum(s.exposure_e_per_a2 * s.frames > low * (high / low) ** 0.66 for s in drawn)
     assert abs(strong - 100) < 5 * math.sqrt(200 * 0.25)
     empty = sum(s.specimen.coverage == 0 for s in drawn)
@@ -93,22 +109,29 @@ def strong_crop(**changes):
         exposure_e_per_a2=200.0,
         damage=None,
         specimen=SpecimenSettings(coverage=0.3, ice_noise=0.0, thickness_gradient=0.0),
-        motion=MotionSettings(burst_angstrom=0, drift_angstrom_per_e=0, jitter_angstrom=0, local_angstrom=0),
+        motion=MotionSettings(
+            burst_angstrom=0, drift_angstrom_per_e=0, jitter_angstrom=0, local_angstrom=0
+        ),
         detector=DetectorSettings(mtf_half_frequency=None),
     )
     return make_crop(settings.model_copy(update=changes), [species()], 11, which=1, known=True)
 
 
 def test_the_target_is_in_units_of_the_sums_noise():
-    """total = target + unit noise: the slope of total on target is one, with standard error 1 / |target|."""
+    """total = target + unit noise: the slope of total on target is one, with standard error 1 /
+    |target|.
+    """
     crop = strong_crop()
     target = crop.target - crop.target.mean()
     slope = float((target * crop.total).sum() / target.square().sum())
     error = 1 / float(target.norm())
     assert error < 0.03, "a field too faint to tell"
-    # The target is relative to the whole sum's mean, the contrast to the empty field's: their ratio is 1 + the mean contrast.
+    # The target is relative to the whole sum's mean, the contrast to the empty field's: their ratio
+    # is 1 + the mean contrast.
     s = crop.settings
-    counts = s.frames * s.exposure_e_per_a2 * s.pixel_size_angstrom**2 * s.detector.quantum_efficiency
+    counts = (
+        s.frames * s.exposure_e_per_a2 * s.pixel_size_angstrom**2 * s.detector.quantum_efficiency
+    )
     mean_contrast = float(crop.target.mean()) / math.sqrt(counts)
     assert slope * (1 + mean_contrast) == pytest.approx(1, abs=5 * error)
     residual = crop.total - slope * target
@@ -118,7 +141,9 @@ def test_the_target_is_in_units_of_the_sums_noise():
 
 def test_a_still_undamaged_frame_has_the_whole_target():
     crop = strong_crop()
-    torch.testing.assert_close(crop.frame_target, crop.target, rtol=1e-3, atol=1e-4 * float(crop.target.abs().max()))
+    torch.testing.assert_close(
+        crop.frame_target, crop.target, rtol=1e-3, atol=1e-4 * float(crop.target.abs().max())
+    )
     damaged = strong_crop(damage="grant_grigorieff", exposure_e_per_a2=40.0)
     assert damaged.frame_target.norm() < 0.9 * damaged.target.norm()
 
@@ -155,22 +180,47 @@ def test_what_proves_the_weights_is_never_trained_on(held_out):
 
 
 def test_unknown_hold_out_is_refused():
-    with pytest.raises(SettingsError, match="cannot hold out 9zzz: no such structure among 1abc, 2xyz, 3def, 6z6u"):
+    with pytest.raises(
+        SettingsError, match="cannot hold out 9zzz: no such structure among 1abc, 2xyz, 3def, 6z6u"
+    ):
         split(FILES, ["9zzz", "1abc"])
 
 
-@pytest.mark.parametrize(("phantoms", "widest", "match"), [(0, 1000.0, "give structure files, or phantoms"), (1, 50.0, "wider than")])
+@pytest.mark.parametrize(
+    ("phantoms", "widest", "match"),
+    [(0, 1000.0, "give structure files, or phantoms"), (1, 50.0, "wider than")],
+)
 def test_nothing_to_train_on(phantoms, widest, match):
     with pytest.raises(SettingsError, match=match):
-        prepare([], [], phantoms=phantoms, poses=1, pixel_size_angstrom=4.0, seed=0, widest_angstrom=widest, report=lambda line: None)
+        prepare(
+            [],
+            [],
+            phantoms=phantoms,
+            poses=1,
+            pixel_size_angstrom=4.0,
+            seed=0,
+            widest_angstrom=widest,
+            report=lambda line: None,
+        )
 
 
 def test_each_structure_gives_a_piece_too():
     banks, held, digests = prepare(
-        [], [], phantoms=2, poses=1, pixel_size_angstrom=4.0, seed=0, widest_angstrom=1000.0, report=lambda line: None
+        [],
+        [],
+        phantoms=2,
+        poses=1,
+        pixel_size_angstrom=4.0,
+        seed=0,
+        widest_angstrom=1000.0,
+        report=lambda line: None,
     )
     names = [one.name for one in banks]
-    assert [n.endswith("-piece") for n in names] == [False, False, True, True] and list(digests) == names and held == []
+    assert (
+        [n.endswith("-piece") for n in names] == [False, False, True, True]
+        and list(digests) == names
+        and held == []
+    )
     particles, debris = parted(banks)
     assert [one.name for one in debris] == names[2:] and len(particles) == 2
 
@@ -182,7 +232,13 @@ def test_a_piece_is_a_ball_of_its_structure():
         assert 2 < broken.mass_kda < 70
         assert 20 < broken.diameter_angstrom < 56
         assert abs(broken.positions_angstrom.mean(0)).max() < 1e-3
-        assert len(broken.elements) == len(broken.b_factors) == len(broken.occupancies) == len(broken) < len(whole) / 3
+        assert (
+            len(broken.elements)
+            == len(broken.b_factors)
+            == len(broken.occupancies)
+            == len(broken)
+            < len(whole) / 3
+        )
 
 
 # Runs
@@ -235,7 +291,9 @@ def test_the_card_says_how_the_weights_were_made(whole_run):
     network, card = load_weights(str(whole_run / "weights.safetensors"))
     assert card.parameters == sum(p.numel() for p in network.parameters())
     assert card.training["steps"] == 4
-    assert card.training["trained_on"] == {"blob": "1"} and card.training["held_out"] == {"held": "2"}
+    assert card.training["trained_on"] == {"blob": "1"} and card.training["held_out"] == {
+        "held": "2"
+    }
     assert TrainingSettings.checked(card.training["settings"], "card") == settings()
     assert card.fractions == 3 and card.working_pixel_angstrom == 2
 
@@ -256,10 +314,19 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(whole_run, tmp_path):
     resumed.release()
     ours, theirs = (load_file(f / "checkpoint.safetensors") for f in (tmp_path / "run", whole_run))
     assert ours.keys() == theirs.keys()
-    assert not [k for k in ours if k != "seconds" and not torch.equal(ours[k], theirs[k])], "weights, their average, the optimizer"
-    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == (whole_run / "weights.safetensors").read_bytes()
-    a, b = ([json.loads(x) for x in (f / "log.jsonl").read_text().splitlines()] for f in (whole_run, tmp_path / "run"))
-    assert [{k: v for k, v in r.items() if k != "seconds"} for r in a] == [{k: v for k, v in r.items() if k != "seconds"} for r in b]
+    assert not [k for k in ours if k != "seconds" and not torch.equal(ours[k], theirs[k])], (
+        "weights, their average, the optimizer"
+    )
+    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == (
+        whole_run / "weights.safetensors"
+    ).read_bytes()
+    a, b = (
+        [json.loads(x) for x in (f / "log.jsonl").read_text().splitlines()]
+        for f in (whole_run, tmp_path / "run")
+    )
+    assert [{k: v for k, v in r.items() if k != "seconds"} for r in a] == [
+        {k: v for k, v in r.items() if k != "seconds"} for r in b
+    ]
 
 
 def stopped_run(folder):
@@ -283,7 +350,13 @@ def test_a_changed_checkpoint_is_refused(tmp_path):
     data[-3] ^= 1  # one bit of one number: safetensors itself takes it
     file.write_bytes(data)
     load_file(file)
-    with pytest.raises(WeightsError, match=r"cannot resume from .*checkpoint.safetensors: its contents are not those that were written"):
+    with pytest.raises(
+        WeightsError,
+        match=(
+            r"cannot resume from .*checkpoint.safetensors: its contents are not those that were"
+            r" written"
+        ),
+    ):
         start(tmp_path / "run", resume=True)
 
 
@@ -301,10 +374,16 @@ def test_another_networks_checkpoint_is_refused(tmp_path):
 
 def test_resume_only_with_the_runs_own_settings(tmp_path):
     stopped_run(tmp_path / "run")
-    for changes in ({"seed": 1}, {"learning_rate": 1e-5}, {"network": {**tiny.SETTINGS, "features": 16}}):
+    for changes in (
+        {"seed": 1},
+        {"learning_rate": 1e-5},
+        {"network": {**tiny.SETTINGS, "features": 16}},
+    ):
         with pytest.raises(WeightsError, match=r"other settings.*settings\.yaml"):
             start(tmp_path / "run", resume=True, **changes)
-    assert TrainingSettings.from_yaml(tmp_path / "run" / "settings.yaml") == settings(), "the refused ones were not written"
+    assert TrainingSettings.from_yaml(tmp_path / "run" / "settings.yaml") == settings(), (
+        "the refused ones were not written"
+    )
     # how many processes simulate makes no difference to what is learnt
     assert start(tmp_path / "run", resume=True, workers=1).progress.step == 2
 
@@ -316,11 +395,16 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
         return real(*arguments, **weights) * (float("nan") if path.exists() else 1)
 
     monkeypatch.setattr(loop, "image_loss", image_loss)
-    with pytest.raises(DstnetError, match="loss became nan at step 3; the last checkpoint stays: lower learning_rate"):
+    with pytest.raises(
+        DstnetError,
+        match="loss became nan at step 3; the last checkpoint stays: lower learning_rate",
+    ):
         start(tmp_path / "run").train(quiet)
     monkeypatch.undo()
     resumed = start(tmp_path / "run", resume=True)
-    assert resumed.progress.step == 2 and all(torch.isfinite(p).all() for p in resumed.network.parameters())
+    assert resumed.progress.step == 2 and all(
+        torch.isfinite(p).all() for p in resumed.network.parameters()
+    )
 
 
 def test_a_gradient_that_is_no_number_is_never_saved(tmp_path, monkeypatch):
@@ -338,7 +422,9 @@ def test_a_gradient_that_is_no_number_is_never_saved(tmp_path, monkeypatch):
 
     real = loop.image_loss
     monkeypatch.setattr(loop, "image_loss", lambda *a, **k: Bad.apply(real(*a, **k)))
-    with pytest.raises(DstnetError, match=r"the gradient became (nan|inf) at step 4; the last checkpoint stays"):
+    with pytest.raises(
+        DstnetError, match=r"the gradient became (nan|inf) at step 4; the last checkpoint stays"
+    ):
         run.train(quiet)
     assert start(tmp_path / "run", resume=True).progress.step == 2
 
@@ -367,21 +453,35 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
 def test_learning_rate_rises_and_falls(tmp_path):
     run = start(tmp_path / "run", steps=100, warm_up=10, learning_rate=1e-3)
     rates = [run.rate(i) for i in range(100)]
-    assert rates[0] == pytest.approx(1e-4) and max(rates) == pytest.approx(1e-3) and rates.index(max(rates)) in (9, 10)
+    assert (
+        rates[0] == pytest.approx(1e-4)
+        and max(rates) == pytest.approx(1e-3)
+        and rates.index(max(rates)) in (9, 10)
+    )
     assert rates[55] == pytest.approx(5e-4) and 0 < rates[-1] < 1e-6
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
 
 
 def test_train_run_from_a_phantom(tmp_path):
-    """The whole way from a structure to weights that load; 4 Å pixels, so that the phantom fits a crop."""
-    chosen = settings(phantoms=1, poses=2, steps=2, stream=RANGES.model_copy(update={"working_pixel_angstrom": 4.0}))
+    """The whole way from a structure to weights that load; 4 Å pixels, so that the phantom fits a
+    crop.
+    """
+    chosen = settings(
+        phantoms=1,
+        poses=2,
+        steps=2,
+        stream=RANGES.model_copy(update={"working_pixel_angstrom": 4.0}),
+    )
     said, records = [], []
     path = train_run(tmp_path / "run", [], chosen, say=said.append, report=records.append)
     assert path == tmp_path / "run" / "weights.safetensors"
     assert "phantom1" in said[0]
     assert [r["step"] for r in records] == [2]
     card = load_weights(str(path))[1]
-    assert list(card.training["trained_on"]) == [line.split(":")[0] for line in said[:2]] and card.training["held_out"] == {}
+    assert (
+        list(card.training["trained_on"]) == [line.split(":")[0] for line in said[:2]]
+        and card.training["held_out"] == {}
+    )
     before = path.read_bytes()
     with pytest.raises(OutputError, match="already holds a training run; add --resume"):
         train_run(tmp_path / "run", [], chosen)
@@ -400,12 +500,19 @@ def test_train_run_where_nothing_can_be_written(tmp_path):
 def test_crops_are_made_on_a_gpu():
     crops, _ = draw_batch(StreamSettings(crop=64), [species()], 2, seed=0, index=0, device="cuda")
     for crop in crops:
-        assert {t.device.type for t in (crop.frames, crop.total, crop.exposure, crop.target, crop.frame_target)} == {"cuda"}
+        assert {
+            t.device.type
+            for t in (crop.frames, crop.total, crop.exposure, crop.target, crop.frame_target)
+        } == {"cuda"}
 
 
 def test_weights_of_windows_say_so_on_their_card(tmp_path):
-    """Else they would be taken for whole movies'; and what their card calls exposure is one frame's."""
-    ranges = RANGES.model_copy(update={"window": 3, "aligned": False, "frame_exposure_e_per_a2": (1.0, 4.0)})
+    """Else they would be taken for whole movies'; and what their card calls exposure is one
+    frame's.
+    """
+    ranges = RANGES.model_copy(
+        update={"window": 3, "aligned": False, "frame_exposure_e_per_a2": (1.0, 4.0)}
+    )
     run = start(tmp_path / "run", stream=ranges, steps=1, checkpoint_every=1)
     run.train(lambda r: None)
     card = read_card(run.release())

@@ -1,4 +1,6 @@
-"""The output is matched to the transfer function's zeros and maxima where the sum shows its rings, and left alone where it does not."""
+"""The output is matched to the transfer function's zeros and maxima where the sum shows its rings,
+and left alone where it does not.
+"""
 
 import pytest
 import torch
@@ -27,8 +29,12 @@ def specimen(seed: int) -> torch.Tensor:
 
 
 def smooth_filter(image: torch.Tensor) -> torch.Tensor:
-    """What a network does that knows where matter is and how fine it is, but not where the transfer function has its zeros."""
-    return multiplied(image * THERE, 0.5 * torch.exp(-(radial_frequency(SHAPE, PIXEL) * 5).square()))
+    """What a network does that knows where matter is and how fine it is, but not where the transfer
+    function has its zeros.
+    """
+    return multiplied(
+        image * THERE, 0.5 * torch.exp(-(radial_frequency(SHAPE, PIXEL) * 5).square())
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -39,7 +45,10 @@ def test_a_blurred_estimate_comes_closer_to_the_truth(seed):
     match = transfer_match(total, estimate, PIXEL)
     assert match is not None
     assert float(match.min()) > 0.04 and float(match.max()) < 2
-    assert residual_energy(multiplied(estimate, match), truth) < residual_energy(estimate, truth) - 0.03
+    assert (
+        residual_energy(multiplied(estimate, match), truth)
+        < residual_energy(estimate, truth) - 0.03
+    )
 
 
 def test_zeros_are_emptied_and_maxima_raised():
@@ -48,8 +57,14 @@ def test_zeros_are_emptied_and_maxima_raised():
     assert match is not None
     k = radial_frequency(SHAPE, PIXEL)
     band = (k > 1 / 16) & (k < 1 / 8)
-    # Of one B-factor and no spherical aberration to speak of, the square's own size says where its zeros are.
-    share = contrast_transfer(SHAPE, PIXEL, OPTICS.model_copy(update={"b_factor_angstrom2": 0.0})).square() / 4
+    # Of one B-factor and no spherical aberration to speak of, the square's own size says where its
+    # zeros are.
+    share = (
+        contrast_transfer(
+            SHAPE, PIXEL, OPTICS.model_copy(update={"b_factor_angstrom2": 0.0})
+        ).square()
+        / 4
+    )
     assert float(match[band & (share < 0.05)].mean()) < 0.5
     assert float(match[band & (share > 0.9)].mean()) > 1.2
 
@@ -70,7 +85,12 @@ def test_the_setting_turns_it_off(model):
     total = (specimen(0) + noise(50)) * 10 + 100
     movie = Movie(total[None].numpy(), PIXEL, "here.mrc")
     values = {"model": str(model), "alignment": {"patches": 0}, "evidence": False}
-    on, off = (NetworkRestorer(EnhancementSettings.checked({**values, "ctf": ctf}, "test"))(movie, frames=True) for ctf in (True, False))
+    on, off = (
+        NetworkRestorer(EnhancementSettings.checked({**values, "ctf": ctf}, "test"))(
+            movie, frames=True
+        )
+        for ctf in (True, False)
+    )
     assert not torch.equal(on.micrograph, off.micrograph)
     assert on.frames is not None and off.frames is not None
     unit = (total - total.mean()) / 10
@@ -80,4 +100,6 @@ def test_the_setting_turns_it_off(model):
     pairs = ((off.micrograph, on.micrograph), (off.frames[0], on.frames[0]))
     for before, changed in pairs:
         before, changed = before - before.mean(), changed - changed.mean()
-        torch.testing.assert_close(changed, multiplied(before, match), rtol=0, atol=0.05 * float(before.std()))
+        torch.testing.assert_close(
+            changed, multiplied(before, match), rtol=0, atol=0.05 * float(before.std())
+        )

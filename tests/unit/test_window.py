@@ -1,4 +1,6 @@
-"""Windows of raw frames: which frames the network sees, where enhanced frames lie, and what becomes of them."""
+"""Windows of raw frames: which frames the network sees, where enhanced frames lie, and what becomes
+of them.
+"""
 
 from pathlib import Path
 
@@ -46,7 +48,14 @@ def weights(tmp_path) -> Path:
 
 
 def restorer(weights: Path, **changes) -> WindowRestorer:
-    values = {"model": str(weights), "evidence": False, "engine": "eager", "half_precision": False, "alignment": {"patches": 0}, **changes}
+    values = {
+        "model": str(weights),
+        "evidence": False,
+        "engine": "eager",
+        "half_precision": False,
+        "alignment": {"patches": 0},
+        **changes,
+    }
     made = WindowRestorer(EnhancementSettings.checked(values, "test"))
     made.network = Fake()
     return made
@@ -65,13 +74,24 @@ def test_a_window_slides_and_is_cut_short_at_the_ends(weights):
         made, shown = restorer(weights), movie(count)
         out = made(shown, frames=True, motion=still(count))
         assert [len(frames) for frames, _, _ in made.network.seen] == sizes
-        assert out.frames is not None and out.frames.shape == (count, 96, 80) and out.micrograph.shape == (96, 80)
+        assert (
+            out.frames is not None
+            and out.frames.shape == (count, 96, 80)
+            and out.micrograph.shape == (96, 80)
+        )
     for here, (frames, middle, _) in enumerate(made.network.seen):
         raw = torch.from_numpy(shown.frames[max(0, here - 2) : here + 3].astype(np.float32))
         for given, frame in zip(frames, raw, strict=True):
             assert np.corrcoef(given.flatten(), frame.flatten())[0, 1] == pytest.approx(1, abs=1e-5)
-        assert torch.equal(middle, frames[min(here, 2)]), "the frame to enhance is that in the middle"
-    repeated = [f for frames, _, _ in made.network.seen for i, f in enumerate(frames) if any(torch.equal(f, g) for g in frames[:i])]
+        assert torch.equal(middle, frames[min(here, 2)]), (
+            "the frame to enhance is that in the middle"
+        )
+    repeated = [
+        f
+        for frames, _, _ in made.network.seen
+        for i, f in enumerate(frames)
+        if any(torch.equal(f, g) for g in frames[:i])
+    ]
     assert not repeated
 
 
@@ -79,7 +99,9 @@ def test_a_frame_is_enhanced_where_it_lies_and_in_its_own_units(weights):
     shown = movie(4)
     frames = restorer(weights)(shown, frames=True, motion=still(4)).frames
     for given, raw in zip(frames, shown.stack(), strict=True):
-        torch.testing.assert_close(given, raw.mean() + SHARE * (raw - raw.mean()), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(
+            given, raw.mean() + SHARE * (raw - raw.mean()), rtol=1e-4, atol=1e-3
+        )
     for one, given in zip(restorer(weights).enhanced_frames(shown), frames, strict=True):
         torch.testing.assert_close(one, given, rtol=1e-5, atol=1e-4)
 
@@ -87,21 +109,40 @@ def test_a_frame_is_enhanced_where_it_lies_and_in_its_own_units(weights):
 def test_the_micrograph_is_the_sum_of_the_frames_moved_back(weights):
     shifts = torch.tensor([[-4.0, 2.0], [0.0, 0.0], [4.0, -2.0]])
     field = tiny.make_frames(1, (96, 80), seed=5)[0]
-    frames = np.stack([np.roll(field, (round(y), round(x)), (0, 1)) for y, x in (shifts / PIXEL).tolist()])
-    frames = frames + np.random.default_rng(0).integers(0, 3, frames.shape)  # repeated frames are no movie
+    frames = np.stack(
+        [np.roll(field, (round(y), round(x)), (0, 1)) for y, x in (shifts / PIXEL).tolist()]
+    )
+    frames = frames + np.random.default_rng(0).integers(
+        0, 3, frames.shape
+    )  # repeated frames are no movie
     shown, motion = Movie(frames, PIXEL), MovieMotion.of_shifts(shifts)
     made = restorer(weights)
     out = made(shown, frames=True, motion=motion, heads=("contrast",))
     inside = (slice(4, -4), slice(4, -4))
-    moved_back = sum(torch.roll(f, (-round(y), -round(x)), (0, 1)) for f, (y, x) in zip(out.frames, (shifts / 2).tolist(), strict=True))
+    moved_back = sum(
+        torch.roll(f, (-round(y), -round(x)), (0, 1))
+        for f, (y, x) in zip(out.frames, (shifts / 2).tolist(), strict=True)
+    )
     # Apart from the mean: what the plain sum continues at its borders changes its.
     offset = (out.micrograph - moved_back)[inside].mean()
     assert abs(float(offset)) < 1e-3 * float(out.micrograph.mean())
-    torch.testing.assert_close(out.micrograph[inside], (moved_back + offset)[inside], rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(
+        out.micrograph[inside], (moved_back + offset)[inside], rtol=1e-4, atol=1e-2
+    )
     total = out.sums.total
-    torch.testing.assert_close(out.micrograph[inside], (total.mean() + SHARE * (total - total.mean()))[inside], rtol=1e-3, atol=0.1)
+    torch.testing.assert_close(
+        out.micrograph[inside],
+        (total.mean() + SHARE * (total - total.mean()))[inside],
+        rtol=1e-3,
+        atol=0.1,
+    )
     assert out.contrast is not None
-    torch.testing.assert_close(out.contrast - total.mean(), -2 / SHARE * (out.micrograph - total.mean()), rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(
+        out.contrast - total.mean(),
+        -2 / SHARE * (out.micrograph - total.mean()),
+        rtol=1e-3,
+        atol=1e-2,
+    )
     assert out.uncertainty is None
 
 
@@ -113,11 +154,17 @@ def test_motion_is_estimated_where_none_is_given(weights):
 
 def test_fading_is_shared_out_to_the_frames(weights):
     shown = movie(4)
-    plain, faded = (restorer(weights, evidence=e)(shown, frames=True, motion=still(4)) for e in (False, True))
+    plain, faded = (
+        restorer(weights, evidence=e)(shown, frames=True, motion=still(4)) for e in (False, True)
+    )
     added = faded.micrograph - plain.micrograph
-    assert float(added.std()) > 0.01 * float(plain.micrograph.std()), "most of the signal was left: something is added"
+    assert float(added.std()) > 0.01 * float(plain.micrograph.std()), (
+        "most of the signal was left: something is added"
+    )
     torch.testing.assert_close(faded.micrograph, faded.frames.sum(0), rtol=1e-4, atol=1e-2)
-    torch.testing.assert_close(faded.frames - plain.frames, (added / 4).expand(4, -1, -1), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        faded.frames - plain.frames, (added / 4).expand(4, -1, -1), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_the_network_is_told_each_frames_exposure(weights):
@@ -161,7 +208,9 @@ def test_halves_are_enhanced_from_their_own_frames(weights):
     total = out.micrograph - out.micrograph.mean()
     for half in (out.even, out.odd):
         assert half is not None and half.shape == (96, 80)
-    torch.testing.assert_close(out.even + out.odd - (out.even + out.odd).mean(), total, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(
+        out.even + out.odd - (out.even + out.odd).mean(), total, rtol=1e-3, atol=1e-2
+    )
 
 
 def test_bad_frames_are_named(weights):
@@ -170,7 +219,9 @@ def test_bad_frames_are_named(weights):
     with pytest.raises(BadInputError, match=r"frame 3 of here\.tif is constant"):
         list(restorer(weights).enhanced_frames(Movie(frames, PIXEL, "here.tif")))
     made = restorer(weights)
-    made.network.forward = lambda frames, total, exposure: torch.full((1, 3, *total.shape[1:]), float("nan"))  # pyright: ignore
+    made.network.forward = lambda frames, total, exposure: torch.full(
+        (1, 3, *total.shape[1:]), float("nan")
+    )  # pyright: ignore
     with pytest.raises(BadInputError, match=r"here\.tif: .* not finite for frame 1"):
         made(movie(3), motion=still(3))
 
@@ -183,7 +234,10 @@ def test_no_uncertainty_of_a_sum_whose_parts_err_together(weights):
 def test_exposures_of_frames_are_judged(weights):
     made = restorer(weights)
     assert made.warnings(movie(40, exposure_e_per_a2=1.2)) == []
-    assert "exposure 0.02 e-/Å2 of a frame is outside the 0.5-5.0" in made.warnings(movie(2, exposure_e_per_a2=0.02))[0]
+    assert (
+        "exposure 0.02 e-/Å2 of a frame is outside the 0.5-5.0"
+        in made.warnings(movie(2, exposure_e_per_a2=0.02))[0]
+    )
     assert "not known" in made.warnings(movie(2))[0]
     assert "pixel size" in made.warnings(Movie(tiny.make_frames(1), 3.0, exposure_e_per_a2=1.0))[0]
 
@@ -199,17 +253,28 @@ def test_weights_go_with_the_restorer_they_were_trained_for(weights, model):
 
 def test_real_layers_run(weights):
     """The tiny network itself, in tiles, at a finer pixel than the working one."""
-    settings = EnhancementSettings.checked({"model": str(weights), "tile": 128, "overlap": 16}, "test")
+    settings = EnhancementSettings.checked(
+        {"model": str(weights), "tile": 128, "overlap": 16}, "test"
+    )
     shown = Movie(tiny.make_frames(3, (192, 160)), 1.0, exposure_e_per_a2=1.0)
     out = WindowRestorer(settings)(shown, frames=True, heads=("contrast",), motion=still(3))
-    assert out.micrograph.shape == (192, 160) and out.frames is not None and out.frames.shape == (3, 192, 160)
+    assert (
+        out.micrograph.shape == (192, 160)
+        and out.frames is not None
+        and out.frames.shape == (3, 192, 160)
+    )
     assert torch.isfinite(out.micrograph).all() and torch.isfinite(out.frames).all()
 
 
 def test_where_particles_are_is_the_frames_mean_whatever_their_noise(weights):
-    """Not a sum in the units of counts, as images are: dark domes between 0 and -1, as of whole movies."""
+    """Not a sum in the units of counts, as images are: dark domes between 0 and -1, as of whole
+    movies.
+    """
     settings = EnhancementSettings.checked({"model": str(weights), "evidence": False}, "test")
-    one, four = (WindowRestorer(settings)(movie(n), heads=("particles",), motion=still(n)).particles for n in (1, 4))
+    one, four = (
+        WindowRestorer(settings)(movie(n), heads=("particles",), motion=still(n)).particles
+        for n in (1, 4)
+    )
     for found in (one, four):
         assert found is not None and found.shape == movie(1).shape
         assert -1 <= float(found.min()) < float(found.max()) <= 0
@@ -217,13 +282,23 @@ def test_where_particles_are_is_the_frames_mean_whatever_their_noise(weights):
 
 
 def test_the_contrast_is_filled_by_the_frames_mean_particles(weights):
-    settings = {"model": str(weights), "evidence": False, "half_precision": False, "alignment": {"patches": 0}}
-    plain, full = (WindowRestorer(EnhancementSettings.checked({**settings, "fill": fill}, "test")) for fill in (False, True))
+    settings = {
+        "model": str(weights),
+        "evidence": False,
+        "half_precision": False,
+        "alignment": {"patches": 0},
+    }
+    plain, full = (
+        WindowRestorer(EnhancementSettings.checked({**settings, "fill": fill}, "test"))
+        for fill in (False, True)
+    )
     shown = movie(4)
     estimate = plain(shown, heads=("contrast", "particles"), motion=still(4))
     found = full(shown, heads=("contrast",), motion=still(4))
     assert found.particles is None, "not asked for"
     mean = shown.stack().sum(0).mean()
     expected = filled(estimate.contrast - mean, -estimate.particles, PIXEL)
-    torch.testing.assert_close(found.contrast - mean, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        found.contrast - mean, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())
+    )
     assert not torch.allclose(found.contrast, estimate.contrast, rtol=1e-4)

@@ -1,4 +1,6 @@
-"""Winograd's convolution gives what torch's gives, and a network made of them what the network gives, on any number of threads."""
+"""Winograd's convolution gives what torch's gives, and a network made of them what the network
+gives, on any number of threads.
+"""
 
 import numpy as np
 import pytest
@@ -69,7 +71,8 @@ def test_a_hole_stays_a_hole(place):
     conv = filled(nn.Conv2d(32, 32, 3, padding=1))
     images = normal(1, 32, 36, 36)
     images[..., place, place] = torch.nan
-    # Of 8 x 8 pixels that a tile sees: what is not a number spreads to its 6 x 6 pixels, and to no tile that does not see it.
+    # Of 8 x 8 pixels that a tile sees: what is not a number spreads to its 6 x 6 pixels, and to no
+    # tile that does not see it.
     hole = torch.isnan(WinogradConv(conv)(images)[0, 0])
     blind = torch.tensor([not 6 * (i // 6) - 1 <= place <= 6 * (i // 6) + 6 for i in range(36)])
     assert hole[place - 1 : place + 2, place - 1 : place + 2].all()
@@ -101,14 +104,22 @@ def test_each_part_is_the_same(batch, threads):
 def test_a_whole_network_is_the_same():
     network = filled(DSTNet(DSTNetSettings(widths=(32, 48), blocks=(2, 1)))).eval()
     for parameter in network.parameters():
-        parameter.mul_(0.5)  # or outputs of hundreds saturate the heads, and rounding is no longer what is compared
+        parameter.mul_(
+            0.5
+        )  # or outputs of hundreds saturate the heads, and rounding is no longer what is compared
     made = with_winograd(network)
     convs = [m for m in made.modules() if isinstance(m, WinogradConv)]
     blocks = [m for m in network.modules() if isinstance(m, ResidualBlock)]
-    assert len(convs) == 2 * len(blocks) + 2 + 2  # of the dense block; and those that mix frames and enter the re-constructor
+    assert (
+        len(convs) == 2 * len(blocks) + 2 + 2
+    )  # of the dense block; and those that mix frames and enter the re-constructor
     assert not any(isinstance(m, WinogradConv) for m in network.modules())
     stack = normal(1, 3, 40, 72)
-    given = stack, stack.sum(1) / 3**0.5, torch.rand(1, 3, 3, generator=torch.Generator().manual_seed(1))
+    given = (
+        stack,
+        stack.sum(1) / 3**0.5,
+        torch.rand(1, 3, 3, generator=torch.Generator().manual_seed(1)),
+    )
     before = [x.clone() for x in given]
     for mode in (torch.no_grad, torch.inference_mode):
         for threads in (1, 2):
@@ -119,7 +130,13 @@ def test_a_whole_network_is_the_same():
 
 
 @pytest.mark.parametrize(
-    "conv", [nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 3, 2, 1), nn.Conv2d(16, 32, 3, padding=1), nn.Conv2d(32, 36, 3, padding=1)]
+    "conv",
+    [
+        nn.Conv2d(32, 32, 1),
+        nn.Conv2d(32, 32, 3, 2, 1),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.Conv2d(32, 36, 3, padding=1),
+    ],
 )
 def test_other_convolutions_stay_as_they_are(conv):
     network = DSTNet(DSTNetSettings(widths=(32,), blocks=(1,)))
@@ -129,7 +146,9 @@ def test_other_convolutions_stay_as_they_are(conv):
 
 def test_parts_of_other_widths_stay_as_they_are():
     network = DSTNet(DSTNetSettings(features=12, growth=6, widths=(12,), blocks=(1,)))
-    assert [type(m) for m in with_winograd(network).modules()] == [type(m) for m in network.modules()]
+    assert [type(m) for m in with_winograd(network).modules()] == [
+        type(m) for m in network.modules()
+    ]
 
 
 def _each(given, other, out, operation):
@@ -157,11 +176,19 @@ def test_eight_at_once():
 
 
 def test_exponential():
-    x = np.concatenate((np.linspace(-87, 88, 10_000, dtype=np.float32), normal(992).numpy(), np.zeros(8, np.float32)))
+    x = np.concatenate(
+        (
+            np.linspace(-87, 88, 10_000, dtype=np.float32),
+            normal(992).numpy(),
+            np.zeros(8, np.float32),
+        )
+    )
     out = np.empty_like(x)
     each(x, x, out, 0)
     np.testing.assert_allclose(out, np.exp(x.astype(np.float64)), rtol=2e-7)
     assert out[-1] == 1
     ends = np.array([-1e30, -np.inf, 1e30, np.inf, np.nan, -87, 88, 0], np.float32)
     each(ends, ends, out[:8], 0)
-    np.testing.assert_allclose(out[:8], np.exp(np.array([-87, -87, 88, 88, np.nan, -87, 88, 0])), rtol=2e-7)
+    np.testing.assert_allclose(
+        out[:8], np.exp(np.array([-87, -87, 88, 88, np.nan, -87, 88, 0])), rtol=2e-7
+    )

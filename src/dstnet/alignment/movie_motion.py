@@ -12,15 +12,16 @@ _EARLY_E_PER_A2 = 4.0  # where RELION 3.1 parts early from late motion
 
 @dataclass(frozen=True)
 class MovieMotion:
-    """u_t(x), the displacement of content in frame t, in the representation of `dstnet.motion.field`: frame_t(x) = clean(x - u_t(x)).
+    """u_t(x), the displacement of content in frame t, in the representation of
+    `dstnet.motion.field`: frame_t(x) = clean(x - u_t(x)).
 
     Attributes
     ----------
     shifts_angstrom
         [frame, 2], (y, x): shift of the whole field; mean over frames zero.
     local_coefficients_angstrom
-        [frame, 2, 5]: coefficients, for y and x, of (x, y, x^2 - 1/3, y^2 - 1/3, x y) over [-1, 1]; mean over frames zero. All zero: no
-        local motion.
+        [frame, 2, 5]: coefficients, for y and x, of (x, y, x^2 - 1/3, y^2 - 1/3, x y) over [-1, 1];
+        mean over frames zero. All zero: no local motion.
     """
 
     shifts_angstrom: Trajectory
@@ -36,11 +37,13 @@ class MovieMotion:
         return bool(self.local_coefficients_angstrom.any())
 
     def coefficients_where_seen(self, frame: int, field_angstrom: tuple[float, float]) -> Tensor:
-        """Shift and local motion of a frame as a function of where content lies in the *sum*, [2, 6]: the shift is the last column.
+        """Shift and local motion of a frame as a function of where content lies in the *sum*, [2,
+        6]: the shift is the last column.
 
-        The polynomial is given where content lies in the frame, which is further on by the frame's shift s: it is moved by s. Further on by
-        the local motion too; that is neglected, being the local motion times its own slope, some thousandths of it. `field_angstrom` is
-        the distance between the outermost pixels' centres, (y, x).
+        The polynomial is given where content lies in the frame, which is further on by the frame's
+        shift s: it is moved by s. Further on by the local motion too; that is neglected, being the
+        local motion times its own slope, some thousandths of it. `field_angstrom` is the distance
+        between the outermost pixels' centres, (y, x).
         """
         shift, c = self.shifts_angstrom[frame], self.local_coefficients_angstrom[frame]
         b, a = (2 * float(shift[i]) / field_angstrom[i] for i in (0, 1))

@@ -26,27 +26,33 @@ class AlignedMovie:
     total
         Sum of all frames, in the movie's unit (intensity per pixel of the *movie*, binned or not).
     dose_weighted
-        Sum with each frequency weighted by the signal that damage has left in each frame, scaled so that white noise in the frames stays
-        white, of the variance it has in `total`, and the lowest frequencies equal those of `total`. None where the exposure is unknown.
+        Sum with each frequency weighted by the signal that damage has left in each frame, scaled so
+        that white noise in the frames stays white, of the variance it has in `total`, and the
+        lowest frequencies equal those of `total`. None where the exposure is unknown.
     even, odd
-        Plain sums of every other frame, counted from 0 as RELION does: `even` has the first, the third and so on. None where not asked for.
+        Plain sums of every other frame, counted from 0 as RELION does: `even` has the first, the
+        third and so on. None where not asked for.
     fractions
-        Sums over contiguous, nearly equal groups of frames, resampled to the working grid, [fraction, y, x]. The resampling keeps
-        intensities: a value is counts per pixel of the *movie*, so the mean over a fraction equals that of its frames' sum. No fraction
-        where no working pixel was given.
+        Sums over contiguous, nearly equal groups of frames, resampled to the working grid,
+        [fraction, y, x]. The resampling keeps intensities: a value is counts per pixel of the
+        *movie*, so the mean over a fraction equals that of its frames' sum. No fraction where no
+        working pixel was given.
     fraction_frames
         Number of frames in each fraction.
     fraction_exposure_e_per_a2
-        Accumulated exposure of the specimen at the middle of each fraction; None where the exposure is unknown.
+        Accumulated exposure of the specimen at the middle of each fraction; None where the exposure
+        is unknown.
     working_pixel_angstrom
-        Sampling of `fractions`: mean over the two axes, which differ by the rounding of their sizes.
+        Sampling of `fractions`: mean over the two axes, which differ by the rounding of their
+        sizes.
     motion
         The motion taken out.
     pixel_size_angstrom
         Sampling of the sums: mean over the two axes.
     margin_px
-        Rows at top and bottom, and columns at left and right, (y, x) in pixels of the sums, that not all frames saw; there, frames are
-        continued by reflection, and periodically over the reach of the local motion.
+        Rows at top and bottom, and columns at left and right, (y, x) in pixels of the sums, that
+        not all frames saw; there, frames are continued by reflection, and periodically over the
+        reach of the local motion.
     notes
         What the user should know of the estimation.
     """
@@ -83,8 +89,9 @@ def align(
 ) -> AlignedMovie:
     """Estimate the motion of a movie, take it out and sum.
 
-    Frames are read twice, once where `motion` is given or none is to be found (settings: pre_aligned). Memory holds a few images and, while
-    the motion is estimated, the low frequencies of all frames (settings: max_coefficients).
+    Frames are read twice, once where `motion` is given or none is to be found (settings:
+    pre_aligned). Memory holds a few images and, while the motion is estimated, the low frequencies
+    of all frames (settings: max_coefficients).
 
     Parameters
     ----------
@@ -108,7 +115,8 @@ def align(
     Raises
     ------
     BadInputError
-        If a frame is constant, holds NaN or infinity, cannot be read, or is too small to align; or if `motion` does not fit the movie.
+        If a frame is constant, holds NaN or infinity, cannot be read, or is too small to align; or
+        if `motion` does not fit the movie.
     SettingsError
         If the working pixel or the number of fractions is not positive.
     """
@@ -153,19 +161,23 @@ def accumulate(
     device: torch.device | str = "cpu",
     notes: tuple[str, ...] = (),
 ) -> AlignedMovie:
-    """Undo the motion of each frame and sum: plain, dose-weighted, and in fractions on a coarser grid.
+    """Undo the motion of each frame and sum: plain, dose-weighted, and in fractions on a coarser
+    grid.
 
-    Whole pixels are moved by indexing (the border continued by reflection, so that nothing wraps from the opposite edge), the rest by a
-    Fourier phase, which keeps white noise white; or, where there is local motion, together with it by `warp_local`, which keeps detail of
-    up to 0.4 cycles per pixel and loses up to 15 % at 0.45, halfway between pixels. Each frame is read once; memory holds a few full-size
-    spectra, whatever the number of frames.
+    Whole pixels are moved by indexing (the border continued by reflection, so that nothing wraps
+    from the opposite edge), the rest by a Fourier phase, which keeps white noise white; or, where
+    there is local motion, together with it by `warp_local`, which keeps detail of up to 0.4 cycles
+    per pixel and loses up to 15 % at 0.45, halfway between pixels. Each frame is read once; memory
+    holds a few full-size spectra, whatever the number of frames.
 
-    Parameters are those of `align`, with the motion given, or the shifts of the whole field alone, and `binning` as in the settings.
+    Parameters are those of `align`, with the motion given, or the shifts of the whole field alone,
+    and `binning` as in the settings.
 
     Raises
     ------
     BadInputError
-        If the motion is not one finite set a frame, or a frame is constant, holds NaN or infinity, or cannot be read.
+        If the motion is not one finite set a frame, or a frame is constant, holds NaN or infinity,
+        or cannot be read.
     SettingsError
         If the working pixel or the number of fractions is not positive.
 
@@ -177,9 +189,12 @@ def accumulate(
     motion = _checked(motion, movie, device)
     if (working_pixel_angstrom is not None and not working_pixel_angstrom > 0) or max_fractions < 1:
         raise SettingsError(
-            f"working pixel {working_pixel_angstrom} Å and {max_fractions} fractions were asked for; give a positive size and at least 1"
+            f"working pixel {working_pixel_angstrom} Å and {max_fractions} fractions were asked"
+            " for; give a positive size and at least 1"
         )
-    small = shape if working_pixel_angstrom is None else _coarser(shape, working_pixel_angstrom / pixel)
+    small = (
+        shape if working_pixel_angstrom is None else _coarser(shape, working_pixel_angstrom / pixel)
+    )
     out = _coarser(shape, binning)
     groups = 0 if working_pixel_angstrom is None else min(n, max_fractions)
     counts = [n // groups + (i < n % groups) for i in range(groups)]
@@ -189,8 +204,14 @@ def accumulate(
     fractions = torch.empty(groups, *small, device=device)
     total = torch.zeros(shape[0], shape[1] // 2 + 1, dtype=torch.complex64, device=device)
     even = torch.zeros_like(total) if halves else None
-    before = torch.zeros((), device=device)  # the total on the working grid at the end of the last fraction
-    weighting = None if movie.exposure_e_per_a2 is None else _DoseWeighting(movie, movie.exposure_e_per_a2, out, device)
+    before = torch.zeros(
+        (), device=device
+    )  # the total on the working grid at the end of the last fraction
+    weighting = (
+        None
+        if movie.exposure_e_per_a2 is None
+        else _DoseWeighting(movie, movie.exposure_e_per_a2, out, device)
+    )
     done = 0
     for i in range(n):
         spectrum = _still(checked_frame(movie, i, device), motion, i, pixel, undamped)
@@ -208,10 +229,14 @@ def accumulate(
     exposures = None
     if movie.exposure_e_per_a2 is not None:
         exposures = tuple(
-            movie.pre_exposure_e_per_a2 + movie.exposure_e_per_a2 * (end - count / 2) for end, count in zip(ends, counts, strict=True)
+            movie.pre_exposure_e_per_a2 + movie.exposure_e_per_a2 * (end - count / 2)
+            for end, count in zip(ends, counts, strict=True)
         )
     if out != shape:
-        total, even = crop_spectrum(total, shape, out), even if even is None else crop_spectrum(even, shape, out)
+        total, even = (
+            crop_spectrum(total, shape, out),
+            (even if even is None else crop_spectrum(even, shape, out)),
+        )
     reach = torch.stack([_reach(motion, i) for i in range(n)]).amax(0) / pixel
     return AlignedMovie(
         total=inverse(total, out),
@@ -224,32 +249,58 @@ def accumulate(
         working_pixel_angstrom=pixel * 0.5 * (shape[0] / small[0] + shape[1] / small[1]),
         motion=motion,
         pixel_size_angstrom=pixel * 0.5 * (shape[0] / out[0] + shape[1] / out[1]),
-        margin_px=(math.ceil(float(reach[0]) * out[0] / shape[0]), math.ceil(float(reach[1]) * out[1] / shape[1])),
+        margin_px=(
+            math.ceil(float(reach[0]) * out[0] / shape[0]),
+            math.ceil(float(reach[1]) * out[1] / shape[1]),
+        ),
         notes=notes,
     )
 
 
-def _checked(motion: MovieMotion | Trajectory, movie: Movie, device: torch.device | str) -> MovieMotion:
+def _checked(
+    motion: MovieMotion | Trajectory, movie: Movie, device: torch.device | str
+) -> MovieMotion:
     """A copy of the motion on the device, if it fits the movie."""
     if isinstance(motion, Tensor):
         motion = MovieMotion.of_shifts(motion)
     n, shifts, local = len(movie), motion.shifts_angstrom, motion.local_coefficients_angstrom
     if tuple(shifts.shape) != (n, 2) or not bool(torch.isfinite(shifts).all()):
-        raise BadInputError(f"{movie.name}: shifts of shape {tuple(shifts.shape)} are not one finite (y, x) for each of {n} frames")
+        raise BadInputError(
+            f"{movie.name}: shifts of shape {tuple(shifts.shape)} are not one finite (y, x) for"
+            f" each of {n} frames"
+        )
     if tuple(local.shape) != (n, 2, 5) or not bool(torch.isfinite(local).all()):
-        raise BadInputError(f"{movie.name}: local motion of shape {tuple(local.shape)} is not finite [2, 5] for each of {n} frames")
-    return MovieMotion(shifts.to(device, torch.float32, copy=True), local.to(device, torch.float32, copy=True))
+        raise BadInputError(
+            f"{movie.name}: local motion of shape {tuple(local.shape)} is not finite [2, 5] for"
+            f" each of {n} frames"
+        )
+    return MovieMotion(
+        shifts.to(device, torch.float32, copy=True), local.to(device, torch.float32, copy=True)
+    )
 
 
 def _reach(motion: MovieMotion, frame: int) -> Tensor:
-    """A bound on the displacement within a frame, [2] in the motion's unit: no term of the polynomial exceeds 1."""
-    return motion.shifts_angstrom[frame].abs() + motion.local_coefficients_angstrom[frame].abs().sum(1)
+    """A bound on the displacement within a frame, [2] in the motion's unit: no term of the
+    polynomial exceeds 1.
+    """
+    return motion.shifts_angstrom[frame].abs() + motion.local_coefficients_angstrom[
+        frame
+    ].abs().sum(1)
 
 
-def _still(frame: Image, motion: MovieMotion, index: int, pixel: float, undamped: Tensor | None) -> Tensor:
-    """Spectrum of a frame with its motion taken out; `undamped` is `warp_prefilter`'s where there is local motion."""
+def _still(
+    frame: Image, motion: MovieMotion, index: int, pixel: float, undamped: Tensor | None
+) -> Tensor:
+    """Spectrum of a frame with its motion taken out; `undamped` is `warp_prefilter`'s where there
+    is local motion.
+    """
     shape = (frame.shape[0], frame.shape[1])
-    c = motion.coefficients_where_seen(index, ((shape[0] - 1) * pixel, (shape[1] - 1) * pixel)).double().cpu() / pixel
+    c = (
+        motion.coefficients_where_seen(index, ((shape[0] - 1) * pixel, (shape[1] - 1) * pixel))
+        .double()
+        .cpu()
+        / pixel
+    )
     dy, dx = c[:, 5].tolist()
     whole = (round(dy), round(dx))
     part = (whole[0] - dy, whole[1] - dx)
@@ -260,32 +311,44 @@ def _still(frame: Image, motion: MovieMotion, index: int, pixel: float, undamped
             if part[axis]:
                 spectrum.mul_(factor)
         return spectrum
-    # Content displaced by u is brought back by out(x) = image(x + u(x)): the field with the other sign. What the kernel damps is restored
-    # after it, which the field's small gradient allows: before it, every frame would need two more transforms.
+    # Content displaced by u is brought back by out(x) = image(x + u(x)): the field with the other
+    # sign. What the kernel damps is restored after it, which the field's small gradient allows:
+    # before it, every frame would need two more transforms.
     return scale_(torch.fft.rfft2(warp_local(moved, -c[:, :5], shift_px=part)), undamped)
 
 
-_MOST_DECAY = 40.0  # exponent: what decayed so far has no weight, and the square of its inverse is still a number
+# exponent: what decayed so far has no weight, and the square of its inverse is still a number
+_MOST_DECAY = 40.0
 
 
 class _DoseWeighting:
     """Accumulates sum(w F) over frames, added in order.
 
-    The result sum(w F) / sqrt(sum(w^2) / n) keeps white noise white. A factor common to all frames' weights at a frequency cancels in it.
-    Weights fall by the same factor q from frame to frame, so that the sum so far over q, plus the next frame, is all there is to do:
-    weights relative to the latest frame, whatever the exposure before the first.
+    The result sum(w F) / sqrt(sum(w^2) / n) keeps white noise white. A factor common to all frames'
+    weights at a frequency cancels in it. Weights fall by the same factor q from frame to frame, so
+    that the sum so far over q, plus the next frame, is all there is to do: weights relative to the
+    latest frame, whatever the exposure before the first.
     """
 
-    def __init__(self, movie: Movie, exposure_e_per_a2: float, shape: tuple[int, int], device: torch.device | str) -> None:
+    def __init__(
+        self,
+        movie: Movie,
+        exposure_e_per_a2: float,
+        shape: tuple[int, int],
+        device: torch.device | str,
+    ) -> None:
         self.frames = len(movie)
         ky, kx = (
             f / movie.pixel_size_angstrom * (n / size)
             for f, n, size in zip(frequencies(shape, 1.0, device), shape, movie.shape, strict=True)
         )
-        decay = 0.5 * exposure_e_per_a2 / critical_exposure(torch.hypot(ky, kx), movie.voltage_kv)  # -ln(q)
+        decay = (
+            0.5 * exposure_e_per_a2 / critical_exposure(torch.hypot(ky, kx), movie.voltage_kv)
+        )  # -ln(q)
         self.decay = decay.clamp_(max=_MOST_DECAY / self.frames)
         self.total = torch.zeros(*decay.shape, 2, device=device)  # (real, imaginary)
-        # Over complex numbers this is spread out to pairs: to do so anew for every frame takes twice as long as all the rest.
+        # Over complex numbers this is spread out to pairs: to do so anew for every frame takes
+        # twice as long as all the rest.
         self.growth = decay.exp()[..., None].expand(-1, -1, 2).contiguous()
 
     def add(self, spectrum: Tensor) -> None:
@@ -294,20 +357,30 @@ class _DoseWeighting:
 
     def result(self) -> Tensor:
         n = self.frames
-        # With weights relative to the last frame's, sum(w^2) = sum over j of q^-2j, j < n: (q^-2n - 1) / (q^-2 - 1).
-        squares = torch.where(self.decay > 0, torch.expm1(2 * n * self.decay) / torch.expm1(2 * self.decay), n)
+        # With weights relative to the last frame's, sum(w^2) = sum over j of q^-2j, j < n: (q^-2n -
+        # 1) / (q^-2 - 1).
+        squares = torch.where(
+            self.decay > 0, torch.expm1(2 * n * self.decay) / torch.expm1(2 * self.decay), n
+        )
         return torch.view_as_complex(self.total.div_((squares / n).sqrt_()[..., None]))
 
 
 def _coarser(shape: tuple[int, int], factor: float) -> tuple[int, int]:
-    """Pixels of a grid `factor` times as coarse: each axis even, at least 2; the shape itself for a factor of 1 or less."""
+    """Pixels of a grid `factor` times as coarse: each axis even, at least 2; the shape itself for a
+    factor of 1 or less.
+    """
     if factor <= 1:
         return shape
-    return (min(shape[0], max(2, 2 * round(shape[0] / factor / 2))), min(shape[1], max(2, 2 * round(shape[1] / factor / 2))))
+    return (
+        min(shape[0], max(2, 2 * round(shape[0] / factor / 2))),
+        min(shape[1], max(2, 2 * round(shape[1] / factor / 2))),
+    )
 
 
 def _moved(frame: Image, whole: tuple[int, int]) -> Image:
-    """The frame with content displaced by `whole` pixels (y, x) moved back: out(x) = frame(x + whole), reflected at the borders."""
+    """The frame with content displaced by `whole` pixels (y, x) moved back: out(x) = frame(x +
+    whole), reflected at the borders.
+    """
     for axis, shift in enumerate(whole):
         if shift:
             size = frame.shape[axis]
@@ -316,8 +389,11 @@ def _moved(frame: Image, whole: tuple[int, int]) -> Image:
             kept = max(0, size - abs(shift))
             start, edge = (0, kept) if shift > 0 else (size - kept, 0)
             moved = torch.empty_like(frame)
-            # What is only moved is copied in one piece: picking rows or columns one by one takes several times as long.
+            # What is only moved is copied in one piece: picking rows or columns one by one takes
+            # several times as long.
             moved.narrow(axis, start, kept).copy_(frame.narrow(axis, size - kept - start, kept))
-            moved.narrow(axis, edge, size - kept).copy_(frame.index_select(axis, index[edge : edge + size - kept]))
+            moved.narrow(axis, edge, size - kept).copy_(
+                frame.index_select(axis, index[edge : edge + size - kept])
+            )
             frame = moved
     return frame

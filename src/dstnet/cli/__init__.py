@@ -23,9 +23,14 @@ from dstnet.errors import DstnetError
 app = App(
     name="dstnet",
     version=__version__,
-    help="Enhance low-SNR cryo-EM movies, and make the synthetic ones that teach it.\n\n"
-    "Enhanced images are for looking, screening and picking; particles are extracted from the plain sums beside them.",
-    help_epilogue="Exit codes: 0 all done, 1 some inputs failed (named, the others finished), 2 bad usage.",
+    help=(
+        "Enhance low-SNR cryo-EM movies, and make the synthetic ones that teach it.\n\nEnhanced"
+        " images are for looking, screening and picking; particles are extracted from the plain"
+        " sums beside them."
+    ),
+    help_epilogue=(
+        "Exit codes: 0 all done, 1 some inputs failed (named, the others finished), 2 bad usage."
+    ),
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
 )
@@ -37,7 +42,9 @@ app.command(gain)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and leave with its exit code: 0 all done, 1 some inputs failed, 2 bad usage or nowhere to write."""
+    """Run the command and leave with its exit code: 0 all done, 1 some inputs failed, 2 bad usage
+    or nowhere to write.
+    """
     keep_freed_memory()
     try:
         code = app(arguments, exit_on_error=False, result_action="return_value")
@@ -47,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"dstnet: error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("dstnet: interrupted; finished results are whole, the same command goes on from them", file=sys.stderr)
+        print(
+            "dstnet: interrupted; finished results are whole, the same command goes on from them",
+            file=sys.stderr,
+        )
         code = 130
     except BrokenPipeError:
         code = 1

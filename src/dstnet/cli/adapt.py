@@ -6,7 +6,15 @@ from cyclopts import Parameter
 
 from dstnet.cli.gain import ReferenceOptions
 from dstnet.cli.movies import MovieOptions, Movies
-from dstnet.cli.options import Device, Json, Output, SettingsFile, chosen_device, reporting, settings_from
+from dstnet.cli.options import (
+    Device,
+    Json,
+    Output,
+    SettingsFile,
+    chosen_device,
+    reporting,
+    settings_from,
+)
 
 
 def adapt(
@@ -15,11 +23,25 @@ def adapt(
     *,
     output: Output,
     model: Annotated[
-        str | None, Parameter(name=["--model", "-m"], help="Weights to start from (see dstnet models), or a .safetensors file.")
+        str | None,
+        Parameter(
+            name=["--model", "-m"],
+            help="Weights to start from (see dstnet models), or a .safetensors file.",
+        ),
     ] = None,
-    steps: Annotated[int | None, Parameter(help="Most optimiser steps; the run ends earlier where nothing is gained any more.")] = None,
-    patches: Annotated[int | None, Parameter(help="Most patches a side for local motion; 0: of the whole field only.")] = None,
-    seed: Annotated[int | None, Parameter(help="Of crops, of what is held out, and of the steps.")] = None,
+    steps: Annotated[
+        int | None,
+        Parameter(
+            help="Most optimiser steps; the run ends earlier where nothing is gained any more."
+        ),
+    ] = None,
+    patches: Annotated[
+        int | None,
+        Parameter(help="Most patches a side for local motion; 0: of the whole field only."),
+    ] = None,
+    seed: Annotated[
+        int | None, Parameter(help="Of crops, of what is held out, and of the steps.")
+    ] = None,
     movie: MovieOptions | None = None,
     references: ReferenceOptions | None = None,
     device: Device = None,
@@ -28,10 +50,11 @@ def adapt(
 ) -> int:
     """Fine-tune weights on movies of your own, without any truth.
 
-    What one part of a movie's frames shows must predict the other part. A quarter of the movies is only judged by. OUTPUT gets
-    weights.safetensors with its card weights.json, which `dstnet enhance --model OUTPUT/weights.safetensors` takes - if they predict the
-    held-out frames surely better than the weights they started from; else nothing is written, and the exit code is 1. Also settings.yaml,
-    log.jsonl, and outcome.json, which says how it ended.
+    What one part of a movie's frames shows must predict the other part. A quarter of the movies is
+    only judged by. OUTPUT gets weights.safetensors with its card weights.json, which `dstnet
+    enhance --model OUTPUT/weights.safetensors` takes - if they predict the held-out frames surely
+    better than the weights they started from; else nothing is written, and the exit code is 1. Also
+    settings.yaml, log.jsonl, and outcome.json, which says how it ended.
     """
     from dstnet.cli.movies import job_values
     from dstnet.enhancement import Job
@@ -60,13 +83,18 @@ def adapt(
             say=report.say,
             report=lambda record: report(_line(record), record),
         )
-        report.say(f"adapted weights in {path}" if path else f"nothing was gained, so no weights are written; go on with {chosen.model}")
+        report.say(
+            f"adapted weights in {path}"
+            if path
+            else f"nothing was gained, so no weights are written; go on with {chosen.model}"
+        )
     return 1 if failures or path is None else 0
 
 
 def _line(record: dict) -> str:
     rings = ", ".join(f"{v:.4f}" for v in record["ring_correlation"])
     return (
-        f"step {record['step']}: held-out halves agree better by {record['gain']:+.2%} ± {record['gain_error']:.2%}, "
-        f"ring correlation {rings}, checkerboard {max(record['checkerboard_share']):.3%}"
+        f"step {record['step']}: held-out halves agree better by {record['gain']:+.2%} ±"
+        f" {record['gain_error']:.2%}, ring correlation {rings}, checkerboard"
+        f" {max(record['checkerboard_share']):.3%}"
     )

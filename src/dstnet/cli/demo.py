@@ -4,9 +4,11 @@ from dstnet.cli.options import Device, Output
 
 
 def demo(*, output: Output, device: Device = None) -> int:
-    """Make a movie of the built-in phantom structure, enhance it with the released weights, and draw the result as OUTPUT/demo.png.
+    """Make a movie of the built-in phantom structure, enhance it with the released weights, and
+    draw the result as OUTPUT/demo.png.
 
-    The movie is handed over as a file, so that nothing but its frames reaches the network; the truth is read only for the picture.
+    The movie is handed over as a file, so that nothing but its frames reaches the network; the
+    truth is read only for the picture.
     """
     import numpy as np
 
@@ -26,7 +28,10 @@ def demo(*, output: Output, device: Device = None) -> int:
     code = enhance([str(movie)], output=output, movie=taken, device=device, run=again)
     if code:
         return code
-    results = {n: open_movie(output / "micrographs" / f"{movie.stem}_{n}.mrc") for n in ("aligned", "dw", "enhanced")}
+    results = {
+        n: open_movie(output / "micrographs" / f"{movie.stem}_{n}.mrc")
+        for n in ("aligned", "dw", "enhanced")
+    }
     truth = open_movie(output / "truth" / f"{movie.stem}_clean.mrc").frame(0)
     images = {n: m.frame(0) for n, m in results.items()}
     residual = {n: residual_after_best_shift(i, truth) for n, i in images.items()}
@@ -35,7 +40,10 @@ def demo(*, output: Output, device: Device = None) -> int:
         [
             (f"one raw frame, {made.exposure_e_per_a2:g} e⁻/Å²", single),
             (
-                f"motion-corrected sum, {made.frames * made.exposure_e_per_a2:g} e⁻/Å² (residual {residual['aligned']:.2f})",
+                (
+                    f"motion-corrected sum, {made.frames * made.exposure_e_per_a2:g} e⁻/Å²"
+                    f" (residual {residual['aligned']:.2f})"
+                ),
                 images["aligned"].numpy(),
             ),
             (f"dstnet (residual {residual['enhanced']:.2f})", images["enhanced"].numpy()),
@@ -43,7 +51,10 @@ def demo(*, output: Output, device: Device = None) -> int:
         ],
         output / "demo.png",
         pixel_size_angstrom=results["aligned"].pixel_size_angstrom,
-        title="A synthetic movie of the built-in phantom, never seen in training; residual: share of the truth not explained",
+        title=(
+            "A synthetic movie of the built-in phantom, never seen in training; residual: share of"
+            " the truth not explained"
+        ),
     )
     for name, value in residual.items():
         print(f"residual energy against the truth, {name}: {value:.3f}")

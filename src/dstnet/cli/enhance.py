@@ -19,27 +19,51 @@ def enhance(
         bool,
         Parameter(
             negative=(),
-            help="Also write the enhanced frames (one per fraction, see --fractions; aligned) as a stack. "
-            "Weights of windows: each raw frame, where it lies.",
+            help=(
+                "Also write the enhanced frames (one per fraction, see --fractions; aligned) as a"
+                " stack. "
+                "Weights of windows: each raw frame, where it lies."
+            ),
         ),
     ] = False,
     contrast: Annotated[
         bool,
         Parameter(
-            negative=(), help="Also write the estimate without the CTF: particles dark on flat ice, for looking and template-free pickers."
+            negative=(),
+            help=(
+                "Also write the estimate without the CTF: particles dark on flat ice, for looking"
+                " and template-free pickers."
+            ),
         ),
     ] = False,
     uncertainty: Annotated[
-        bool, Parameter(negative=(), help="Also write the expected error of the enhanced micrograph, per pixel.")
+        bool,
+        Parameter(
+            negative=(), help="Also write the expected error of the enhanced micrograph, per pixel."
+        ),
     ] = False,
     particles: Annotated[
-        bool, Parameter(negative=(), help="Also write where particles are, a dark dome on each, for template-free pickers.")
+        bool,
+        Parameter(
+            negative=(),
+            help="Also write where particles are, a dark dome on each, for template-free pickers.",
+        ),
     ] = False,
-    fractions: Annotated[int | None, Parameter(help="Groups that the frames are summed to before the network; default 5.")] = None,
-    model: Annotated[
-        str | None, Parameter(name=["--model", "-m"], help="Released weights (see dstnet models), or a .safetensors file.")
+    fractions: Annotated[
+        int | None,
+        Parameter(help="Groups that the frames are summed to before the network; default 5."),
     ] = None,
-    tile: Annotated[int | None, Parameter(help="Side of the network's tiles in pixels of 2 Å; smaller takes less memory.")] = None,
+    model: Annotated[
+        str | None,
+        Parameter(
+            name=["--model", "-m"],
+            help="Released weights (see dstnet models), or a .safetensors file.",
+        ),
+    ] = None,
+    tile: Annotated[
+        int | None,
+        Parameter(help="Side of the network's tiles in pixels of 2 Å; smaller takes less memory."),
+    ] = None,
     sums: SumOptions | None = None,
     references: ReferenceOptions | None = None,
     device: Device = None,
@@ -59,11 +83,19 @@ def enhance(
     from dstnet.cli.movies import run as run_movies
     from dstnet.enhancement import EnhancementSettings, Job
 
-    chosen = settings_from(EnhancementSettings, settings, fractions=fractions, model=model, tile=tile)
+    chosen = settings_from(
+        EnhancementSettings, settings, fractions=fractions, model=model, tile=tile
+    )
     if given := alignment_values(sums):
         merged = {**chosen.model_dump(), "alignment": {**chosen.alignment.model_dump(), **given}}
         chosen = EnhancementSettings.checked(merged, "options")
     wanted = {"contrast": contrast, "uncertainty": uncertainty, "particles": particles}
     heads = tuple(name for name, given in wanted.items() if given)
-    job = Job(chosen, devices(device), enhanced_frames=frames, heads=heads, **job_values(movie, sums, references))
+    job = Job(
+        chosen,
+        devices(device),
+        enhanced_frames=frames,
+        heads=heads,
+        **job_values(movie, sums, references),
+    )
     return run_movies(movies, output, job, run, doing="enhancing", as_json=json)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 Movies = Annotated[
     list[str],
     Parameter(
-        help="MRC, TIFF or EER files (MRC also .gz, .bz2, .xz, .zst), folders, wildcards, @LIST.txt with a path a line, RELION STAR files."
+        help=(
+            "MRC, TIFF or EER files (MRC also .gz, .bz2, .xz, .zst), folders, wildcards, @LIST.txt"
+            " with a path a line, RELION STAR files."
+        )
     ),
 ]
 
@@ -31,23 +34,53 @@ class MovieOptions:
 
     pixel_size: Annotated[
         float | None,
-        Parameter(name=["--pixel-size", "--apix", "--angpix"], help="Å; needed where the file does not say, wins where it does."),
+        Parameter(
+            name=["--pixel-size", "--apix", "--angpix"],
+            help="Å; needed where the file does not say, wins where it does.",
+        ),
     ] = None
     dose_per_frame: Annotated[
-        float | None, Parameter(help="e-/Å2 of one frame (see --eer-exposure); without it there is no dose-weighted sum.")
+        float | None,
+        Parameter(
+            help=(
+                "e-/Å2 of one frame (see --eer-exposure); without it there is no dose-weighted sum."
+            )
+        ),
     ] = None
-    pre_exposure: Annotated[float | None, Parameter(help="e-/Å2 on the specimen before the first frame.")] = None
-    voltage: Annotated[float | None, Parameter(help="kV; without it, as the STAR file says, else 300.")] = None
-    cs: Annotated[float | None, Parameter(help="Spherical aberration in mm, for the tables that RELION goes on from.")] = None
-    amplitude_contrast: Annotated[float | None, Parameter(help="For the tables that RELION goes on from.")] = None
+    pre_exposure: Annotated[
+        float | None, Parameter(help="e-/Å2 on the specimen before the first frame.")
+    ] = None
+    voltage: Annotated[
+        float | None, Parameter(help="kV; without it, as the STAR file says, else 300.")
+    ] = None
+    cs: Annotated[
+        float | None,
+        Parameter(help="Spherical aberration in mm, for the tables that RELION goes on from."),
+    ] = None
+    amplitude_contrast: Annotated[
+        float | None, Parameter(help="For the tables that RELION goes on from.")
+    ] = None
     frame_range_: Annotated[
-        str | None, Parameter(name="--frame-range", help="A:B, frames A to B, from 1, inclusive; either may be left out.")
+        str | None,
+        Parameter(
+            name="--frame-range",
+            help="A:B, frames A to B, from 1, inclusive; either may be left out.",
+        ),
     ] = None
-    eer_frames: Annotated[int | None, Parameter(help="Raw EER frames that make one frame; 40 without this and the next.")] = None
+    eer_frames: Annotated[
+        int | None,
+        Parameter(help="Raw EER frames that make one frame; 40 without this and the next."),
+    ] = None
     eer_exposure: Annotated[
-        float | None, Parameter(help="Or: e-/Å2 that make one frame; --dose-per-frame is then that of a raw frame.")
+        float | None,
+        Parameter(
+            help="Or: e-/Å2 that make one frame; --dose-per-frame is then that of a raw frame."
+        ),
     ] = None
-    eer_upsampling: Annotated[Literal[1, 2, 4] | None, Parameter(help="EER grid: 1 the camera's own (4k), 2 (8k) or 4 (16k).")] = None
+    eer_upsampling: Annotated[
+        Literal[1, 2, 4] | None,
+        Parameter(help="EER grid: 1 the camera's own (4k), 2 (8k) or 4 (16k)."),
+    ] = None
 
 
 @Parameter(name="*", group="Motion and sums")
@@ -55,22 +88,43 @@ class MovieOptions:
 class SumOptions:
     """How motion is found and sums are written; None was not given."""
 
-    patches: Annotated[int | None, Parameter(help="Most patches a side for local motion; 0: of the whole field only.")] = None
-    bin: Annotated[float | None, Parameter(help="Pixel of the results over that of the movie, any factor from 1.")] = None
+    patches: Annotated[
+        int | None,
+        Parameter(help="Most patches a side for local motion; 0: of the whole field only."),
+    ] = None
+    bin: Annotated[
+        float | None,
+        Parameter(help="Pixel of the results over that of the movie, any factor from 1."),
+    ] = None
     motion_from: Annotated[
         Path | None,
         Parameter(
-            help="Take the motion from RELION's form instead of finding it: a folder with NAME.star, a corrected_micrographs.star, "
-            "or one movie's STAR file."
+            help=(
+                "Take the motion from RELION's form instead of finding it: a folder with NAME.star,"
+                " a corrected_micrographs.star, or one movie's STAR file."
+            )
         ),
     ] = None
     pre_aligned: Annotated[
-        bool | None, Parameter(negative=(), help="The frames are aligned already: none is moved, and no motion is looked for.")
+        bool | None,
+        Parameter(
+            negative=(),
+            help="The frames are aligned already: none is moved, and no motion is looked for.",
+        ),
     ] = None
     halves: Annotated[
-        bool | None, Parameter(negative=(), help="Also write NAME_EVN.mrc and NAME_ODD.mrc, of every other frame (enhanced ones too).")
+        bool | None,
+        Parameter(
+            negative=(),
+            help=(
+                "Also write NAME_EVN.mrc and NAME_ODD.mrc, of every other frame (enhanced ones"
+                " too)."
+            ),
+        ),
     ] = None
-    float16: Annotated[bool | None, Parameter(negative=(), help="Write images as 16-bit floats (MRC mode 12).")] = None
+    float16: Annotated[
+        bool | None, Parameter(negative=(), help="Write images as 16-bit floats (MRC mode 12).")
+    ] = None
 
 
 @Parameter(name="*", group="The run")
@@ -82,35 +136,85 @@ class RunOptions:
         int | None,
         Parameter(
             name=["--workers", "-j"],
-            help="Processes of their own, each a movie at a time: a crash then costs one movie one try.",
+            help=(
+                "Processes of their own, each a movie at a time: a crash then costs one movie one"
+                " try."
+            ),
             validator=Number(gte=1),
         ),
     ] = None
     threads: Annotated[
-        int | None, Parameter(help="Of each worker; without it, the machine's cores are shared.", validator=Number(gte=1))
+        int | None,
+        Parameter(
+            help="Of each worker; without it, the machine's cores are shared.",
+            validator=Number(gte=1),
+        ),
     ] = None
-    retries: Annotated[int | None, Parameter(help="How often a movie is tried again whose worker died.", validator=Number(gte=0))] = None
-    shard: Annotated[str | None, Parameter(help="I/N, take the I-th of every N inputs: several machines, one output folder.")] = None
+    retries: Annotated[
+        int | None,
+        Parameter(
+            help="How often a movie is tried again whose worker died.", validator=Number(gte=0)
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        Parameter(
+            help="I/N, take the I-th of every N inputs: several machines, one output folder."
+        ),
+    ] = None
     watch: Annotated[
         float | None,
-        Parameter(help="Look for new inputs every so many seconds, and wait for those still being written.", validator=Number(gt=0)),
+        Parameter(
+            help=(
+                "Look for new inputs every so many seconds, and wait for those still being written."
+            ),
+            validator=Number(gt=0),
+        ),
     ] = None
     watch_settle: Annotated[
-        float | None, Parameter(help="With --watch: seconds for which a file must not have changed.", validator=Number(gte=0))
+        float | None,
+        Parameter(
+            help="With --watch: seconds for which a file must not have changed.",
+            validator=Number(gte=0),
+        ),
     ] = None
     watch_idle: Annotated[
-        float | None, Parameter(help="With --watch: end after so many seconds without anything new; else Ctrl-C ends it.")
+        float | None,
+        Parameter(
+            help=(
+                "With --watch: end after so many seconds without anything new; else Ctrl-C ends it."
+            )
+        ),
     ] = None
-    scheduler_file: Annotated[Path | None, Parameter(help="Work on the workers of this dask scheduler.")] = None
-    slurm_jobs: Annotated[int | None, Parameter(help="Work on so many SLURM jobs, submitted from here.", validator=Number(gte=1))] = None
+    scheduler_file: Annotated[
+        Path | None, Parameter(help="Work on the workers of this dask scheduler.")
+    ] = None
+    slurm_jobs: Annotated[
+        int | None,
+        Parameter(help="Work on so many SLURM jobs, submitted from here.", validator=Number(gte=1)),
+    ] = None
     slurm_partition: Annotated[str | None, Parameter(help="With --slurm-jobs.")] = None
     slurm_cores: Annotated[int | None, Parameter(help="With --slurm-jobs: cores of each.")] = None
-    slurm_memory: Annotated[str | None, Parameter(help="With --slurm-jobs: memory of each, such as 8GB.")] = None
-    slurm_time: Annotated[str | None, Parameter(help="With --slurm-jobs: time of each, such as 04:00:00.")] = None
-    slurm_option: Annotated[
-        list[str] | None, Parameter(negative=(), allow_leading_hyphen=True, help="With --slurm-jobs: further #SBATCH lines, --gres=gpu:1.")
+    slurm_memory: Annotated[
+        str | None, Parameter(help="With --slurm-jobs: memory of each, such as 8GB.")
     ] = None
-    overwrite: Annotated[bool, Parameter(negative=(), help="Make again what is already there; else whole results are skipped.")] = False
+    slurm_time: Annotated[
+        str | None, Parameter(help="With --slurm-jobs: time of each, such as 04:00:00.")
+    ] = None
+    slurm_option: Annotated[
+        list[str] | None,
+        Parameter(
+            negative=(),
+            allow_leading_hyphen=True,
+            help="With --slurm-jobs: further #SBATCH lines, --gres=gpu:1.",
+        ),
+    ] = None
+    overwrite: Annotated[
+        bool,
+        Parameter(
+            negative=(), help="Make again what is already there; else whole results are skipped."
+        ),
+    ] = False
 
 
 def devices(text: str | None) -> tuple[str, ...]:
@@ -118,12 +222,20 @@ def devices(text: str | None) -> tuple[str, ...]:
     return tuple(d.strip() for d in chosen_device(text).split(","))
 
 
-def job_values(movie: MovieOptions | None, sums: SumOptions | None, references: ReferenceOptions | None) -> dict[str, Any]:
-    """What `dstnet.enhancement.Job` is given by options; what was not given is left to its defaults."""
+def job_values(
+    movie: MovieOptions | None, sums: SumOptions | None, references: ReferenceOptions | None
+) -> dict[str, Any]:
+    """What `dstnet.enhancement.Job` is given by options; what was not given is left to its
+    defaults.
+    """
     from dstnet.cli.gain import correction_settings
     from dstnet.io import EerSettings
 
-    movie, sums, references = movie or MovieOptions(), sums or SumOptions(), references or ReferenceOptions()
+    movie, sums, references = (
+        movie or MovieOptions(),
+        sums or SumOptions(),
+        references or ReferenceOptions(),
+    )
     eer = {
         "frames_per_fraction": movie.eer_frames,
         "exposure_per_fraction_e_per_a2": movie.eer_exposure,
@@ -158,7 +270,15 @@ def alignment_values(sums: SumOptions | None) -> dict[str, Any]:
     return {k: v for k, v in values.items() if v is not None}
 
 
-def run(movies: Sequence[str], output: Path, job: "Job", options: RunOptions | None, *, doing: str, as_json: bool) -> int:
+def run(
+    movies: Sequence[str],
+    output: Path,
+    job: "Job",
+    options: RunOptions | None,
+    *,
+    doing: str,
+    as_json: bool,
+) -> int:
     """Work on all movies, report, write the page; the exit code."""
     from dstnet.enhancement import run_files
     from dstnet.enhancement.schedule import client_of, slurm_client, watch
@@ -175,11 +295,19 @@ def run(movies: Sequence[str], output: Path, job: "Job", options: RunOptions | N
     }
     slurm = {k: v for k, v in slurm.items() if v is not None}
     if slurm and options.slurm_jobs is None:
-        raise SettingsError("options of SLURM jobs were given, but not how many; pass --slurm-jobs N")
-    if options.watch is None and (options.watch_settle is not None or options.watch_idle is not None):
-        raise SettingsError("--watch-settle and --watch-idle belong to --watch SECONDS; pass that too")
+        raise SettingsError(
+            "options of SLURM jobs were given, but not how many; pass --slurm-jobs N"
+        )
+    if options.watch is None and (
+        options.watch_settle is not None or options.watch_idle is not None
+    ):
+        raise SettingsError(
+            "--watch-settle and --watch-idle belong to --watch SECONDS; pass that too"
+        )
     if options.slurm_jobs is not None and options.scheduler_file is not None:
-        raise SettingsError("--slurm-jobs and --scheduler-file exclude each other; give one of them")
+        raise SettingsError(
+            "--slurm-jobs and --scheduler-file exclude each other; give one of them"
+        )
     shard = _shard(options.shard)
     remarks: list[str] = []
     found = None if options.watch else read_inputs(movies, report=remarks.append)
@@ -201,7 +329,10 @@ def run(movies: Sequence[str], output: Path, job: "Job", options: RunOptions | N
             waiting = {"settle": options.watch_settle, "idle": options.watch_idle}
             assert options.watch is not None
             inputs: Any = watch(
-                partial(read_inputs, movies), job.open, every=options.watch, **{k: v for k, v in waiting.items() if v is not None}
+                partial(read_inputs, movies),
+                job.open,
+                every=options.watch,
+                **{k: v for k, v in waiting.items() if v is not None},
             )
         else:
             inputs = found
@@ -218,11 +349,18 @@ def run(movies: Sequence[str], output: Path, job: "Job", options: RunOptions | N
         )
         done, skipped, failed = (summary.of(s) for s in ("done", "skipped", "failed"))
         page = write_page(output)
-        report.say(f"{len(done)} done, {len(skipped)} already there, {len(failed)} failed; results in {output}, see {page}")
+        report.say(
+            f"{len(done)} done, {len(skipped)} already there, {len(failed)} failed; results in"
+            f" {output}, see {page}"
+        )
         for record in failed:
             report.say(f"failed: {record['error']}")
-        if any("rlnSphericalAberration" not in record.get("optics", {}) for record in (*done, *skipped)):
-            report.say("for RELION to go on from micrographs.star, pass --cs and --amplitude-contrast too")
+        if any(
+            "rlnSphericalAberration" not in record.get("optics", {}) for record in (*done, *skipped)
+        ):
+            report.say(
+                "for RELION to go on from micrographs.star, pass --cs and --amplitude-contrast too"
+            )
     return 1 if failed else 0
 
 
@@ -241,6 +379,13 @@ def _line(record: dict) -> str:
     if record["status"] == "skipped":
         return f"{record['input']}: already there, skipped"
     shifts = record["shifts_angstrom"]
-    motion = max(((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2) ** 0.5 for a in shifts for b in (shifts[0], shifts[-1]))
+    motion = max(
+        ((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2) ** 0.5
+        for a in shifts
+        for b in (shifts[0], shifts[-1])
+    )
     notes = "".join(f"\n    note: {n}" for n in record["notes"])
-    return f"{record['input']}: {record['frames']} frames, moved {motion:.1f} Å, {record['seconds']:.1f} s{notes}"
+    return (
+        f"{record['input']}: {record['frames']} frames, moved {motion:.1f} Å,"
+        f" {record['seconds']:.1f} s{notes}"
+    )

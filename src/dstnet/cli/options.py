@@ -14,14 +14,24 @@ from dstnet.errors import SettingsError
 if TYPE_CHECKING:
     from dstnet.core.settings import Settings
 
-Output = Annotated[Path, Parameter(name=["--output", "-o"], help="Folder for the results; made if need be.")]
-SettingsFile = Annotated[Path | None, Parameter(name="--settings", help="YAML file of settings; options given here win over it.")]
-Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print results as JSON lines, for machines.")]
+Output = Annotated[
+    Path, Parameter(name=["--output", "-o"], help="Folder for the results; made if need be.")
+]
+SettingsFile = Annotated[
+    Path | None,
+    Parameter(name="--settings", help="YAML file of settings; options given here win over it."),
+]
+Json = Annotated[
+    bool, Parameter(name="--json", negative=(), help="Print results as JSON lines, for machines.")
+]
 Device = Annotated[
     str | None,
     Parameter(
         name=["--device", "-d"],
-        help="cpu, cuda, cuda:1, ...; several by commas are dealt to workers; without it, cuda where there is one.",
+        help=(
+            "cpu, cuda, cuda:1, ...; several by commas are dealt to workers; without it, cuda where"
+            " there is one."
+        ),
     ),
 ]
 
@@ -48,7 +58,10 @@ def frame_range(text: str | None) -> slice | None:
     except ValueError:
         start, stop = -1, None
     if not colon or start < 0 or (stop is not None and stop <= start):
-        raise SettingsError(f"frame range {text!r} is not A:B with 1 <= A <= B; 1:20 takes the first twenty frames, 3: leaves out two")
+        raise SettingsError(
+            f"frame range {text!r} is not A:B with 1 <= A <= B; 1:20 takes the first twenty frames,"
+            " 3: leaves out two"
+        )
     return slice(start, stop)
 
 
@@ -63,7 +76,11 @@ class Reporter:
     """Lines for people or JSON for machines, with a progress bar above them on a terminal."""
 
     def __init__(self, as_json: bool, advance: Any = None, write: Any = None):
-        self.as_json, self._advance, self._write = as_json, advance, write or (lambda text: print(text, flush=True))
+        self.as_json, self._advance, self._write = (
+            as_json,
+            advance,
+            write or (lambda text: print(text, flush=True)),
+        )
 
     def __call__(self, line: str, record: dict) -> None:
         """Report one finished piece of work."""
@@ -78,12 +95,26 @@ class Reporter:
 
 @contextmanager
 def reporting(total: int | None, what: str, as_json: bool) -> Iterator[Reporter]:
-    """A reporter for `total` pieces of work, None where nobody knows; its bar shows on a terminal only."""
+    """A reporter for `total` pieces of work, None where nobody knows; its bar shows on a terminal
+    only.
+    """
     if as_json or not sys.stdout.isatty():
         yield Reporter(as_json)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True) as bar:
+    with Progress(
+        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
+    ) as bar:
         task = bar.add_task(what, total=total)
-        yield Reporter(False, lambda: bar.advance(task), lambda text: bar.console.print(text, markup=False, highlight=False))
+        yield Reporter(
+            False,
+            lambda: bar.advance(task),
+            lambda text: bar.console.print(text, markup=False, highlight=False),
+        )

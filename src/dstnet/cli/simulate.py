@@ -6,49 +6,106 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from dstnet.cli.options import Device, Json, Output, Reporter, SettingsFile, chosen_device, reporting, settings_from
+from dstnet.cli.options import (
+    Device,
+    Json,
+    Output,
+    Reporter,
+    SettingsFile,
+    chosen_device,
+    reporting,
+    settings_from,
+)
 
 if TYPE_CHECKING:
     from dstnet.simulation.make import Estimate, Plan
 
-RECIPES = ", ".join(sorted(p.stem for p in (Path(__file__).parents[1] / "simulation" / "recipes").glob("*.yaml")))
+RECIPES = ", ".join(
+    sorted(p.stem for p in (Path(__file__).parents[1] / "simulation" / "recipes").glob("*.yaml"))
+)
 
 
 def simulate(
     structures: Annotated[
         list[str] | None,
         Parameter(
-            help="What is in the ice, each a species of the field: PDB or mmCIF files, EM maps (.mrc, .map), pdb:ID for an entry of the "
-            "Protein Data Bank, phantom:SEED for a made-up complex. Without any, the recipe's, or else the built-in phantom."
+            help=(
+                "What is in the ice, each a species of the field: PDB or mmCIF files, EM maps"
+                " (.mrc, .map), pdb:ID for an entry of the "
+                "Protein Data Bank, phantom:SEED for a made-up complex. Without any, the recipe's,"
+                " or else the built-in phantom."
+            )
         ),
     ] = None,
     /,
     *,
     output: Output,
-    recipe: Annotated[str | None, Parameter(name=["--recipe", "-r"], help=f"A shipped recipe ({RECIPES}) or a YAML file of one.")] = None,
-    movies: Annotated[int | None, Parameter(help="How many; without it the recipe's number, or 1.", validator=Number(gte=1))] = None,
-    seed: Annotated[int, Parameter(help="Of the first movie; each next one has the next.", validator=Number(gte=0))] = 0,
-    pixel_size: Annotated[float | None, Parameter(name=["--pixel-size", "--apix", "--angpix"], help="Å.")] = None,
-    shape: Annotated[tuple[int, int] | None, Parameter(negative=(), help="Height and width of a frame in pixels.")] = None,
+    recipe: Annotated[
+        str | None,
+        Parameter(
+            name=["--recipe", "-r"], help=f"A shipped recipe ({RECIPES}) or a YAML file of one."
+        ),
+    ] = None,
+    movies: Annotated[
+        int | None,
+        Parameter(help="How many; without it the recipe's number, or 1.", validator=Number(gte=1)),
+    ] = None,
+    seed: Annotated[
+        int,
+        Parameter(help="Of the first movie; each next one has the next.", validator=Number(gte=0)),
+    ] = 0,
+    pixel_size: Annotated[
+        float | None, Parameter(name=["--pixel-size", "--apix", "--angpix"], help="Å.")
+    ] = None,
+    shape: Annotated[
+        tuple[int, int] | None,
+        Parameter(negative=(), help="Height and width of a frame in pixels."),
+    ] = None,
     frames: Annotated[int | None, Parameter(help="Frames of a movie.")] = None,
     dose_per_frame: Annotated[float | None, Parameter(help="e-/Å2 of one frame.")] = None,
     settings: SettingsFile = None,
-    format: Annotated[Literal["tif", "mrc"], Parameter(help="Movies as LZW TIFF (.tif) or as MRC stacks (.mrcs).")] = "tif",
+    format: Annotated[
+        Literal["tif", "mrc"], Parameter(help="Movies as LZW TIFF (.tif) or as MRC stacks (.mrcs).")
+    ] = "tif",
     expected_frames: Annotated[
-        bool, Parameter(negative=(), help="Also write the noise-free frames, as large as the movie in 32-bit floats, among the truths.")
+        bool,
+        Parameter(
+            negative=(),
+            help=(
+                "Also write the noise-free frames, as large as the movie in 32-bit floats, among"
+                " the truths."
+            ),
+        ),
     ] = False,
     preview: Annotated[
-        bool, Parameter(negative=(), help="Also draw OUTPUT/preview/NAME.png: sum, truth, motion, power spectrum, numbers.")
+        bool,
+        Parameter(
+            negative=(),
+            help="Also draw OUTPUT/preview/NAME.png: sum, truth, motion, power spectrum, numbers.",
+        ),
     ] = False,
     dry_run: Annotated[
-        bool, Parameter(negative=(), help="Check everything and say how many, how large and how long; write nothing.")
+        bool,
+        Parameter(
+            negative=(),
+            help="Check everything and say how many, how large and how long; write nothing.",
+        ),
     ] = False,
     workers: Annotated[
         int,
-        Parameter(name=["--workers", "-j"], help="Processes; each makes one movie at a time in one thread.", validator=Number(gte=1)),
+        Parameter(
+            name=["--workers", "-j"],
+            help="Processes; each makes one movie at a time in one thread.",
+            validator=Number(gte=1),
+        ),
     ] = 1,
     device: Device = None,
-    overwrite: Annotated[bool, Parameter(negative=(), help="Make again what is already there; else whole movies are skipped.")] = False,
+    overwrite: Annotated[
+        bool,
+        Parameter(
+            negative=(), help="Make again what is already there; else whole movies are skipped."
+        ),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Make synthetic movies: OUTPUT/movies/NAME.tif, and their truths in OUTPUT/truth.
@@ -69,10 +126,20 @@ def simulate(
     from dstnet.simulation.recipe import Recipe
 
     if recipe and settings:
-        raise SettingsError("--recipe and --settings exclude each other; put the settings into the recipe's own `settings:`")
-    options = {"pixel_size_angstrom": pixel_size, "shape": shape, "frames": frames, "exposure_e_per_a2": dose_per_frame}
+        raise SettingsError(
+            "--recipe and --settings exclude each other; put the settings into the recipe's own"
+            " `settings:`"
+        )
+    options = {
+        "pixel_size_angstrom": pixel_size,
+        "shape": shape,
+        "frames": frames,
+        "exposure_e_per_a2": dose_per_frame,
+    }
     if recipe:
-        chosen = Recipe.named(recipe).with_options({k: v for k, v in options.items() if v is not None})
+        chosen = Recipe.named(recipe).with_options(
+            {k: v for k, v in options.items() if v is not None}
+        )
     else:
         chosen = Recipe(settings=settings_from(SimulationSettings, settings, **options))
     if structures:
@@ -80,7 +147,14 @@ def simulate(
     where, store = chosen_device(device), SpeciesStore()
     number = movies or chosen.movies
     plan = plan_movies(
-        chosen, output, movies=number, seed=seed, store=store, movie_format=format, expected=expected_frames, overwrite=overwrite
+        chosen,
+        output,
+        movies=number,
+        seed=seed,
+        store=store,
+        movie_format=format,
+        expected=expected_frames,
+        overwrite=overwrite,
     )
     if dry_run:
         _say_plan(plan, estimate(plan, workers, where, store), Reporter(json))
@@ -98,8 +172,13 @@ def simulate(
             after=after,
             report=lambda record: report(f"[{next(count)}/{number}] {_line(record)}", record),
         )
-        done, skipped, failed = ([r for r in records if r["status"] == s] for s in ("done", "skipped", "failed"))
-        report.say(f"{len(done)} made, {len(skipped)} already there, {len(failed)} failed; movies and truths in {output}")
+        done, skipped, failed = (
+            [r for r in records if r["status"] == s] for s in ("done", "skipped", "failed")
+        )
+        report.say(
+            f"{len(done)} made, {len(skipped)} already there, {len(failed)} failed; movies and"
+            f" truths in {output}"
+        )
         for record in failed:
             report.say(f"failed: {record['error']}")
     return 1 if failed else 0
@@ -127,8 +206,16 @@ def _say_plan(plan: "Plan", cost: "Estimate", report: Reporter) -> None:
             "movie_bytes": movie.movie_bytes,
             "truth_bytes": movie.truth_bytes,
         }
-        size = "already there" if movie.there == "whole" else f"about {_size(movie.movie_bytes)} and {_size(movie.truth_bytes)} of truths"
-        report(f"{movie.record.name}: {s.frames} frames of {s.shape[0]} x {s.shape[1]} at {s.pixel_size_angstrom:g} Å/px, {size}", record)
+        size = (
+            "already there"
+            if movie.there == "whole"
+            else f"about {_size(movie.movie_bytes)} and {_size(movie.truth_bytes)} of truths"
+        )
+        report(
+            f"{movie.record.name}: {s.frames} frames of {s.shape[0]} x {s.shape[1]} at"
+            f" {s.pixel_size_angstrom:g} Å/px, {size}",
+            record,
+        )
     total = {
         "movies": len(plan.movies),
         "to_make": len(plan.todo),
@@ -136,9 +223,15 @@ def _say_plan(plan: "Plan", cost: "Estimate", report: Reporter) -> None:
         "cpu_seconds": round(cost.cpu_seconds, 2),
         "memory_bytes": cost.memory_bytes,
     }
-    line = f"{len(plan.todo)} of {len(plan.movies)} movies to make into {plan.folder}: about {_size(plan.bytes)}"
+    line = (
+        f"{len(plan.todo)} of {len(plan.movies)} movies to make into {plan.folder}: about"
+        f" {_size(plan.bytes)}"
+    )
     if plan.todo:
-        line += f", roughly {_time(cost.cpu_seconds)} of CPU time and {_size(cost.memory_bytes)} of memory in all"
+        line += (
+            f", roughly {_time(cost.cpu_seconds)} of CPU time and {_size(cost.memory_bytes)} of"
+            " memory in all"
+        )
     report(line + "; nothing was written", total)
 
 
@@ -147,4 +240,10 @@ def _size(count: int) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 5400
+        else f"{seconds / 60:.0f} min"
+        if seconds >= 90
+        else f"{max(seconds, 1):.0f} s"
+    )

@@ -1,1 +1,3 @@
-"""Units and constants, shape names, one FFT convention, named random streams, the base of all settings."""
+"""Units and constants, shape names, one FFT convention, named random streams, the base of all
+settings.
+"""

@@ -5,9 +5,11 @@ from typing import Any
 
 
 def compiled(function: Callable[..., Any], signature: str, **options: Any) -> Callable[..., Any]:
-    """`function` compiled for `signature`, free of the interpreter's lock, with further options of ``numba.njit``.
+    """`function` compiled for `signature`, free of the interpreter's lock, with further options of
+    ``numba.njit``.
 
-    The code is kept beside the function's source for the next process; where there is nowhere to keep it, each process compiles anew.
+    The code is kept beside the function's source for the next process; where there is nowhere to
+    keep it, each process compiles anew.
     """
     import numba
 

@@ -9,6 +9,8 @@ import torch
 
 
 def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator on `device` for the stream called by `names` under `seed`. Equal arguments give equal streams on every machine."""
+    """A generator on `device` for the stream called by `names` under `seed`. Equal arguments give
+    equal streams on every machine.
+    """
     digest = hashlib.sha256("/".join([str(seed), *map(str, names)]).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)

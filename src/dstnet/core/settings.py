@@ -26,30 +26,45 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})" for e in error.errors())
-            raise SettingsError(f"{where}: {problems}; allowed names here: {', '.join(cls.model_fields)}") from None
+            problems = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})"
+                for e in error.errors()
+            )
+            raise SettingsError(
+                f"{where}: {problems}; allowed names here: {', '.join(cls.model_fields)}"
+            ) from None
 
     @classmethod
     def from_yaml(cls, path: Path | str, **overrides) -> Self:
-        """Settings from a YAML file; `overrides` win over the file, whatever is named in neither keeps its default.
+        """Settings from a YAML file; `overrides` win over the file, whatever is named in neither
+        keeps its default.
 
         Raises
         ------
         SettingsError
-            If the file cannot be read, is not a YAML mapping, or holds an unknown name or a value not allowed.
+            If the file cannot be read, is not a YAML mapping, or holds an unknown name or a value
+            not allowed.
         """
         try:
             values = yaml.safe_load(Path(path).read_text()) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
-            raise SettingsError(f"cannot read settings from {path}: {reason}; give a YAML file of 'name: value' lines") from None
+            raise SettingsError(
+                f"cannot read settings from {path}: {reason}; give a YAML file of 'name: value'"
+                " lines"
+            ) from None
         if not isinstance(values, dict):
-            raise SettingsError(f"{path} holds no settings (a {type(values).__name__}); give a YAML file of 'name: value' lines")
+            raise SettingsError(
+                f"{path} holds no settings (a {type(values).__name__}); give a YAML file of 'name:"
+                " value' lines"
+            )
         return cls.checked({**cls.unwrapped(values), **overrides}, str(path))
 
     @classmethod
     def unwrapped(cls, values: dict) -> dict:
-        """The settings among what a file holds; a kind whose settings also travel inside records finds them there."""
+        """The settings among what a file holds; a kind whose settings also travel inside records
+        finds them there.
+        """
         return values
 
     def to_yaml(self) -> str:

@@ -1,4 +1,6 @@
-"""Axis orders as types. Arrays are always ``[frame, y, x]``; vectors in the plane are always ``(y, x)``."""
+"""Axis orders as types. Arrays are always ``[frame, y, x]``; vectors in the plane are always ``(y,
+x)``.
+"""
 
 from jaxtyping import Float
 from torch import Tensor

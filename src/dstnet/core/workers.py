@@ -1,6 +1,7 @@
 """Work dealt to processes that may die: a crash costs one item one try, never the run.
 
-Items come from any iterable; one that yields None says "nothing now, ask again", so that a source may wait for files to arrive.
+Items come from any iterable; one that yields None says "nothing now, ask again", so that a source
+may wait for files to arrive.
 """
 
 import multiprocessing
@@ -22,7 +23,8 @@ from dstnet.errors import DstnetError
 
 T = TypeVar("T")
 
-PAUSE_SECONDS = 0.2  # between questions to a source that has nothing now: short beside any movie, long beside a question
+# between questions to a source that has nothing now: short beside any movie, long beside a question
+PAUSE_SECONDS = 0.2
 LEAVE_SECONDS = 10.0  # that a worker is given to remove what it has half written
 
 
@@ -30,7 +32,9 @@ class Job(Protocol):
     """What all items share; it travels to the workers, so it must be picklable."""
 
     def worker(self, number: int) -> Callable[[Any], Any]:
-        """What worker `number` (from 0) does with an item; asked for once in its process, so that what is loaded is loaded once."""
+        """What worker `number` (from 0) does with an item; asked for once in its process, so that
+        what is loaded is loaded once.
+        """
         ...
 
 
@@ -59,7 +63,9 @@ class _Refusal:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let torch work with `count` threads within the block; sums differ in the last bit with their number."""
+    """Let torch work with `count` threads within the block; sums differ in the last bit with their
+    number.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -74,7 +80,9 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def in_this_process(items: Iterable[T | None], work: Callable[[T], Any], *, threads: int = 1) -> Generator[tuple[int, Any], None, None]:
+def in_this_process(
+    items: Iterable[T | None], work: Callable[[T], Any], *, threads: int = 1
+) -> Generator[tuple[int, Any], None, None]:
     """Each item's number and what `work` makes of it, one after the other."""
     index = 0
     for item in items:
@@ -90,10 +98,11 @@ def in_this_process(items: Iterable[T | None], work: Callable[[T], Any], *, thre
 def in_workers(
     items: Iterable[T | None], job: Job, *, workers: int, threads: int = 1, tries: int = 2
 ) -> Generator[tuple[int, Any], None, None]:
-    """Each item's number and what a worker made of it, as they come; a `Death` where its worker ended `tries` times.
+    """Each item's number and what a worker made of it, as they come; a `Death` where its worker
+    ended `tries` times.
 
-    Workers are spawned when there is work for them, and ended with this generator, at once where it is closed early. Ctrl-C is this
-    process's to handle.
+    Workers are spawned when there is work for them, and ended with this generator, at once where it
+    is closed early. Ctrl-C is this process's to handle.
 
     Parameters
     ----------
@@ -133,9 +142,13 @@ def in_workers(
                         waiting.append((count, item, 1))
                         count += 1
                 elif waiting:
-                    worker = idle.pop() if idle else _Worker.started(job, _free_number(busy), threads)
+                    worker = (
+                        idle.pop() if idle else _Worker.started(job, _free_number(busy), threads)
+                    )
                     worker.index, worker.item, worker.tries = waiting.popleft()
-                    busy[worker.connection] = worker  # before it can fail, so that it is ended with the others
+                    busy[worker.connection] = (
+                        worker  # before it can fail, so that it is ended with the others
+                    )
                     try:
                         worker.connection.send(worker.item)
                     except OSError:
@@ -194,15 +207,21 @@ class _Worker:
 
 
 def _free_number(busy: dict[Connection, _Worker]) -> int:
-    """The lowest number that no worker has; only asked for when none is idle, so a dead one's is given again."""
+    """The lowest number that no worker has; only asked for when none is idle, so a dead one's is
+    given again.
+    """
     taken = {w.number for w in busy.values()}
     return next(n for n in range(len(taken) + 1) if n not in taken)
 
 
 def _serve(connection: Connection, job: Job, number: int, threads: int) -> None:
     """A worker's whole life: do what comes through `connection` until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that half-written files are removed on the way out
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(1)
+    )  # so that half-written files are removed on the way out
     torch.set_num_threads(threads)
     keep_freed_memory()
     try:

@@ -1,6 +1,8 @@
-"""The compiled Poisson sampler. Only `sampling.py` imports this file, and late: numba takes half a second to load.
+"""The compiled Poisson sampler. Only `sampling.py` imports this file, and late: numba takes half a
+second to load.
 
-Every pixel's random number is a hash of (seed, block, place in the block), so it depends on no other pixel and on no thread.
+Every pixel's random number is a hash of (seed, block, place in the block), so it depends on no
+other pixel and on no thread.
 """
 
 import math
@@ -14,27 +16,37 @@ from numba.extending import intrinsic
 from dstnet.core.compiled import compiled
 from dstnet.detector.sampling import HIGHEST_RATE
 
-BLOCK = 1024  # pixels that share one length of the table; its five working arrays stay in the first-level cache
+# pixels that share one length of the table; its five working arrays stay in the first-level cache
+BLOCK = 1024
 HIGHEST_TABLED_RATE = 24.0  # above, rejection is cheaper and float32 tables lose digits
 TAIL = 1e-3  # below this chance a pixel leaves the table for the double-precision path
 
 _F = np.float32  # numba's float() leaves a float32 as it is; np.float64() does not
 _U = np.uint32
 _W = np.uint64
-# exp(-t) = 1 - t (1 - t/2 (1 - t/3 ...)) for |t| <= ln(2)/2, to t^8: what is left out is under 3e-10.
-_LOG2E, _LN2_HIGH, _LN2_LOW = _F(1.4426950408889634), _F(0.693359375), _F(-2.12194440e-4)  # Cody & Waite's split of ln 2
+# exp(-t) = 1 - t (1 - t/2 (1 - t/3 ...)) for |t| <= ln(2)/2, to t^8: what is left out is under
+# 3e-10.
+_LOG2E, _LN2_HIGH, _LN2_LOW = (
+    _F(1.4426950408889634),
+    _F(0.693359375),
+    _F(-2.12194440e-4),
+)  # Cody & Waite's split of ln 2
 
 
 @numba.njit(nogil=True)
 def _mix64(x):
-    """Bijective scrambling of 64 bits (Stafford's variant 13 of MurmurHash3's finaliser, as in SplitMix64; Steele et al. 2014)."""
+    """Bijective scrambling of 64 bits (Stafford's variant 13 of MurmurHash3's finaliser, as in
+    SplitMix64; Steele et al. 2014).
+    """
     x = (x ^ (x >> _W(30))) * _W(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> _W(27))) * _W(0x94D049BB133111EB)
     return x ^ (x >> _W(31))
 
 
 def _scrambler(typing, x, shift, factor):
-    """(x ^ x >> shift) * factor in 32 bits; numba's own integers would widen to 64, and a vector hold half as many."""
+    """(x ^ x >> shift) * factor in 32 bits; numba's own integers would widen to 64, and a vector
+    hold half as many.
+    """
 
     def build(context, builder, signature, arguments):
         x, shift, factor = arguments
@@ -54,7 +66,9 @@ def _uniform(state):
 
 @numba.njit(nogil=True)
 def _tail(rate, least, state):
-    """A count given that it is `least` or more, by inversion in double precision; for rates under about 700."""
+    """A count given that it is `least` or more, by inversion in double precision; for rates under
+    about 700.
+    """
     # Chances relative to that of `least` itself, which may be too small for a double.
     p = 1.0
     total = 0.0
@@ -75,7 +89,9 @@ def _tail(rate, least, state):
 
 @numba.njit(nogil=True)
 def _rejection(rate, state):
-    """PTRS, transformed rejection with squeeze, for rates of 10 and more (Hörmann, Insurance: Math. Econ. 12, 39, 1993)."""
+    """PTRS, transformed rejection with squeeze, for rates of 10 and more (Hörmann, Insurance: Math.
+    Econ. 12, 39, 1993).
+    """
     b = 0.931 + 2.53 * math.sqrt(rate)
     a = -0.059 + 0.02483 * b
     inverse_alpha = 1.1239 + 1.1328 / (b - 3.4)
@@ -91,7 +107,9 @@ def _rejection(rate, state):
             return k
         if k < 0 or (margin < 0.013 and v > margin):
             continue
-        if math.log(v * inverse_alpha / (a / (margin * margin) + b)) <= k * log_rate - rate - math.lgamma(k + 1.0):
+        if math.log(
+            v * inverse_alpha / (a / (margin * margin) + b)
+        ) <= k * log_rate - rate - math.lgamma(k + 1.0):
             return k
 
 
@@ -123,7 +141,11 @@ def _fill(rates, counts, first, last, seed_table, seed_tail):
             rate = rate if rate < _F(HIGHEST_RATE) else _F(HIGHEST_RATE)
             lam[i] = rate
         highest_bits = 0
-        for i in range(n):  # bits of positive floats sort as they do; unlike a maximum of floats, one of integers is vectorised
+        for i in range(
+            n
+            # bits of positive floats sort as they do; unlike a maximum of floats, one of integers
+            # is vectorised
+        ):
             highest_bits = max(highest_bits, lam_bits[i])
         highest = np.int32(highest_bits).view(np.float32)
         out = counts[start : start + n]
@@ -166,7 +188,8 @@ def _fill(rates, counts, first, last, seed_table, seed_tail):
             above[i] = missed
             out[i] = _F(0)
         length = _table_length(np.float64(highest))
-        # above = P(N > k): comparing the uniform with it, small at the tail, keeps the digits that a cumulative chance near 1 loses.
+        # above = P(N > k): comparing the uniform with it, small at the tail, keeps the digits that
+        # a cumulative chance near 1 loses.
         for k in range(1, length + 1, 4):
             a, b, c, d = _F(1.0 / k), _F(1.0 / (k + 1)), _F(1.0 / (k + 2)), _F(1.0 / (k + 3))
             for i in range(n):

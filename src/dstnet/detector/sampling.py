@@ -13,10 +13,11 @@ _SMALLEST_SHARE = 2**18  # pixels; less is not worth a thread
 def poisson(rate: Tensor, generator: torch.Generator) -> Tensor:
     """Independent Poisson counts of the given expectations.
 
-    On a CPU by a compiled sampler of our own, some ten times faster than numpy's near a rate of 1: each pixel hashes its place and a
-    seed drawn from `generator` to a uniform number and counts how many P(N > k) lie above it; what falls beyond the table
-    (P < 0.001), and blocks with rates above 24 (there by Hörmann's PTRS), are drawn in double precision. Chances are right to 1e-6.
-    On other devices by `torch.poisson`.
+    On a CPU by a compiled sampler of our own, some ten times faster than numpy's near a rate of 1:
+    each pixel hashes its place and a seed drawn from `generator` to a uniform number and counts how
+    many P(N > k) lie above it; what falls beyond the table (P < 0.001), and blocks with rates above
+    24 (there by Hörmann's PTRS), are drawn in double precision. Chances are right to 1e-6. On other
+    devices by `torch.poisson`.
 
     Parameters
     ----------
@@ -31,8 +32,12 @@ def poisson(rate: Tensor, generator: torch.Generator) -> Tensor:
         Whole numbers, float32, of the shape and on the device of `rate`.
     """
     if rate.device.type != "cpu":
-        return torch.poisson(torch.nan_to_num(rate.float(), nan=0.0).clamp(0, HIGHEST_RATE), generator=generator)
-    from dstnet.detector import _poisson_kernel as kernel  # not above: numba takes half a second to load
+        return torch.poisson(
+            torch.nan_to_num(rate.float(), nan=0.0).clamp(0, HIGHEST_RATE), generator=generator
+        )
+    from dstnet.detector import (
+        _poisson_kernel as kernel,
+    )  # not above: numba takes half a second to load
 
     seeds = [np.uint64(s) for s in torch.randint(2**63 - 1, (2,), generator=generator).tolist()]
     rates = rate.detach().float().contiguous().view(-1).numpy()

@@ -1,4 +1,6 @@
-"""Many inputs over many workers: each on its own, outputs whole or absent, one record of the run."""
+"""Many inputs over many workers: each on its own, outputs whole or absent, one record of the
+run.
+"""
 
 import os
 import re
@@ -35,7 +37,8 @@ from dstnet.network.weights import digest
 # Hidden files of `dstnet.io.atomic_path`: so old, no run can still be writing them.
 _HIDDEN = re.compile(r"\..*\.[0-9a-f]{12}\.(mrcs?|star)")
 _LEFT_OVER_SECONDS = 600.0
-# Rounding to half precision may add this share of an image's own deviation; raw counts of 10,000 a pixel stay below it.
+# Rounding to half precision may add this share of an image's own deviation; raw counts of 10,000 a
+# pixel stay below it.
 _ROUNDING_SHARE = 0.05
 
 DEFAULT_VOLTAGE_KV = 300.0
@@ -53,7 +56,10 @@ OUTPUTS = {
     "uncertainty": ("_uncertainty.mrc", "dstnet: expected rms error of the enhanced micrograph"),
     "enhanced_even": ("_enhanced_EVN.mrc", _FOR_LOOKING),
     "enhanced_odd": ("_enhanced_ODD.mrc", _FOR_LOOKING),
-    "enhanced_frames": ("_enhanced_frames.mrcs", "dstnet: ENHANCED fractions, for looking; use the movie for particles"),
+    "enhanced_frames": (
+        "_enhanced_frames.mrcs",
+        "dstnet: ENHANCED fractions, for looking; use the movie for particles",
+    ),
     "motion": (".star", ""),
 }
 
@@ -102,16 +108,19 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """What is done with every input of a run; picklable, so that it travels to workers here or on other machines.
+    """What is done with every input of a run; picklable, so that it travels to workers here or on
+    other machines.
 
     Parameters
     ----------
     settings
-        Of enhancement; those of alignment alone make the sums and the motion, and no network is loaded.
+        Of enhancement; those of alignment alone make the sums and the motion, and no network is
+        loaded.
     devices
         Dealt to the workers in turn: "cpu", "cuda:0", ...
     pixel_size_angstrom, exposure_e_per_a2, pre_exposure_e_per_a2, voltage_kv, frames, eer
-        As of `dstnet.io.open_movie`, for all inputs; None: as an input's optics group says, else the file (and 300 kV).
+        As of `dstnet.io.open_movie`, for all inputs; None: as an input's optics group says, else
+        the file (and 300 kV).
     correction
         How the camera's faults are taken out before the alignment; None: not at all.
     gain, dark, defects
@@ -121,7 +130,8 @@ class Job:
     heads
         What to write beside the enhanced micrograph: "contrast", "uncertainty", "particles".
     motion_from
-        Motion in RELION's form that is taken instead of being found: a folder with NAME.star, a table of micrographs, or one movie's file.
+        Motion in RELION's form that is taken instead of being found: a folder with NAME.star, a
+        table of micrographs, or one movie's file.
     halves
         Write the sums of every other frame, plain and enhanced, too.
     half_precision_files
@@ -158,10 +168,15 @@ class Job:
         SettingsError, WeightsError
             If the weights or the device cannot be used.
         """
-        return restorer_of(self.settings, device) if isinstance(self.settings, EnhancementSettings) else None
+        return (
+            restorer_of(self.settings, device)
+            if isinstance(self.settings, EnhancementSettings)
+            else None
+        )
 
     def made_with(self) -> dict:
-        """What all results of a run share: version, weights and their digest, settings, corrections. Weights and references are checked.
+        """What all results of a run share: version, weights and their digest, settings,
+        corrections. Weights and references are checked.
 
         Raises
         ------
@@ -172,14 +187,20 @@ class Job:
         if restorer:
             restorer.check_heads(self.heads)
         self.corrections(None)
-        references = {k: p and f"{p.name} sha256:{digest(p)[:16]}" for k in ("gain", "dark", "defects") if (p := getattr(self, k))}
+        references = {
+            k: p and f"{p.name} sha256:{digest(p)[:16]}"
+            for k in ("gain", "dark", "defects")
+            if (p := getattr(self, k))
+        }
         return {
             "version": dstnet.__version__,
             "weights": restorer and restorer.card.name,
             "weights_sha256": restorer and restorer.card.sha256,
             "settings": self.settings.model_dump(mode="json"),
             "eer": self.eer.model_dump(mode="json"),
-            "correction": self.correction and {**self.correction.model_dump(mode="json"), **references},
+            "correction": (
+                self.correction and {**self.correction.model_dump(mode="json"), **references}
+            ),
             "half_precision_files": self.half_precision_files,
         }
 
@@ -187,7 +208,9 @@ class Job:
         """What worker `number` does; its network is loaded once."""
         device = self.devices[number % len(self.devices)]
         restorer = self.restorer(device)
-        corrections = lru_cache(maxsize=2)(self.corrections)  # of the last gains: movies of one camera come together
+        corrections = lru_cache(maxsize=2)(
+            self.corrections
+        )  # of the last gains: movies of one camera come together
         return lambda task: self.process(task, restorer, device, corrections)
 
     def corrections(self, gain: Path | None) -> Corrections | None:
@@ -218,7 +241,15 @@ class Job:
             If it cannot be used.
         """
         told, pixel, voltage = given.optics, self.pixel_size_angstrom, self.voltage_kv
-        if pixel is None and (said := told.get("rlnMicrographOriginalPixelSize", told.get("rlnMicrographPixelSize"))) is not None:
+        if (
+            pixel is None
+            and (
+                said := told.get(
+                    "rlnMicrographOriginalPixelSize", told.get("rlnMicrographPixelSize")
+                )
+            )
+            is not None
+        ):
             pixel = float(said)
         if voltage is None:
             voltage = float(told.get("rlnVoltage", DEFAULT_VOLTAGE_KV))
@@ -239,13 +270,15 @@ class Job:
         device: str,
         corrections: Callable[[Path | None], Corrections | None],
     ) -> dict:
-        """Open, correct, align and enhance one input and write its results; its record says what came of it.
+        """Open, correct, align and enhance one input and write its results; its record says what
+        came of it.
 
         A record with a "stop" means that nothing more can be written.
         """
         started, cpu = time.perf_counter(), time.process_time()
         path = task.movie.path
-        # A failure now keeps what is on record of the results that lie there: it guards them against other values the next time.
+        # A failure now keeps what is on record of the results that lie there: it guards them
+        # against other values the next time.
         record: dict = {**task.before, "input": str(path), "name": task.name, "status": "failed"}
         try:
             if task.error:
@@ -254,31 +287,62 @@ class Job:
             made_from = self._made_from(task.movie, movie)
             wanted = self._wanted(task, movie)
             exists = not task.overwrite and any(p.is_file() for p in wanted.values())
-            if exists and (not task.recorded or any(k in task.before and task.before[k] != v for k, v in made_from.items())):
+            if exists and (
+                not task.recorded
+                or any(k in task.before and task.before[k] != v for k, v in made_from.items())
+            ):
                 raise BadInputError(
-                    f"{path}: {wanted['aligned'].parent / task.movie.name.rpartition('/')[2]}_* were made with other frames, pixel size, "
-                    "exposure, voltage, gain or motion, or by something else; pass --overwrite, or choose another folder"
+                    f"{path}: {wanted['aligned'].parent / task.movie.name.rpartition('/')[2]}_*"
+                    " were made with other frames, pixel size, exposure, voltage, gain or motion,"
+                    " or by something else; pass --overwrite, or choose another folder"
                 )
-            if exists and "shifts_angstrom" in task.before and all(p.is_file() for p in wanted.values()):
+            if (
+                exists
+                and "shifts_angstrom" in task.before
+                and all(p.is_file() for p in wanted.values())
+            ):
                 record["status"] = "skipped"
             else:
                 kept = replace(movie, frames=KeptFrames(movie.frames))
-                corrected = correct.applied(kept) if (correct := corrections(task.movie.gain)) else kept
-                record |= {**made_from, **self._make(task, movie, corrected, wanted, restorer, device), "status": "done"}
-                record |= {"seconds": round(time.perf_counter() - started, 2), "cpu_seconds": round(time.process_time() - cpu, 2)}
-                record |= {"threads": torch.get_num_threads(), "device": device, "peak_memory_bytes": peak_memory_bytes()}
+                corrected = (
+                    correct.applied(kept) if (correct := corrections(task.movie.gain)) else kept
+                )
+                record |= {
+                    **made_from,
+                    **self._make(task, movie, corrected, wanted, restorer, device),
+                    "status": "done",
+                }
+                record |= {
+                    "seconds": round(time.perf_counter() - started, 2),
+                    "cpu_seconds": round(time.process_time() - cpu, 2),
+                }
+                record |= {
+                    "threads": torch.get_num_threads(),
+                    "device": device,
+                    "peak_memory_bytes": peak_memory_bytes(),
+                }
         except OutputError as error:
             return {"stop": str(error)}
         except DstnetError as error:
             record["error"] = str(error)
         except (MemoryError, torch.OutOfMemoryError) as error:
-            record["error"] = f"{path}: out of memory ({error}); pass a smaller --tile, fewer --workers or fewer frames"
+            record["error"] = (
+                f"{path}: out of memory ({error}); pass a smaller --tile, fewer --workers or fewer"
+                " frames"
+            )
         except Exception as error:  # a mistake of ours must not cost the other inputs their results
             where = error.__traceback__
             while where and where.tb_next:
                 where = where.tb_next
-            at = f"{Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}" if where else "?"
-            record["error"] = f"{path}: unexpected {type(error).__name__} at {at}: {' '.join(str(error).split())}; please report this"
+            at = (
+                f"{Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}"
+                if where
+                else "?"
+            )
+            record["error"] = (
+                f"{path}: unexpected {type(error).__name__} at {at}:"
+                f" {' '.join(str(error).split())}; please report this"
+            )
         record["time"] = now()
         return record
 
@@ -308,65 +372,121 @@ class Job:
             if self.halves:
                 kinds |= {"enhanced_even", "enhanced_odd"}
         stem = task.folder / "micrographs" / task.movie.name
-        return {kind: stem.with_name(stem.name + ending) for kind, (ending, _) in OUTPUTS.items() if kind in kinds}
+        return {
+            kind: stem.with_name(stem.name + ending)
+            for kind, (ending, _) in OUTPUTS.items()
+            if kind in kinds
+        }
 
-    def _make(self, task: Task, raw: Movie, movie: Movie, wanted: dict[str, Path], restorer: NetworkRestorer | None, device: str) -> dict:
+    def _make(
+        self,
+        task: Task,
+        raw: Movie,
+        movie: Movie,
+        wanted: dict[str, Path],
+        restorer: NetworkRestorer | None,
+        device: str,
+    ) -> dict:
         images: dict[str, Stack | None] = {}
-        motion = None if self.motion_from is None else given_motion(self.motion_from, task.movie, self._numbers(raw, movie))
+        motion = (
+            None
+            if self.motion_from is None
+            else given_motion(self.motion_from, task.movie, self._numbers(raw, movie))
+        )
         if restorer is None:
             assert isinstance(self.settings, AlignmentSettings)
             aligned = align(movie, self.settings, halves=self.halves, motion=motion, device=device)
             notes = list(aligned.notes)
         else:
-            enhanced = restorer(movie, frames=self.enhanced_frames, halves=self.halves, heads=self.heads, motion=motion)
+            enhanced = restorer(
+                movie,
+                frames=self.enhanced_frames,
+                halves=self.halves,
+                heads=self.heads,
+                motion=motion,
+            )
             aligned, notes = enhanced.sums, list(enhanced.notes)
             images |= {"enhanced": enhanced.micrograph, "enhanced_frames": enhanced.frames}
             images |= {head: getattr(enhanced, head) for head in self.heads}
             images |= {"enhanced_even": enhanced.even, "enhanced_odd": enhanced.odd}
-        images |= {"aligned": aligned.total, "dose_weighted": aligned.dose_weighted, "even": aligned.even, "odd": aligned.odd}
+        images |= {
+            "aligned": aligned.total,
+            "dose_weighted": aligned.dose_weighted,
+            "even": aligned.even,
+            "odd": aligned.odd,
+        }
         # All are looked at before any is written.
-        checked = {kind: self._checked(images[kind], path, movie) for kind, path in wanted.items() if kind != "motion"}
+        checked = {
+            kind: self._checked(images[kind], path, movie)
+            for kind, path in wanted.items()
+            if kind != "motion"
+        }
         ensure_writable_folder(wanted["aligned"].parent)
         for kind, image in checked.items():
-            write_mrc(wanted[kind], image.numpy(), aligned.pixel_size_angstrom, OUTPUTS[kind][1], stack=image.ndim == 3)
+            write_mrc(
+                wanted[kind],
+                image.numpy(),
+                aligned.pixel_size_angstrom,
+                OUTPUTS[kind][1],
+                stack=image.ndim == 3,
+            )
         self._write_motion(wanted["motion"], task.movie, raw, movie, aligned)
         shifts = [[round(v, 3) for v in row] for row in aligned.motion.shifts_angstrom.tolist()]
-        length = accumulated_motion(aligned.motion, movie.exposure_e_per_a2, movie.pre_exposure_e_per_a2)
+        length = accumulated_motion(
+            aligned.motion, movie.exposure_e_per_a2, movie.pre_exposure_e_per_a2
+        )
         return {
             "output_pixel_size_angstrom": aligned.pixel_size_angstrom,
             "shifts_angstrom": shifts,
             "accumulated_motion_angstrom": [v if v is None else round(v, 3) for v in length],
             "notes": [*getattr(raw.frames, "notes", ()), *notes_on(movie), *notes],
-            "files": {kind: path.relative_to(task.folder).as_posix() for kind, path in wanted.items()},
+            "files": {
+                kind: path.relative_to(task.folder).as_posix() for kind, path in wanted.items()
+            },
             "optics": self._optics(task.movie),
         }
 
     def _checked(self, image: Stack | None, path: Path, movie: Movie) -> torch.Tensor:
-        """An image fit to be written: no black, flat or broken one, in the number type asked for."""
+        """An image fit to be written: no black, flat or broken one, in the number type asked
+        for.
+        """
         assert image is not None, path
         image = image.detach().float().cpu()
         if not torch.isfinite(image.sum()):
-            raise BadInputError(f"{movie.name}: the result for {path.name} holds values that are not finite; look at the input")
+            raise BadInputError(
+                f"{movie.name}: the result for {path.name} holds values that are not finite; look"
+                " at the input"
+            )
         deviation = float(image.std())
         if not deviation > 0:
-            raise BadInputError(f"{movie.name}: the result for {path.name} is constant; look at the input")
+            raise BadInputError(
+                f"{movie.name}: the result for {path.name} is constant; look at the input"
+            )
         if not self.half_precision_files:
             return image
         half = image.half()
         if not float((half.float() - image).square().mean().sqrt()) < _ROUNDING_SHARE * deviation:
             raise BadInputError(
-                f"{movie.name}: {path.name} does not keep its detail as float16 (mean {float(image.mean()):.4g}, deviation "
-                f"{deviation:.4g}); write float32"
+                f"{movie.name}: {path.name} does not keep its detail as float16 (mean"
+                f" {float(image.mean()):.4g}, deviation {deviation:.4g}); write float32"
             )
         return half
 
-    def _write_motion(self, path: Path, given: InputMovie, movie: Movie, corrected: Movie, aligned: AlignedMovie) -> None:
-        shifts, local = aligned.motion.shifts_angstrom.cpu(), aligned.motion.local_coefficients_angstrom.cpu()
+    def _write_motion(
+        self, path: Path, given: InputMovie, movie: Movie, corrected: Movie, aligned: AlignedMovie
+    ) -> None:
+        shifts, local = (
+            aligned.motion.shifts_angstrom.cpu(),
+            aligned.motion.local_coefficients_angstrom.cpu(),
+        )
         start = (self.frames.start or 0) if self.frames else 0
         numbers = self._numbers(movie, corrected)
         if numbers != list(range(len(numbers))):
-            # RELION counts the frames of the file: one that was left out moved as its neighbours did.
-            shifts, local = (_at_all_frames(m, numbers, start + len(movie)) for m in (shifts, local))
+            # RELION counts the frames of the file: one that was left out moved as its neighbours
+            # did.
+            shifts, local = (
+                _at_all_frames(m, numbers, start + len(movie)) for m in (shifts, local)
+            )
         tables = to_relion(
             shifts,
             local,
@@ -374,10 +494,13 @@ class Job:
             pixel_size_angstrom=movie.pixel_size_angstrom,
             movie_name=as_relion_finds(given.path),
             exposure_e_per_a2=movie.exposure_e_per_a2 or 0.0,
-            pre_exposure_e_per_a2=movie.pre_exposure_e_per_a2 - start * (movie.exposure_e_per_a2 or 0.0),
+            pre_exposure_e_per_a2=movie.pre_exposure_e_per_a2
+            - start * (movie.exposure_e_per_a2 or 0.0),
             voltage_kv=movie.voltage_kv,
         )
-        tables["general"]["rlnMicrographBinning"] = round(aligned.pixel_size_angstrom / movie.pixel_size_angstrom, 6)
+        tables["general"]["rlnMicrographBinning"] = round(
+            aligned.pixel_size_angstrom / movie.pixel_size_angstrom, 6
+        )
         if gain := self.correction and (self.gain or given.gain):
             tables["general"]["rlnMicrographGainName"] = as_relion_finds(gain)
         write_star(path, tables, float_format="%.9g")
@@ -385,21 +508,34 @@ class Job:
     def _numbers(self, raw: Movie, corrected: Movie) -> list[int]:
         """Numbers, from 0 and in the file, of the frames that corrections left of `raw`."""
         start = (self.frames.start or 0) if self.frames else 0
-        kept = corrected.frames.kept if isinstance(corrected.frames, CorrectedFrames) else range(len(raw))
+        kept = (
+            corrected.frames.kept
+            if isinstance(corrected.frames, CorrectedFrames)
+            else range(len(raw))
+        )
         return [start + number for number in kept]
 
     def _optics(self, given: InputMovie) -> dict:
         if given.optics:
-            return {k: v.item() if isinstance(v, np.generic) else v for k, v in given.optics.items()}
-        told = {"rlnSphericalAberration": self.spherical_aberration_mm, "rlnAmplitudeContrast": self.amplitude_contrast}
+            return {
+                k: v.item() if isinstance(v, np.generic) else v for k, v in given.optics.items()
+            }
+        told = {
+            "rlnSphericalAberration": self.spherical_aberration_mm,
+            "rlnAmplitudeContrast": self.amplitude_contrast,
+        }
         return {k: v for k, v in told.items() if v is not None}
 
 
 def _at_all_frames(motion: torch.Tensor, kept: Sequence[int], frames: int) -> torch.Tensor:
-    """`motion` [kept frame, ...] at all frames, in between by straight lines, beyond the ends as at the ends."""
+    """`motion` [kept frame, ...] at all frames, in between by straight lines, beyond the ends as at
+    the ends.
+    """
     flat = motion.flatten(1).double().numpy()
     columns = [np.interp(np.arange(frames), kept, column) for column in flat.T]
-    return torch.from_numpy(np.stack(columns, 1)).to(motion.dtype).reshape(frames, *motion.shape[1:])
+    return (
+        torch.from_numpy(np.stack(columns, 1)).to(motion.dtype).reshape(frames, *motion.shape[1:])
+    )
 
 
 def run_files(
@@ -415,15 +551,17 @@ def run_files(
     client: Any = None,
     report: Callable[[dict], None] = lambda record: None,
 ) -> Summary:
-    """Do `job` with every input, into `folder`; a bad one is recorded and the others go on. Whole results are skipped.
+    """Do `job` with every input, into `folder`; a bad one is recorded and the others go on. Whole
+    results are skipped.
 
-    Images depend on the inputs, the job and the number of threads that torch has (sums differ in the last bit with it), not on workers,
-    shards, order or time.
+    Images depend on the inputs, the job and the number of threads that torch has (sums differ in
+    the last bit with it), not on workers, shards, order or time.
 
     Parameters
     ----------
     inputs
-        A list; or what comes as it comes, as from `dstnet.enhancement.schedule.watch` (then Ctrl-C is an end like another).
+        A list; or what comes as it comes, as from `dstnet.enhancement.schedule.watch` (then Ctrl-C
+        is an end like another).
     folder
         Gets ``micrographs``, ``records``, ``provenance.json`` and ``micrographs.star``.
     workers
@@ -431,7 +569,8 @@ def run_files(
     threads
         Of torch for each; None shares this machine's cores among the workers.
     shard
-        (i, n) takes the i-th of every n inputs, from 1; several such runs may write into one folder at once.
+        (i, n) takes the i-th of every n inputs, from 1; several such runs may write into one folder
+        at once.
     overwrite
         Make again what is whole.
     retries
@@ -444,12 +583,16 @@ def run_files(
     Raises
     ------
     OutputError
-        If the folder cannot be written, or holds results made with something else and `overwrite` is not given.
+        If the folder cannot be written, or holds results made with something else and `overwrite`
+        is not given.
     SettingsError, WeightsError
         If the shard is none, or the weights or a device cannot be used.
     """
     if shard is not None and not isinstance(inputs, Sequence):
-        raise SettingsError("inputs that arrive while they are watched for have no fixed order to be divided by; give --watch or --shard")
+        raise SettingsError(
+            "inputs that arrive while they are watched for have no fixed order to be divided by;"
+            " give --watch or --shard"
+        )
     if shard is not None and not 1 <= shard[0] <= shard[1]:
         raise SettingsError(f"shard {shard[0]}/{shard[1]} is not i/n with 1 <= i <= n")
     work = job.worker(0) if client is None and workers is None else None
@@ -469,7 +612,9 @@ def run_files(
     finished: dict[int, dict] = {}
     try:
         for index, outcome in outcomes:
-            record = _lost(given[index], records, outcome) if isinstance(outcome, Death) else outcome
+            record = (
+                _lost(given[index], records, outcome) if isinstance(outcome, Death) else outcome
+            )
             if "stop" in record:
                 raise OutputError(record["stop"])
             finished[index] = record
@@ -501,8 +646,13 @@ def _tasks(
             continue
         name, error = movie.name, None
         if movie.name in taken:
-            name = f"{movie.name}{movie.path.suffix}"  # records are kept by name; another input's must not be lost
-            error = f"{movie.path}: its results would have the name of those of {taken[movie.name]}; give them another folder"
+            name = (  # records are kept by name; another input's must not be lost
+                f"{movie.name}{movie.path.suffix}"
+            )
+            error = (
+                f"{movie.path}: its results would have the name of those of {taken[movie.name]};"
+                " give them another folder"
+            )
         taken.setdefault(movie.name, movie.path)
         number += 1
         if shard is None or (number - shard[0]) % shard[1] == 0:
@@ -513,16 +663,31 @@ def _tasks(
 
 
 def _lost(movie: InputMovie, records: Records, death: Death) -> dict:
-    why = f"{movie.path}: its worker ended {death.tries} times ({death.why}); pass fewer --workers or a smaller --tile"
+    why = (
+        f"{movie.path}: its worker ended {death.tries} times ({death.why}); pass fewer --workers or"
+        " a smaller --tile"
+    )
     before = records.earlier.get(movie.name, {})
-    return {**before, "input": str(movie.path), "name": movie.name, "status": "failed", "error": why, "time": now()}
+    return {
+        **before,
+        "input": str(movie.path),
+        "name": movie.name,
+        "status": "failed",
+        "error": why,
+        "time": now(),
+    }
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the hidden files that killed runs left; young ones may be another shard's, at work on them."""
+    """Remove the hidden files that killed runs left; young ones may be another shard's, at work on
+    them.
+    """
     for path in folder.rglob(".*"):
         try:
-            if _HIDDEN.fullmatch(path.name) and time.time() - path.stat().st_mtime > _LEFT_OVER_SECONDS:
+            if (
+                _HIDDEN.fullmatch(path.name)
+                and time.time() - path.stat().st_mtime > _LEFT_OVER_SECONDS
+            ):
                 path.unlink()
         except OSError:
             pass  # gone meanwhile, or not ours to remove

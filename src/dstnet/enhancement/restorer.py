@@ -1,4 +1,6 @@
-"""One interface for every method, movie in and enhanced movie out, and the network that implements it."""
+"""One interface for every method, movie in and enhanced movie out, and the network that implements
+it.
+"""
 
 import operator
 from collections.abc import Collection
@@ -23,15 +25,18 @@ from dstnet.network.dstnet import exposure_features
 from dstnet.network.engine import make_engine
 from dstnet.network.weights import load_weights
 
-# From here on, pure noise has at most 2 % of the output power of particles: 0.2 % at 20, 6 % at 5 e-/Å2 (benchmarks/quality/honesty.py).
+# From here on, pure noise has at most 2 % of the output power of particles: 0.2 % at 20, 6 % at 5
+# e-/Å2 (benchmarks/quality/honesty.py).
 TRUSTED_E_PER_A2 = 20.0
-# Residual energy on fourteen movies of benchmarks/quality/held_out.py (strong) by 8, 6, 5 and 4 fractions: 0.3751, 0.3752, 0.3756, 0.3764.
+# Residual energy on fourteen movies of benchmarks/quality/held_out.py (strong) by 8, 6, 5 and 4
+# fractions: 0.3751, 0.3752, 0.3756, 0.3764.
 USUAL_FRACTIONS = 5
 
 
 @dataclass(frozen=True)
 class Enhanced:
-    """What a method makes of a movie. Images are on the grid of its sums, in the units of what they are enhanced from.
+    """What a method makes of a movie. Images are on the grid of its sums, in the units of what they
+    are enhanced from.
 
     Attributes
     ----------
@@ -40,17 +45,21 @@ class Enhanced:
     sums
         The plain sums, and the motion that was taken out; fractions are not kept.
     contrast
-        The estimate without the CTF's modulation: particles dark on flat ice, its coarse detail from where particles are (settings:
-        fill); None where not asked for.
+        The estimate without the CTF's modulation: particles dark on flat ice, its coarse detail
+        from where particles are (settings: fill); None where not asked for.
     uncertainty
-        Expected error (rms) of each pixel of `micrograph`, down to the detail that the network sees; None where not asked for.
+        Expected error (rms) of each pixel of `micrograph`, down to the detail that the network
+        sees; None where not asked for.
     particles
-        Where particles are: from 0 to -1 in the middle of each, dark as particles are; None where not asked for.
+        Where particles are: from 0 to -1 in the middle of each, dark as particles are; None where
+        not asked for.
     frames
-        Enhanced images of the fractions, in the aligned position and the units of the whole sum; of weights trained on windows, each raw
-        frame where it lies and in its own units. None where not asked for.
+        Enhanced images of the fractions, in the aligned position and the units of the whole sum; of
+        weights trained on windows, each raw frame where it lies and in its own units. None where
+        not asked for.
     even, odd
-        Enhanced images of every other frame, of those in `sums.even` and `sums.odd`; None where not asked for.
+        Enhanced images of every other frame, of those in `sums.even` and `sums.odd`; None where not
+        asked for.
     notes
         What the user should know: estimates made, ranges left.
     """
@@ -109,16 +118,26 @@ class NetworkRestorer:
         network, self.card = load_weights(self.settings.model)
         if (self.card.window is not None) is not self.windowed:
             trained_for = "windows of raw frames" if self.card.window else "whole movies"
-            raise SettingsError(f"{self.card.name} was trained for {trained_for}: use dstnet.enhancement.window.restorer_of")
+            raise SettingsError(
+                f"{self.card.name} was trained for {trained_for}: use"
+                " dstnet.enhancement.window.restorer_of"
+            )
         tile = self.settings.tile - self.settings.tile % network.stride
         if self.settings.overlap >= tile:
-            raise SettingsError(f"overlap {self.settings.overlap} must be smaller than tile {tile} (a multiple of {network.stride})")
+            raise SettingsError(
+                f"overlap {self.settings.overlap} must be smaller than tile {tile} (a multiple of"
+                f" {network.stride})"
+            )
         try:
             self.device = torch.device(device)
             self.network = network.to(self.device)
         except (RuntimeError, AssertionError) as error:
-            raise SettingsError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use --device cpu") from None
-        self._engine = make_engine(self.settings.engine, self.device, half_precision=self.settings.half_precision)
+            raise SettingsError(
+                f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use --device cpu"
+            ) from None
+        self._engine = make_engine(
+            self.settings.engine, self.device, half_precision=self.settings.half_precision
+        )
 
     def __call__(
         self,
@@ -138,7 +157,8 @@ class NetworkRestorer:
         frames
             Also enhance each fraction.
         halves
-            Also enhance the two halves of the movie, every other frame each, on their own: their noise is independent.
+            Also enhance the two halves of the movie, every other frame each, on their own: their
+            noise is independent.
         heads
             What to give beside the micrograph: "contrast", "uncertainty", "particles".
         motion
@@ -149,7 +169,8 @@ class NetworkRestorer:
         SettingsError
             If the weights do not give what `heads` asks for.
         BadInputError
-            If a frame is constant, not finite or without noise, or `motion` does not fit the movie; or one frame is asked for halves.
+            If a frame is constant, not finite or without noise, or `motion` does not fit the movie;
+            or one frame is asked for halves.
         """
         if halves and len(movie) < 2:
             raise BadInputError(f"{movie.name} has one frame, so no halves; leave out --halves")
@@ -161,41 +182,60 @@ class NetworkRestorer:
         even, odd = (self._half(movie, sums, first) if halves else None for first in (0, 1))
         notes = (*sums.notes, *self.warnings(movie), *told)
         sums = replace(sums, fractions=sums.fractions.new_empty(0, *sums.fractions.shape[1:]))
-        return Enhanced(**images, sums=sums, frames=enhanced_frames, even=even, odd=odd, notes=notes)
+        return Enhanced(
+            **images, sums=sums, frames=enhanced_frames, even=even, odd=odd, notes=notes
+        )
 
     def check_heads(self, heads: Collection[str]) -> None:
         """Refuse, with a SettingsError, heads that the weights do not have."""
         if missing := set(heads) - set(self.network.outputs[1:]):
             given = ", ".join(self.network.outputs[1:]) or "the enhanced micrograph alone"
-            raise SettingsError(f"{self.card.name} gives no {' or '.join(sorted(missing))} ({given}); choose other weights with --model")
+            raise SettingsError(
+                f"{self.card.name} gives no {' or '.join(sorted(missing))} ({given}); choose other"
+                " weights with --model"
+            )
 
     def _sums(self, movie: Movie, motion: MovieMotion | None, halves: bool = False) -> AlignedMovie:
         return align(
             movie,
             self.settings.alignment,
             working_pixel_angstrom=self.card.working_pixel_angstrom,
-            max_fractions=min(self.settings.fractions or min(USUAL_FRACTIONS, self.card.fractions), len(movie)),
+            max_fractions=min(
+                self.settings.fractions or min(USUAL_FRACTIONS, self.card.fractions), len(movie)
+            ),
             halves=halves,
             motion=motion,
             device=self.device,
         )
 
     def _half(self, movie: Movie, sums: AlignedMovie, first: int) -> Image:
-        """The enhanced image of every other frame. The network is told their own exposure; that of the frames between, which the specimen
-        has seen as well, has no place in a `Movie`.
+        """The enhanced image of every other frame. The network is told their own exposure; that of
+        the frames between, which the specimen has seen as well, has no place in a `Movie`.
         """
         half = replace(movie, frames=_EveryOther(movie.frames, first))
-        motion = MovieMotion(sums.motion.shifts_angstrom[first::2], sums.motion.local_coefficients_angstrom[first::2])
-        return self._enhance(half, self._sums(half, motion), False, ("micrograph",))[0]["micrograph"]
+        motion = MovieMotion(
+            sums.motion.shifts_angstrom[first::2], sums.motion.local_coefficients_angstrom[first::2]
+        )
+        return self._enhance(half, self._sums(half, motion), False, ("micrograph",))[0][
+            "micrograph"
+        ]
 
     def warnings(self, movie: Movie) -> list[str]:
-        """Where a movie lies outside the range that the weights were trained for, or something had to be taken as unknown."""
+        """Where a movie lies outside the range that the weights were trained for, or something had
+        to be taken as unknown.
+        """
         card, notes = self.card, []
         low, high = card.valid_pixel_angstrom
         if not low <= movie.pixel_size_angstrom <= high:
-            notes.append(f"pixel size {movie.pixel_size_angstrom:.3f} Å is outside the {low}-{high} Å that {card.name} was trained for")
+            notes.append(
+                f"pixel size {movie.pixel_size_angstrom:.3f} Å is outside the {low}-{high} Å that"
+                f" {card.name} was trained for"
+            )
         if movie.exposure_e_per_a2 is None:
-            notes.append("exposure per frame not known: no dose weighting; the network judges it from the noise (pass --dose-per-frame)")
+            notes.append(
+                "exposure per frame not known: no dose weighting; the network judges it from the"
+                " noise (pass --dose-per-frame)"
+            )
         else:
             notes += self._of_exposure(movie.exposure_e_per_a2, len(movie))
         return notes
@@ -205,24 +245,33 @@ class NetworkRestorer:
         (low, high), name, notes = self.card.valid_exposure_e_per_a2, self.card.name, []
         whole = each_e_per_a2 * count
         if not low <= whole <= high:
-            notes.append(f"exposure {whole:.1f} e-/Å2 is outside the {low}-{high} e-/Å2 that {name} was trained for")
+            notes.append(
+                f"exposure {whole:.1f} e-/Å2 is outside the {low}-{high} e-/Å2 that {name} was"
+                " trained for"
+            )
         if whole < TRUSTED_E_PER_A2:
             notes.append(
-                f"at {whole:.1f} e-/Å2, less than {TRUSTED_E_PER_A2:g}, part of what is drawn may be noise; "
-                "trust what the filtered sum shows too"
+                f"at {whole:.1f} e-/Å2, less than {TRUSTED_E_PER_A2:g}, part of what is drawn may"
+                " be noise; trust what the filtered sum shows too"
             )
         return notes
 
     def _enhance(
         self, movie: Movie, aligned: AlignedMovie, frames: bool, wanted: Collection[str]
     ) -> tuple[dict[str, Image], Stack | None, list[str]]:
-        """Images by name, and the enhanced frames where asked for, on the grid and in the units of the sum; and notes."""
+        """Images by name, and the enhanced frames where asked for, on the grid and in the units of
+        the sum; and notes.
+        """
         fractions = aligned.fractions.cpu()
-        fractions, total, mean, noise = normalised(fractions, movie.name, out=fractions)  # as much room as a fifth of all else
+        fractions, total, mean, noise = normalised(
+            fractions, movie.name, out=fractions
+        )  # as much room as a fifth of all else
         exposure = self._exposure(movie, aligned)
 
         def run(tile_frames: Tensor, tile_total: Tensor) -> Tensor:
-            return self._engine(self.network, tile_frames[None], tile_total[None], exposure[None], every=frames)[0]
+            return self._engine(
+                self.network, tile_frames[None], tile_total[None], exposure[None], every=frames
+            )[0]
 
         out = blend_tiles(
             run,
@@ -234,7 +283,10 @@ class NetworkRestorer:
             stride=self.network.stride,
         )
         if not torch.isfinite(out).all():
-            raise BadInputError(f"{movie.name}: the network gave values that are not finite; look for extreme pixels in the frames")
+            raise BadInputError(
+                f"{movie.name}: the network gave values that are not finite; look for extreme"
+                " pixels in the frames"
+            )
         images = dict(zip(self.network.outputs, out, strict=False))
         each = out[len(images) :]
         if "uncertainty" in images:
@@ -248,21 +300,32 @@ class NetworkRestorer:
                     image.copy_(multiplied(image, match))
         notes = []
         if self.settings.evidence:
-            added = linear_part(total, images["micrograph"], aligned.working_pixel_angstrom, movie.whole_exposure_e_per_a2)
+            added = linear_part(
+                total,
+                images["micrograph"],
+                aligned.working_pixel_angstrom,
+                movie.whole_exposure_e_per_a2,
+            )
             images["micrograph"] += added
             each += added
             notes = notes_on(added, images["micrograph"])
             if "uncertainty" in images:
                 # The network knows nothing of what was added, most of it noise.
-                images["uncertainty"] = (images["uncertainty"].square() + added.square().mean()).sqrt()
+                images["uncertainty"] = (
+                    images["uncertainty"].square() + added.square().mean()
+                ).sqrt()
         if self._fills(wanted):
-            images["contrast"] = filled(images["contrast"], images["particles"], aligned.working_pixel_angstrom)
+            images["contrast"] = filled(
+                images["contrast"], images["particles"], aligned.working_pixel_angstrom
+            )
         shape = (aligned.total.shape[0], aligned.total.shape[1])
 
         def on_grid(image: Tensor, mean: float = mean) -> Tensor:
             return mean + noise * resample(image, shape)
 
-        given = {name: on_grid(images[name]) for name in wanted if name in ("micrograph", "contrast")}
+        given = {
+            name: on_grid(images[name]) for name in wanted if name in ("micrograph", "contrast")
+        }
         if "particles" in wanted:
             given["particles"] = -resample(images["particles"], shape).clamp(0, 1)
         if "uncertainty" in wanted:

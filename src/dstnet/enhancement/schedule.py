@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from dstnet.io.inputs import InputMovie
 
 SETTLE_SECONDS = 10.0  # a camera's writer, or rsync, pauses for less
-PATIENCE = 12  # times the settling time that a file which cannot be read yet, as it is cut off, is waited for
+# times the settling time that a file which cannot be read yet, as it is cut off, is waited for
+PATIENCE = 12
 MISSING = "dask's packages are missing; install them with: pip install 'dstnet[cluster]'"
 
 
@@ -27,8 +28,9 @@ def watch(
 ) -> Iterator["InputMovie | None"]:
     """Inputs as they arrive and are whole; None while there is nothing new.
 
-    A file waits while its size or time of change still changes, and longer while it cannot be read; what can still not be read when it has
-    not changed for `PATIENCE` settling times is passed on, to fail by name.
+    A file waits while its size or time of change still changes, and longer while it cannot be read;
+    what can still not be read when it has not changed for `PATIENCE` settling times is passed on,
+    to fail by name.
 
     Parameters
     ----------
@@ -67,7 +69,8 @@ def watch(
                 continue  # gone again, or not yet there
             state = (status.st_size, status.st_mtime_ns)
             if movie.path not in states:
-                # What was there long ago need not be waited for; another machine's clock may be ahead, then it is.
+                # What was there long ago need not be waited for; another machine's clock may be
+                # ahead, then it is.
                 age = time.time() - status.st_mtime
                 states[movie.path] = (state, now - max(age, 0.0))
             elif states[movie.path][0] != state:
@@ -90,7 +93,9 @@ def _opens(movie: "InputMovie", readable: Callable[["InputMovie"], object]) -> b
     return True
 
 
-_serving: tuple[bytes, Callable[[Any], Any]] | None = None  # in a dask worker's process: the job that came last, and what is done for it
+_serving: tuple[bytes, Callable[[Any], Any]] | None = (
+    None  # in a dask worker's process: the job that came last, and what is done for it
+)
 
 
 def _worker_of(job: Job) -> Callable[[Any], Any]:
@@ -103,7 +108,9 @@ def _worker_of(job: Job) -> Callable[[Any], Any]:
 
 
 def _number() -> int:
-    """This dask worker's number on its machine, if its name ends in one, as LocalCluster's and SLURMCluster's do."""
+    """This dask worker's number on its machine, if its name ends in one, as LocalCluster's and
+    SLURMCluster's do.
+    """
     from distributed import get_worker  # pyright: ignore[reportMissingImports]
 
     digits = str(get_worker().name).rpartition("-")[2]
@@ -116,9 +123,16 @@ def _on_worker(job: Job, item: Any, threads: int) -> Any:
 
 
 def slurm_client(
-    jobs: int, *, cores: int = 1, memory: str = "8GB", walltime: str = "04:00:00", partition: str | None = None, options: Sequence[str] = ()
+    jobs: int,
+    *,
+    cores: int = 1,
+    memory: str = "8GB",
+    walltime: str = "04:00:00",
+    partition: str | None = None,
+    options: Sequence[str] = (),
 ) -> Any:
-    """A `distributed.Client` whose workers are `jobs` SLURM jobs of one worker each, submitted from here; they end with it.
+    """A `distributed.Client` whose workers are `jobs` SLURM jobs of one worker each, submitted from
+    here; they end with it.
 
     Parameters
     ----------
@@ -141,12 +155,21 @@ def slurm_client(
         raise SettingsError(MISSING) from None
     try:
         cluster = SLURMCluster(
-            cores=1, processes=1, job_cpu=cores, memory=memory, walltime=walltime, queue=partition, job_extra_directives=list(options)
+            cores=1,
+            processes=1,
+            job_cpu=cores,
+            memory=memory,
+            walltime=walltime,
+            queue=partition,
+            job_extra_directives=list(options),
         )
         cluster.scale(jobs=jobs)
         return Client(cluster)
     except (OSError, RuntimeError, ValueError) as error:
-        raise SettingsError(f"SLURM jobs cannot be started: {' '.join(str(error).split())}; use sbatch --array with --shard") from None
+        raise SettingsError(
+            f"SLURM jobs cannot be started: {' '.join(str(error).split())}; use sbatch --array with"
+            " --shard"
+        ) from None
 
 
 def client_of(scheduler_file: Path) -> Any:
@@ -164,16 +187,23 @@ def client_of(scheduler_file: Path) -> Any:
     try:
         return Client(scheduler_file=str(scheduler_file), timeout=10)
     except (OSError, ValueError) as error:
-        raise SettingsError(f"no scheduler by {scheduler_file}: {error}; start one: dask scheduler --scheduler-file FILE") from None
+        raise SettingsError(
+            f"no scheduler by {scheduler_file}: {error}; start one: dask scheduler --scheduler-file"
+            " FILE"
+        ) from None
 
 
-def run_on_dask(client: Any, items: Iterable[Any], job: Job, *, threads: int = 1, tries: int = 2) -> Generator[tuple[int, Any], None, None]:
-    """As `dstnet.core.workers.in_workers`, on the workers of a `distributed.Client`, wherever they run; they need one thread each.
+def run_on_dask(
+    client: Any, items: Iterable[Any], job: Job, *, threads: int = 1, tries: int = 2
+) -> Generator[tuple[int, Any], None, None]:
+    """As `dstnet.core.workers.in_workers`, on the workers of a `distributed.Client`, wherever they
+    run; they need one thread each.
 
-    Dask itself starts a task again whose worker is lost, as often as its setting ``distributed.scheduler.allowed-failures`` says; that is
-    one try.
+    Dask itself starts a task again whose worker is lost, as often as its setting
+    ``distributed.scheduler.allowed-failures`` says; that is one try.
 
-    Outputs are written by the workers, so the folders must be the same for all; the files there are what counts, and a rerun goes on.
+    Outputs are written by the workers, so the folders must be the same for all; the files there are
+    what counts, and a rerun goes on.
 
     Raises
     ------
@@ -199,7 +229,8 @@ def run_on_dask(client: Any, items: Iterable[Any], job: Job, *, threads: int = 1
     try:
         while True:
             item = None
-            # No more than can be worked on: a task that waits at a worker would be blamed for its death too.
+            # No more than can be worked on: a task that waits at a worker would be blamed for its
+            # death too.
             while not ended and len(numbers) < max(1, len(client.nthreads())):
                 try:
                     item = next(source)

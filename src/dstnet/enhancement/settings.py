@@ -12,39 +12,62 @@ class EnhancementSettings(Settings):
     """How one movie is enhanced."""
 
     model: str = Field(
-        default=DEFAULT_MODEL, description="name of released weights, or path of a .safetensors file with its card beside it"
+        default=DEFAULT_MODEL,
+        description=(
+            "name of released weights, or path of a .safetensors file with its card beside it"
+        ),
     )
     fractions: int | None = Field(
         default=None,
         ge=1,
-        description="groups that frames are summed to before the network; None: 5, since as many as it was trained with (8) take a tenth "
-        "longer and leave 0.0005 less of the energy as residual",
+        description=(
+            "groups that frames are summed to before the network; None: 5, since as many as it was"
+            " trained with (8) take a tenth longer and leave 0.0005 less of the energy as residual"
+        ),
     )
-    tile: int = Field(default=1136, ge=128, description="side of the network's tiles in working pixels; memory grows with its square")
+    tile: int = Field(
+        default=1136,
+        ge=128,
+        description="side of the network's tiles in working pixels; memory grows with its square",
+    )
     overlap: int = Field(default=64, ge=16, description="pixels that neighbouring tiles share")
     ctf: bool = Field(
         default=True,
-        description="match the output to the zeros and maxima of the contrast transfer function, where the sum shows its rings "
-        "(dstnet.enhancement.transfer); with a phase plate, whose rings lie elsewhere, set it to false",
+        description=(
+            "match the output to the zeros and maxima of the contrast transfer function, where the"
+            " sum shows its rings (dstnet.enhancement.transfer); with a phase plate, whose rings"
+            " lie elsewhere, set it to false"
+        ),
     )
     evidence: bool = Field(
         default=True,
-        description="give back what a linear filter shows and the network left out (dstnet.enhancement.evidence)",
+        description=(
+            "give back what a linear filter shows and the network left out"
+            " (dstnet.enhancement.evidence)"
+        ),
     )
     fill: bool = Field(
         default=True,
-        description="take the contrast's coarse detail, of which the CTF passes next to nothing, from where particles are, so that "
-        "template-free pickers find hollow ones too; false: the network's estimate as it is",
+        description=(
+            "take the contrast's coarse detail, of which the CTF passes next to nothing, from where"
+            " particles are, so that template-free pickers find hollow ones too; false: the"
+            " network's estimate as it is"
+        ),
     )
     half_precision: bool | None = Field(
         default=None,
-        description="bfloat16 inside the network, float32 for input and output; None: where the processor or GPU has it (AVX-512, AMX), "
-        "since elsewhere it is slower",
+        description=(
+            "bfloat16 inside the network, float32 for input and output; None: where the processor"
+            " or GPU has it (AVX-512, AMX), since elsewhere it is slower"
+        ),
     )
     engine: EngineName | None = Field(
         default=None,
-        description="what runs the network: torch as it is (eager), torch with Winograd's convolutions (winograd; float32 on CPUs), "
-        "torch.compile (compile; needs a C++ compiler) or OpenVINO (openvino; needs dstnet[openvino]); None: winograd on CPUs without half "
-        "precision, elsewhere eager",
+        description=(
+            "what runs the network: torch as it is (eager), torch with Winograd's convolutions"
+            " (winograd; float32 on CPUs), torch.compile (compile; needs a C++ compiler) or"
+            " OpenVINO (openvino; needs dstnet[openvino]); None: winograd on CPUs without half"
+            " precision, elsewhere eager"
+        ),
     )
     alignment: AlignmentSettings = AlignmentSettings()

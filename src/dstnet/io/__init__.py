@@ -1,4 +1,6 @@
-"""MRC, TIFF and EER files to `Movie` and back, a frame at a time; lists of inputs; outputs appear whole or not at all."""
+"""MRC, TIFF and EER files to `Movie` and back, a frame at a time; lists of inputs; outputs appear
+whole or not at all.
+"""
 
 from dstnet.io.atomic import atomic_path, ensure_writable_folder
 from dstnet.io.eer import EerFrames, EerSettings

@@ -1,7 +1,8 @@
-"""The compiled reader of EER's event codes. Only `eer.py` imports this file, and late: numba takes half a second to load.
+"""The compiled reader of EER's event codes. Only `eer.py` imports this file, and late: numba takes
+half a second to load.
 
-imagecodecs reads these codes too (the tests compare with it), but takes a stream that ends early for a whole one, and needs four times as
-long on the finer grids.
+imagecodecs reads these codes too (the tests compare with it), but takes a stream that ends early
+for a whole one, and needs four times as long on the finer grids.
 """
 
 import numba
@@ -9,16 +10,26 @@ import numpy as np
 
 
 @numba.njit(nogil=True)
-def add_events(stream: np.ndarray, counts: np.ndarray, up_sampling_bits: int, skip_bits: int, x_bits: int, y_bits: int) -> bool:
-    """Add one to `counts` at every event of a raw frame; True where the codes end exactly behind the last pixel, as a whole frame's do.
+def add_events(
+    stream: np.ndarray,
+    counts: np.ndarray,
+    up_sampling_bits: int,
+    skip_bits: int,
+    x_bits: int,
+    y_bits: int,
+) -> bool:
+    """Add one to `counts` at every event of a raw frame; True where the codes end exactly behind
+    the last pixel, as a whole frame's do.
 
-    A code is, least significant bit first, the number of empty pixels passed over (all ones: that many, and no event), then the event's
-    place in its pixel in x and in y, as two's complement from the pixel's centre (Guo et al. 2020, IUCrJ 7, 860).
+    A code is, least significant bit first, the number of empty pixels passed over (all ones: that
+    many, and no event), then the event's place in its pixel in x and in y, as two's complement from
+    the pixel's centre (Guo et al. 2020, IUCrJ 7, 860).
 
     Parameters
     ----------
     stream
-        uint8, the frame's bytes and three more, whatever they are: codes are read from three bytes at a time.
+        uint8, the frame's bytes and three more, whatever they are: codes are read from three bytes
+        at a time.
     counts
         Integers ``[y, x]`` on the up-sampled grid; changed.
     up_sampling_bits
@@ -40,7 +51,11 @@ def add_events(stream: np.ndarray, counts: np.ndarray, up_sampling_bits: int, sk
             return False
         byte = position >> 3
         # At most 16 bits are asked for, from any bit of the first byte on: three bytes hold them.
-        word = (np.uint32(stream[byte]) | np.uint32(stream[byte + 1]) << 8 | np.uint32(stream[byte + 2]) << 16) >> (position & 7)
+        word = (
+            np.uint32(stream[byte])
+            | np.uint32(stream[byte + 1]) << 8
+            | np.uint32(stream[byte + 2]) << 16
+        ) >> (position & 7)
         skip = word & skip_mask
         pixel += skip
         position += skip_bits
@@ -57,6 +72,8 @@ def add_events(stream: np.ndarray, counts: np.ndarray, up_sampling_bits: int, sk
             row += 1
             row_end += width
         column = pixel - (row_end - width)
-        counts[(row << up_sampling_bits) | (y >> y_drop), (column << up_sampling_bits) | (x >> x_drop)] += 1
+        counts[
+            (row << up_sampling_bits) | (y >> y_drop), (column << up_sampling_bits) | (x >> x_drop)
+        ] += 1
         pixel += 1
     return pixel == pixels

@@ -1,4 +1,6 @@
-"""Outputs that appear whole or not at all: written beside their target under a hidden name, then renamed."""
+"""Outputs that appear whole or not at all: written beside their target under a hidden name, then
+renamed.
+"""
 
 import errno
 import os
@@ -27,15 +29,17 @@ def _output_error(path: Path, error: OSError) -> OutputError:
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a path to write to; once the block ends well, what lies there replaces `path` in one step.
+    """Yield a path to write to; once the block ends well, what lies there replaces `path` in one
+    step.
 
-    The path yielded is a hidden name in the same folder with the same suffix. If the block fails, for whatever reason, nothing is left
-    behind and an older file at `path` stays as it was.
+    The path yielded is a hidden name in the same folder with the same suffix. If the block fails,
+    for whatever reason, nothing is left behind and an older file at `path` stays as it was.
 
     Raises
     ------
     OutputError
-        If the file cannot be written or put in its place (no folder, no permission, disk full, a folder of that name).
+        If the file cannot be written or put in its place (no folder, no permission, disk full, a
+        folder of that name).
     """
     path = Path(path)
     # The stem is cut so that a name of the greatest length allowed can still be written.
@@ -43,7 +47,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())  # else a crash of the machine could leave the new name on an empty file
+            os.fsync(
+                file.fileno()
+            )  # else a crash of the machine could leave the new name on an empty file
         os.replace(temporary, path)
     except OSError as error:
         raise _output_error(path, error) from error
@@ -55,7 +61,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def ensure_writable_folder(path: Path | str) -> Path:
-    """Make the folder `path` with its parents if need be, and make sure that files can be created in it.
+    """Make the folder `path` with its parents if need be, and make sure that files can be created
+    in it.
 
     Raises
     ------
@@ -66,11 +73,14 @@ def ensure_writable_folder(path: Path | str) -> Path:
     probe = path / f".{secrets.token_hex(6)}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # Creating a file is the only honest test: permission bits mean little to network file systems and to root.
+        # Creating a file is the only honest test: permission bits mean little to network file
+        # systems and to root.
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
         if path.exists() and not path.is_dir():
-            raise OutputError(f"cannot write into {path}: it is a file, not a folder; choose another folder") from error
+            raise OutputError(
+                f"cannot write into {path}: it is a file, not a folder; choose another folder"
+            ) from error
         raise _output_error(path, error) from error
     return path

@@ -1,9 +1,12 @@
-"""EER movies (electron event representation, of Falcon 4 cameras and later), summed to fractions when asked for.
+"""EER movies (electron event representation, of Falcon 4 cameras and later), summed to fractions
+when asked for.
 
-An EER file is a TIFF file of hundreds to thousands of raw frames, each a list of single electrons on a grid four times as fine as the
-camera's pixels (Guo et al. 2020, IUCrJ 7, 860). Everything here is as RELION has it, so that its values can be taken over: the number of
-raw frames a fraction, with an incomplete last group left out; "frames" and the exposure of a frame mean fractions; an electron is one
-count in the pixel of the up-sampled grid that it fell into; and row 0, y = 0, is the first stored row, other than in TIFF movies.
+An EER file is a TIFF file of hundreds to thousands of raw frames, each a list of single electrons
+on a grid four times as fine as the camera's pixels (Guo et al. 2020, IUCrJ 7, 860). Everything here
+is as RELION has it, so that its values can be taken over: the number of raw frames a fraction, with
+an incomplete last group left out; "frames" and the exposure of a frame mean fractions; an electron
+is one count in the pixel of the up-sampled grid that it fell into; and row 0, y = 0, is the first
+stored row, other than in TIFF movies.
 """
 
 import math
@@ -22,24 +25,31 @@ from dstnet.io.tiff import EER_COMPRESSIONS, one_error, page_offsets
 
 _RAW_FRAMES_PER_FRACTION = 40  # the default of RELION's motion correction (--eer_grouping)
 _SKIP_BITS = {65000: 8, 65001: 7}  # 65002 has its own in tags
-_BITS_TAGS = {65007: 7, 65008: 2, 65009: 2}  # bits to skip pixels, of x and of y, with their defaults
+_BITS_TAGS = {
+    65007: 7,
+    65008: 2,
+    65009: 2,
+}  # bits to skip pixels, of x and of y, with their defaults
 _MOST_CODE_BITS = 16
 _METADATA_TAG = 65001
 _NO_COMPRESSION = 1
 
 
 class EerSettings(Settings):
-    """How the raw frames of an EER movie are made into frames. With neither of the first two, 40 raw frames make one, as in RELION.
+    """How the raw frames of an EER movie are made into frames. With neither of the first two, 40
+    raw frames make one, as in RELION.
 
     Parameters
     ----------
     frames_per_fraction
         Raw frames in a fraction.
     exposure_per_fraction_e_per_a2
-        Or: exposure of a fraction, in e-/Å². As many raw frames make one as come nearest to it, and `open_movie`'s exposure of a frame is
-        then that of a *raw* frame; else it is that of a fraction.
+        Or: exposure of a fraction, in e-/Å². As many raw frames make one as come nearest to it, and
+        `open_movie`'s exposure of a frame is then that of a *raw* frame; else it is that of a
+        fraction.
     up_sampling
-        1 counts electrons on the camera's own grid (4k), 2 and 4 on grids finer by that factor (8k, 16k); the pixel size follows.
+        1 counts electrons on the camera's own grid (4k), 2 and 4 on grids finer by that factor (8k,
+        16k); the pixel size follows.
     """
 
     frames_per_fraction: int | None = Field(default=None, ge=1)
@@ -54,9 +64,11 @@ class EerSettings(Settings):
 
 
 class EerFrames:
-    """The fractions of an EER movie, each summed from its raw frames when asked for: ``frames[i]`` is a new array ``[y, x]`` of counts.
+    """The fractions of an EER movie, each summed from its raw frames when asked for: ``frames[i]``
+    is a new array ``[y, x]`` of counts.
 
-    No file is kept open, so a reader can be sent to worker processes; a fraction and one compressed raw frame are in memory at a time.
+    No file is kept open, so a reader can be sent to worker processes; a fraction and one compressed
+    raw frame are in memory at a time.
 
     Parameters
     ----------
@@ -65,7 +77,8 @@ class EerFrames:
     settings
         Fractions and grid.
     exposure_e_per_a2
-        Exposure of a raw frame; needed where fractions are asked for by exposure, and not used otherwise.
+        Exposure of a raw frame; needed where fractions are asked for by exposure, and not used
+        otherwise.
 
     Attributes
     ----------
@@ -83,22 +96,31 @@ class EerFrames:
     Raises
     ------
     BadInputError
-        If it is no EER file, is cut off, or cannot be divided as asked for. Also when a raw frame is damaged.
+        If it is no EER file, is cut off, or cannot be divided as asked for. Also when a raw frame
+        is damaged.
     """
 
     shape: tuple[int, int, int]
     pixel_size_yx_angstrom: tuple[float, float] | None
 
-    def __init__(self, path: Path | str, settings: EerSettings, exposure_e_per_a2: float | None = None) -> None:
+    def __init__(
+        self, path: Path | str, settings: EerSettings, exposure_e_per_a2: float | None = None
+    ) -> None:
         self.path = Path(path)
         with one_error(f"cannot read {self.path} as EER"), tifffile.TiffFile(self.path) as tif:
-            pages = [self._page(tif, offset, i) for i, offset in enumerate(page_offsets(tif, self.path))]
+            pages = [
+                self._page(tif, offset, i) for i, offset in enumerate(page_offsets(tif, self.path))
+            ]
             if len(pages) > 1 and pages[0].compression == _NO_COMPRESSION:
                 del pages[0]  # some programs put the sum of all frames first
             first = pages[0]
             self._sides = (int(first.imagelength), int(first.imagewidth))
             self._bits = self._code_bits(first, settings.up_sampling)
-            spans = [span for i, page in enumerate(pages) for span in self._spans(page, first, i, len(pages), tif.filehandle.size)]
+            spans = [
+                span
+                for i, page in enumerate(pages)
+                for span in self._spans(page, first, i, len(pages), tif.filehandle.size)
+            ]
             metadata = first.tags.valueof(_METADATA_TAG, b"")
         self._starts, self._counts, self._first_strips = _packed(spans, len(pages))
         self.raw_frames = len(pages)
@@ -109,7 +131,12 @@ class EerFrames:
         self.shape = (fractions, height * settings.up_sampling, width * settings.up_sampling)
         self.pixel_size_yx_angstrom = _pixel_size(metadata, settings.up_sampling)
         left_out = f", the last {rest} left out" if rest else ""
-        self.notes = (f"EER: {self.raw_frames} raw frames, {self.frames_per_fraction} a fraction: {fractions} frames{left_out}",)
+        self.notes = (
+            (
+                f"EER: {self.raw_frames} raw frames, {self.frames_per_fraction} a fraction:"
+                f" {fractions} frames{left_out}"
+            ),
+        )
 
     @staticmethod
     def _page(tif: tifffile.TiffFile, offset: int, index: int) -> tifffile.TiffPage:
@@ -120,28 +147,43 @@ class EerFrames:
         """Bits of an event's code: pixels to skip, place in x, place in y."""
         compression = int(page.compression)
         if compression not in EER_COMPRESSIONS:
-            raise BadInputError(f"{self.path} is no EER movie (TIFF compression {compression}); give it the suffix .tif")
+            raise BadInputError(
+                f"{self.path} is no EER movie (TIFF compression {compression}); give it the suffix"
+                " .tif"
+            )
         skip, x, y = (int(page.tags.valueof(tag, default)) for tag, default in _BITS_TAGS.items())
         if compression in _SKIP_BITS:
             skip, x, y = _SKIP_BITS[compression], 2, 2
         if not (skip >= 2 and min(x, y) >= 1 and skip + x + y <= _MOST_CODE_BITS):
             raise BadInputError(
-                f"{self.path} has codes of {skip} + {x} + {y} bits; {_MOST_CODE_BITS} in all can be read, convert it to TIFF"
+                f"{self.path} has codes of {skip} + {x} + {y} bits; {_MOST_CODE_BITS} in all can be"
+                " read, convert it to TIFF"
             )
         if up_sampling > 1 << min(x, y):
-            raise BadInputError(f"{self.path} has {1 << x} x {1 << y} places in a pixel; take an up-sampling of at most {1 << min(x, y)}")
+            raise BadInputError(
+                f"{self.path} has {1 << x} x {1 << y} places in a pixel; take an up-sampling of at"
+                f" most {1 << min(x, y)}"
+            )
         return skip, x, y
 
-    def _spans(self, page: tifffile.TiffPage, first: tifffile.TiffPage, index: int, count: int, size: int) -> list[tuple[int, int, int]]:
+    def _spans(
+        self, page: tifffile.TiffPage, first: tifffile.TiffPage, index: int, count: int, size: int
+    ) -> list[tuple[int, int, int]]:
         """(raw frame, start, bytes) of each strip; a frame's strips are one stream of codes."""
         where = f"{self.path}: raw frame {index + 1}"
-        if (int(page.imagelength), int(page.imagewidth), page.compression) != (*self._sides, first.compression):
+        if (int(page.imagelength), int(page.imagewidth), page.compression) != (
+            *self._sides,
+            first.compression,
+        ):
             raise BadInputError(f"{where} is of another size or kind than the first; copy it again")
         strips = list(zip(page.dataoffsets, page.databytecounts, strict=True))
         if not strips or any(start <= 0 or length <= 0 for start, length in strips):
             raise BadInputError(f"{where} lacks parts of its data; copy it again")
         if max(start + length for start, length in strips) > size:
-            raise BadInputError(f"{self.path} is cut off: raw frame {index + 1} of {count} is not whole; copy it again")
+            raise BadInputError(
+                f"{self.path} is cut off: raw frame {index + 1} of {count} is not whole; copy it"
+                " again"
+            )
         return [(index, start, length) for start, length in strips]
 
     def _grouping(self, settings: EerSettings, exposure_e_per_a2: float | None) -> int:
@@ -149,16 +191,23 @@ class EerFrames:
         if wanted is None:
             group = settings.frames_per_fraction or min(_RAW_FRAMES_PER_FRACTION, self.raw_frames)
         elif exposure_e_per_a2 is None:
-            raise BadInputError(f"{self.path}: fractions by exposure need a raw frame's; pass --dose-per-frame, or raw frames a fraction")
+            raise BadInputError(
+                f"{self.path}: fractions by exposure need a raw frame's; pass --dose-per-frame, or"
+                " raw frames a fraction"
+            )
         elif wanted < 1.5 * exposure_e_per_a2:
             raise BadInputError(
-                f"{self.path}: fractions of {wanted:g} e-/Å2 from raw frames of {exposure_e_per_a2:g} each; where fractions are given by "
-                "exposure, --dose-per-frame is that of a raw frame of the camera, not of a fraction"
+                f"{self.path}: fractions of {wanted:g} e-/Å2 from raw frames of"
+                f" {exposure_e_per_a2:g} each; where fractions are given by exposure,"
+                " --dose-per-frame is that of a raw frame of the camera, not of a fraction"
             )
         else:
             group = round(wanted / exposure_e_per_a2)
         if group > self.raw_frames:
-            raise BadInputError(f"{self.path} has {self.raw_frames} raw frames, no fraction of {group}; take smaller fractions")
+            raise BadInputError(
+                f"{self.path} has {self.raw_frames} raw frames, no fraction of {group}; take"
+                " smaller fractions"
+            )
         return group
 
     def __len__(self) -> int:
@@ -171,32 +220,48 @@ class EerFrames:
         # A pixel gets at most one electron a raw frame, so a byte holds the sum of up to 255.
         counts = np.zeros(self.shape[1:], np.min_scalar_type(self.frames_per_fraction))
         raw = range(index * self.frames_per_fraction, (index + 1) * self.frames_per_fraction)
-        with one_error(f"{self.path}: frame {index + 1} cannot be read"), open(self.path, "rb") as file:
+        with (
+            one_error(f"{self.path}: frame {index + 1} cannot be read"),
+            open(self.path, "rb") as file,
+        ):
             for i in raw:
                 strips = slice(self._first_strips[i], self._first_strips[i + 1])
                 stream = bytearray()
-                for start, length in zip(self._starts[strips].tolist(), self._counts[strips].tolist(), strict=True):
+                for start, length in zip(
+                    self._starts[strips].tolist(), self._counts[strips].tolist(), strict=True
+                ):
                     file.seek(start)
                     stream += file.read(length)
                 missing = int(self._counts[strips].sum()) - len(stream)
                 stream += bytes(3)
-                whole = add_events(np.frombuffer(stream, np.uint8), counts, self._up_sampling.bit_length() - 1, *self._bits)
+                whole = add_events(
+                    np.frombuffer(stream, np.uint8),
+                    counts,
+                    self._up_sampling.bit_length() - 1,
+                    *self._bits,
+                )
                 if missing or not whole:
                     raise BadInputError(
-                        f"{self.path}: frame {index + 1} cannot be read: raw frame {i + 1} is {'cut off' if missing else 'damaged'}; "
-                        "copy it again"
+                        f"{self.path}: frame {index + 1} cannot be read: raw frame {i + 1} is"
+                        f" {'cut off' if missing else 'damaged'}; copy it again"
                     )
         return counts
 
 
-def _packed(spans: list[tuple[int, int, int]], frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Starts and lengths of all strips, and each raw frame's first strip with the end behind them: arrays travel better than lists."""
+def _packed(
+    spans: list[tuple[int, int, int]], frames: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Starts and lengths of all strips, and each raw frame's first strip with the end behind them:
+    arrays travel better than lists.
+    """
     owners, starts, lengths = np.array(spans, np.int64).T
     return starts.copy(), lengths.copy(), np.searchsorted(owners, np.arange(frames + 1))
 
 
 def _pixel_size(metadata: object, up_sampling: int) -> tuple[float, float] | None:
-    """Pixel size (y, x) in Angstrom from the file's XML: that in the specimen, of the camera's own grid, in metres."""
+    """Pixel size (y, x) in Angstrom from the file's XML: that in the specimen, of the camera's own
+    grid, in metres.
+    """
     text = metadata.decode("utf-8", "replace") if isinstance(metadata, bytes) else str(metadata)
     found = {}
     for attributes, value in re.findall(r"<item\b([^<>]*)>\s*([^<>]*?)\s*</item>", text):
@@ -204,7 +269,10 @@ def _pixel_size(metadata: object, up_sampling: int) -> tuple[float, float] | Non
         if named.get("unit") == "m":
             found[named.get("name")] = value
     try:
-        sides = [float(found[f"sensorPixelSize.{side}"]) * 1e10 / up_sampling for side in ("height", "width")]
+        sides = [
+            float(found[f"sensorPixelSize.{side}"]) * 1e10 / up_sampling
+            for side in ("height", "width")
+        ]
     except (KeyError, ValueError):
         return None
     return (sides[0], sides[1]) if all(math.isfinite(side) and side > 0 for side in sides) else None

@@ -1,4 +1,6 @@
-"""What a user names as inputs, as a list of movies: paths, folders, wildcards, ``@list.txt`` and RELION STAR files."""
+"""What a user names as inputs, as a list of movies: paths, folders, wildcards, ``@list.txt`` and
+RELION STAR files.
+"""
 
 import glob
 import os
@@ -12,10 +14,14 @@ import starfile
 from dstnet.errors import BadInputError
 from dstnet.io.movie_file import is_movie_name, movie_stem
 
-_MOVIE_COLUMNS = ("rlnMicrographMovieName", "rlnMicrographName")  # the first that a table has counts
+_MOVIE_COLUMNS = (
+    "rlnMicrographMovieName",
+    "rlnMicrographName",
+)  # the first that a table has counts
 _GROUP_COLUMN = "rlnOpticsGroup"
 _GAIN_COLUMN = "rlnMicrographGainName"
-# What a table without optics groups (before RELION 3.1), or of one movie, says of its optics itself.
+# What a table without optics groups (before RELION 3.1), or of one movie, says of its optics
+# itself.
 _OPTICS_COLUMNS = (
     "rlnOpticsGroup",
     "rlnOpticsGroupName",
@@ -38,11 +44,12 @@ class InputMovie:
     path
         The file.
     name
-        What its outputs are called: the file's name without suffix, below the folder that all inputs have in common. A wildcard's files
-        lie below the part before its first sign, so that they keep their names when more come. No two names are equal.
+        What its outputs are called: the file's name without suffix, below the folder that all
+        inputs have in common. A wildcard's files lie below the part before its first sign, so that
+        they keep their names when more come. No two names are equal.
     optics
-        Of a STAR file, the row of this movie's optics group, by RELION's names (``rlnVoltage`` in kV, ``rlnMicrographOriginalPixelSize``
-        in Å, ...); else nothing.
+        Of a STAR file, the row of this movie's optics group, by RELION's names (``rlnVoltage`` in
+        kV, ``rlnMicrographOriginalPixelSize`` in Å, ...); else nothing.
     gain
         Gain reference that a STAR file names for this movie.
     """
@@ -53,16 +60,20 @@ class InputMovie:
     gain: Path | None = None
 
 
-def read_inputs(arguments: Sequence[str | Path], *, report: Callable[[str], None] = lambda line: None) -> list[InputMovie]:
+def read_inputs(
+    arguments: Sequence[str | Path], *, report: Callable[[str], None] = lambda line: None
+) -> list[InputMovie]:
     """The movies that `arguments` name, in their order, each once.
 
     Parameters
     ----------
     arguments
-        Each is the path of a movie; a folder (its movies, by name, without those of its sub-folders); a wildcard that the shell left as it
-        was (``*``, ``?``, ``[...]``, ``**`` for any depth); ``@FILE``, a list of one path a line, in which empty lines and those that
-        start with ``#`` do not count; or a RELION STAR file with a table of movies or micrographs. Paths inside a list or a STAR file
-        start at the current folder, else at the file's own or the nearest one above it where the movie is found.
+        Each is the path of a movie; a folder (its movies, by name, without those of its
+        sub-folders); a wildcard that the shell left as it was (``*``, ``?``, ``[...]``, ``**`` for
+        any depth); ``@FILE``, a list of one path a line, in which empty lines and those that start
+        with ``#`` do not count; or a RELION STAR file with a table of movies or micrographs. Paths
+        inside a list or a STAR file start at the current folder, else at the file's own or the
+        nearest one above it where the movie is found.
     report
         Gets a line on whatever was left out or named differently than expected.
 
@@ -74,7 +85,8 @@ def read_inputs(arguments: Sequence[str | Path], *, report: Callable[[str], None
     Raises
     ------
     BadInputError
-        If nothing is given, a wildcard or a folder has no movie, or a list or STAR file cannot be read or names none.
+        If nothing is given, a wildcard or a folder has no movie, or a list or STAR file cannot be
+        read or names none.
     """
     found: dict[str, tuple[Path, dict, Path | None]] = {}
     repeated: list[Path] = []
@@ -87,14 +99,22 @@ def read_inputs(arguments: Sequence[str | Path], *, report: Callable[[str], None
                 repeated.append(path)
             else:
                 found[key] = (path, optics, gain)
-                parent = os.path.dirname(key)  # a STAR file that a wildcard found may name movies elsewhere
+                parent = os.path.dirname(
+                    key
+                )  # a STAR file that a wildcard found may name movies elsewhere
                 roots.add(root if root and os.path.commonpath([root, parent]) == root else parent)
     if not found:
         raise BadInputError("no input is given; name movies, folders, @lists or STAR files")
     if repeated:
-        report(f"{len(repeated)} inputs are named more than once and taken once ({repeated[0]}{', ...' if len(repeated) > 1 else ''})")
+        report(
+            f"{len(repeated)} inputs are named more than once and taken once"
+            f" ({repeated[0]}{', ...' if len(repeated) > 1 else ''})"
+        )
     names = _names([path for path, _, _ in found.values()], os.path.commonpath(roots), report)
-    return [InputMovie(path, name, optics, gain) for name, (path, optics, gain) in zip(names, found.values(), strict=True)]
+    return [
+        InputMovie(path, name, optics, gain)
+        for name, (path, optics, gain) in zip(names, found.values(), strict=True)
+    ]
 
 
 def _expand(argument: str) -> Iterator[tuple[Path, dict, Path | None]]:
@@ -107,20 +127,31 @@ def _expand(argument: str) -> Iterator[tuple[Path, dict, Path | None]]:
         for path in paths:
             yield from _from_file(path)
     elif os.path.isdir(argument):
-        paths = sorted(p for p in Path(argument).iterdir() if is_movie_name(p) and not p.name.startswith(".") and not p.is_dir())
+        paths = sorted(
+            p
+            for p in Path(argument).iterdir()
+            if is_movie_name(p) and not p.name.startswith(".") and not p.is_dir()
+        )
         if not paths:
-            raise BadInputError(f"no movie lies in the folder {argument}; name the movies, or a pattern such as '{argument}/**/*.tif'")
+            raise BadInputError(
+                f"no movie lies in the folder {argument}; name the movies, or a pattern such as"
+                f" '{argument}/**/*.tif'"
+            )
         yield from ((path, {}, None) for path in paths)
     else:
         yield from _from_file(Path(argument))
 
 
 def _root(argument: str) -> str | None:
-    """The folder below which all files of a wildcard lie, whichever of them are there yet; None where `argument` is none."""
+    """The folder below which all files of a wildcard lie, whichever of them are there yet; None
+    where `argument` is none.
+    """
     if argument.startswith("@") or not glob.has_magic(argument) or os.path.lexists(argument):
         return None
     parts = Path(argument).parts
-    return os.path.abspath(Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))]))
+    return os.path.abspath(
+        Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+    )
 
 
 def _from_file(path: Path) -> Iterator[tuple[Path, dict, Path | None]]:
@@ -134,7 +165,9 @@ def _listed(path: Path) -> Iterator[Path]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:  # ValueError: no text, or a null byte in the path
-        raise BadInputError(f"cannot read the list {path}: {_reason(error)}; give a text file of one path a line") from error
+        raise BadInputError(
+            f"cannot read the list {path}: {_reason(error)}; give a text file of one path a line"
+        ) from error
     names = [line for line in lines if line and not line.startswith("#")]
     if not names:
         raise BadInputError(f"the list {path} names no movie; write one path a line")
@@ -147,10 +180,18 @@ def _starred(path: Path) -> Iterator[tuple[Path, dict, Path | None]]:
         blocks = starfile.read(path, always_dict=True)
         tables = {str(name): _table(block) for name, block in blocks.items()}
     except Exception as error:  # a damaged file surfaces as nearly every kind of error
-        raise BadInputError(f"cannot read the STAR file {path}: {_reason(error)}; give a table of movies that RELION can read") from error
-    movies = next(((t, c) for c in _MOVIE_COLUMNS for t in tables.values() if c in t.columns and len(t)), None)
+        raise BadInputError(
+            f"cannot read the STAR file {path}: {_reason(error)}; give a table of movies that"
+            " RELION can read"
+        ) from error
+    movies = next(
+        ((t, c) for c in _MOVIE_COLUMNS for t in tables.values() if c in t.columns and len(t)), None
+    )
     if movies is None:
-        raise BadInputError(f"{path} has no table with {' or '.join(_MOVIE_COLUMNS)}; give RELION's movies.star or a micrographs table")
+        raise BadInputError(
+            f"{path} has no table with {' or '.join(_MOVIE_COLUMNS)}; give RELION's movies.star or"
+            " a micrographs table"
+        )
     table, column = movies
     groups = _optics_groups(path, tables, table)
     finder, gain_finder = _Finder(path), _Finder(path)
@@ -168,20 +209,31 @@ def _table(block: object) -> pd.DataFrame:
     return block if isinstance(block, pd.DataFrame) else pd.DataFrame([block])
 
 
-def _optics_groups(path: Path, tables: dict[str, pd.DataFrame], movies: pd.DataFrame) -> dict[str, dict]:
+def _optics_groups(
+    path: Path, tables: dict[str, pd.DataFrame], movies: pd.DataFrame
+) -> dict[str, dict]:
     """Rows of the optics table by group."""
-    optics = next((t for name, t in tables.items() if name == "optics" and _GROUP_COLUMN in t.columns), None)
+    optics = next(
+        (t for name, t in tables.items() if name == "optics" and _GROUP_COLUMN in t.columns), None
+    )
     if optics is None:
         return {}
     groups = {str(row[_GROUP_COLUMN]): row for row in optics.to_dict("records")}
-    if _GROUP_COLUMN in movies.columns and (unknown := {str(g) for g in movies[_GROUP_COLUMN]} - set(groups)):
-        raise BadInputError(f"{path} has movies of optics group {min(unknown)}, which its optics table lacks; mend the STAR file")
+    if _GROUP_COLUMN in movies.columns and (
+        unknown := {str(g) for g in movies[_GROUP_COLUMN]} - set(groups)
+    ):
+        raise BadInputError(
+            f"{path} has movies of optics group {min(unknown)}, which its optics table lacks; mend"
+            " the STAR file"
+        )
     return groups
 
 
 class _Finder:
-    """Finds files named relative to a project: from the current folder, else from where the naming file lies or above it, as RELION's
-    jobs lie two folders below their project. A file that is nowhere is looked for in the current folder, and so reported."""
+    """Finds files named relative to a project: from the current folder, else from where the naming
+    file lies or above it, as RELION's jobs lie two folders below their project. A file that is
+    nowhere is looked for in the current folder, and so reported.
+    """
 
     def __init__(self, listing: Path) -> None:
         folder = listing.absolute().parent
@@ -197,7 +249,9 @@ class _Finder:
 
 
 def _names(paths: Sequence[Path], common: str, report: Callable[[str], None]) -> list[str]:
-    """Names below `common` that tell all of `paths` apart; where two files differ in their suffix alone, the later one's holds its own."""
+    """Names below `common` that tell all of `paths` apart; where two files differ in their suffix
+    alone, the later one's holds its own.
+    """
     names: list[str] = []
     taken: dict[str, Path] = {}
     for path in paths:

@@ -1,10 +1,12 @@
 """MRC files (MRC2014 and the older files of its family), a frame at a time.
 
-Rows are taken and written in the order in which they are stored: row 0 of a frame, y = 0, is the first stored row.
+Rows are taken and written in the order in which they are stored: row 0 of a frame, y = 0, is the
+first stored row.
 
-The header is read with mrcfile's description of it, but the data are not read through mrcfile's memory maps: a plain read of one frame
-turns a file that was cut off meanwhile, or a failing disk, into an error that can be told, where a memory map would kill the process.
-It also keeps no file open, so that a reader can be sent to worker processes.
+The header is read with mrcfile's description of it, but the data are not read through mrcfile's
+memory maps: a plain read of one frame turns a file that was cut off meanwhile, or a failing disk,
+into an error that can be told, where a memory map would kill the process. It also keeps no file
+open, so that a reader can be sent to worker processes.
 """
 
 import operator
@@ -28,23 +30,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _HEADER = mrcfile.dtypes.HEADER_DTYPE.newbyteorder("<")
-_MODES = {0: np.dtype("i1"), 1: np.dtype("i2"), 2: np.dtype("f4"), 6: np.dtype("u2"), 12: np.dtype("f2")}
+_MODES = {
+    0: np.dtype("i1"),
+    1: np.dtype("i2"),
+    2: np.dtype("f4"),
+    6: np.dtype("u2"),
+    12: np.dtype("f2"),
+}
 _MODE_4BIT = 101
 _REFUSED_MODES = {3: "complex", 4: "complex", 16: "RGB"}
-# Beyond these a header is taken for nonsense. They are what tells the byte order: a small number is huge in the other one.
+# Beyond these a header is taken for nonsense. They are what tells the byte order: a small number is
+# huge in the other one.
 _MAX_SIDE = 1 << 17
 _MAX_FRAMES = 1 << 20
-# IMOD's flags, in the part of the header that MRC2014 leaves open (IMOD's description of its MRC format, bytes 152 to 160).
+# IMOD's flags, in the part of the header that MRC2014 leaves open (IMOD's description of its MRC
+# format, bytes 152 to 160).
 _IMOD_STAMP = 1146047817
 _IMOD_SIGNED_BYTES = 1
 _IMOD_PACKED_4BIT = 16
 
 
 class MrcFrames:
-    """The frames of an MRC file, each read from the file when asked for: ``frames[i]`` is a new array ``[y, x]``.
+    """The frames of an MRC file, each read from the file when asked for: ``frames[i]`` is a new
+    array ``[y, x]``.
 
-    Modes 0 (signed bytes, unless IMOD's flags say unsigned), 1, 2, 6, 12 and 101 (two pixels a byte, the lower half first), in either
-    byte order. An image is a movie of one frame, a volume one of its sections.
+    Modes 0 (signed bytes, unless IMOD's flags say unsigned), 1, 2, 6, 12 and 101 (two pixels a
+    byte, the lower half first), in either byte order. An image is a movie of one frame, a volume
+    one of its sections.
 
     Parameters
     ----------
@@ -61,7 +73,8 @@ class MrcFrames:
     Raises
     ------
     BadInputError
-        If it is no MRC file, is cut off, or holds something else than real-valued images. Also when a frame cannot be read.
+        If it is no MRC file, is cut off, or holds something else than real-valued images. Also when
+        a frame cannot be read.
     """
 
     shape: tuple[int, int, int]
@@ -72,7 +85,10 @@ class MrcFrames:
         try:
             raw, size = self._head_and_size(_HEADER.itemsize)
         except OSError as error:
-            raise BadInputError(f"cannot read {self.path}: {error.strerror or error}; check the path and its permissions") from error
+            raise BadInputError(
+                f"cannot read {self.path}: {error.strerror or error}; check the path and its"
+                " permissions"
+            ) from error
         header, order = self._header(raw)
         self.shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
         mode = int(header["mode"])
@@ -88,51 +104,81 @@ class MrcFrames:
             self._check_size(size)
         cell, grid = header["cella"], (int(header["my"]), int(header["mx"]))
         known = min(grid) > 0 and all(np.isfinite(cell[axis]) and cell[axis] > 0 for axis in "yx")
-        self.pixel_size_yx_angstrom = (float(cell["y"]) / grid[0], float(cell["x"]) / grid[1]) if known else None
+        self.pixel_size_yx_angstrom = (
+            (float(cell["y"]) / grid[0], float(cell["x"]) / grid[1]) if known else None
+        )
 
     def _header(self, raw: bytes) -> tuple[np.void, Literal["<", ">"]]:
-        """The header and its byte order; the machine stamp is believed first, but files are seen where it is wrong or blank."""
+        """The header and its byte order; the machine stamp is believed first, but files are seen
+        where it is wrong or blank.
+        """
         if len(raw) < _HEADER.itemsize:
-            raise BadInputError(f"{self.path} ends within its header ({len(raw)} of {_HEADER.itemsize} bytes); copy it again")
-        orders: tuple[Literal["<", ">"], ...] = (">", "<") if raw[212:214] == b"\x11\x11" else ("<", ">")
+            raise BadInputError(
+                f"{self.path} ends within its header ({len(raw)} of {_HEADER.itemsize} bytes); copy"
+                " it again"
+            )
+        orders: tuple[Literal["<", ">"], ...] = (
+            (">", "<") if raw[212:214] == b"\x11\x11" else ("<", ">")
+        )
         for order in orders:
             header = np.frombuffer(raw, _HEADER.newbyteorder(order))[0]
             sides_fit = all(0 < header[side] <= _MAX_SIDE for side in ("nx", "ny"))
-            if sides_fit and 0 < header["nz"] <= _MAX_FRAMES and 0 <= header["mode"] < 1024 and header["nsymbt"] >= 0:
+            if (
+                sides_fit
+                and 0 < header["nz"] <= _MAX_FRAMES
+                and 0 <= header["mode"] < 1024
+                and header["nsymbt"] >= 0
+            ):
                 return header, order
         header = np.frombuffer(raw, _HEADER)[0]
         raise BadInputError(
-            f"{self.path} has no valid MRC header (size {header['nx']} x {header['ny']} x {header['nz']}, mode {header['mode']}); "
-            "give an MRC file or copy it again"
+            f"{self.path} has no valid MRC header (size {header['nx']} x {header['ny']} x"
+            f" {header['nz']}, mode {header['mode']}); give an MRC file or copy it again"
         )
 
     def _data_type(self, header: np.void, mode: int, order: str) -> np.dtype:
         stamp, flags = np.frombuffer(header["extra2"].tobytes()[40:48], f"{order}i4")
         flags = int(flags) if stamp == _IMOD_STAMP else _IMOD_SIGNED_BYTES
         if mode == 0 and flags & _IMOD_PACKED_4BIT:
-            raise BadInputError(f"{self.path} holds 4-bit pixels as bytes (an old IMOD form); convert it to mode 6 or to mode 101")
+            raise BadInputError(
+                f"{self.path} holds 4-bit pixels as bytes (an old IMOD form); convert it to mode 6"
+                " or to mode 101"
+            )
         if mode == _MODE_4BIT or (mode == 0 and not flags & _IMOD_SIGNED_BYTES):
             return np.dtype("u1")
         if mode not in _MODES:
             kind = _REFUSED_MODES.get(mode, "unknown")
-            raise BadInputError(f"{self.path} is of MRC mode {mode} ({kind}); modes 0, 1, 2, 6, 12 and 101 can be read, convert it")
+            raise BadInputError(
+                f"{self.path} is of MRC mode {mode} ({kind}); modes 0, 1, 2, 6, 12 and 101 can be"
+                " read, convert it"
+            )
         return _MODES[mode]
 
     def _head_and_size(self, length: int) -> tuple[bytes, int | None]:
-        """The first bytes and the size in bytes; None where it is not known before the first frame is read."""
+        """The first bytes and the size in bytes; None where it is not known before the first frame
+        is read.
+        """
         with open(self.path, "rb") as file:
             return file.read(length), file.seek(0, 2)
 
     def _file(self) -> AbstractContextManager[BinaryIO]:
-        """The file that holds the frames, to be read at given places only: other threads may read it at the same time."""
+        """The file that holds the frames, to be read at given places only: other threads may read
+        it at the same time.
+        """
         return open(self.path, "rb", buffering=0)
 
     def _check_axes(self, header: np.void) -> None:
         if mrcfile.utils.spacegroup_is_volume_stack(header["ispg"]):
-            raise BadInputError(f"{self.path} is a stack of volumes (4 dimensions); a movie has 3, give an image or an image stack")
+            raise BadInputError(
+                f"{self.path} is a stack of volumes (4 dimensions); a movie has 3, give an image or"
+                " an image stack"
+            )
         axes = tuple(int(header[axis]) for axis in ("mapc", "mapr", "maps"))
         if sorted(axes) == [1, 2, 3] and axes != (1, 2, 3):
-            raise BadInputError(f"{self.path} stores its axes in the order {axes}; only (1, 2, 3) can be read, transpose it")
+            raise BadInputError(
+                f"{self.path} stores its axes in the order {axes}; only (1, 2, 3) can be read,"
+                " transpose it"
+            )
 
     def _check_size(self, size: int) -> None:
         """Refuse more or less data than the header says."""
@@ -140,15 +186,15 @@ class MrcFrames:
         if size < expected:
             whole = max(0, size - self._start) // self._frame_bytes
             raise BadInputError(
-                f"{self.path} is cut off: {size} bytes where its header asks for {expected}, {whole} of {self.shape[0]} frames whole; "
-                "copy it again"
+                f"{self.path} is cut off: {size} bytes where its header asks for {expected},"
+                f" {whole} of {self.shape[0]} frames whole; copy it again"
             )
-        # Some writers pad the end; a whole frame more than the header says means that the header is wrong. Files older than the map
-        # mark have only their size to vouch for them.
+        # Some writers pad the end; a whole frame more than the header says means that the header is
+        # wrong. Files older than the map mark have only their size to vouch for them.
         if size - expected >= self._frame_bytes or (size != expected and not self._marked):
             raise BadInputError(
-                f"{self.path} has {size} bytes where its header asks for {expected}: its header is damaged or it is no MRC file; "
-                "copy it again or mend the header"
+                f"{self.path} has {size} bytes where its header asks for {expected}: its header is"
+                " damaged or it is no MRC file; copy it again or mend the header"
             )
 
     def __len__(self) -> int:
@@ -163,11 +209,19 @@ class MrcFrames:
                 while rest and (read := os.preadv(file.fileno(), [rest], offset)):
                     rest, offset = rest[read:], offset + read
         except OSError as error:
-            raise BadInputError(f"{self.path}: frame {index + 1} cannot be read: {error.strerror or error}; copy it again") from error
+            raise BadInputError(
+                f"{self.path}: frame {index + 1} cannot be read: {error.strerror or error}; copy it"
+                " again"
+            ) from error
         if rest:
-            raise BadInputError(f"{self.path}: frame {index + 1} is cut off; the file changed since it was opened, copy it again")
+            raise BadInputError(
+                f"{self.path}: frame {index + 1} is cut off; the file changed since it was opened,"
+                " copy it again"
+            )
         if self._packed:
-            return np.stack([frame & 15, frame >> 4], axis=-1).reshape(self.shape[1], -1)[:, : self.shape[2]]
+            return np.stack([frame & 15, frame >> 4], axis=-1).reshape(self.shape[1], -1)[
+                :, : self.shape[2]
+            ]
         return frame.astype(frame.dtype.newbyteorder("="), copy=False)
 
 
@@ -180,15 +234,17 @@ def write_mrc(
     stack: bool = False,
     origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> None:
-    """Write an image, an image stack or a volume as an MRC2014 file, atomically; the header's statistics are those of the data.
+    """Write an image, an image stack or a volume as an MRC2014 file, atomically; the header's
+    statistics are those of the data.
 
     Parameters
     ----------
     path
         The file to write; one of that name is replaced.
     array
-        ``[y, x]``, ``[frame, y, x]``, or frames ``[y, x]`` in any iterable; taken frame by frame, so they may lie in a file or be made one
-        after the other. float32, float16, int8, int16 or uint16, kept as they are.
+        ``[y, x]``, ``[frame, y, x]``, or frames ``[y, x]`` in any iterable; taken frame by frame,
+        so they may lie in a file or be made one after the other. float32, float16, int8, int16 or
+        uint16, kept as they are.
     pixel_size_angstrom
         Pixel size, the same along all axes.
     label
@@ -214,9 +270,18 @@ def write_mrc(
     if not 0 < pixel_size_angstrom < float("inf"):
         raise BadInputError(f"{path}: pixel size is {pixel_size_angstrom} Å; give a positive one")
     (height, width), dtype = first.shape, first.dtype
-    mode = next((mode for mode, allowed in _MODES.items() if (allowed.kind, allowed.itemsize) == (dtype.kind, dtype.itemsize)), None)
+    mode = next(
+        (
+            mode
+            for mode, allowed in _MODES.items()
+            if (allowed.kind, allowed.itemsize) == (dtype.kind, dtype.itemsize)
+        ),
+        None,
+    )
     if mode is None:
-        raise BadInputError(f"{path}: {dtype} has no MRC mode; convert to float32, float16, int8, int16 or uint16")
+        raise BadInputError(
+            f"{path}: {dtype} has no MRC mode; convert to float32, float16, int8, int16 or uint16"
+        )
 
     volume = not image and not stack
     header = np.zeros((), _HEADER)
@@ -240,16 +305,26 @@ def write_mrc(
         for frame in chain([first], frames):
             count += 1
             if frame.shape != (height, width) or frame.dtype != dtype:
-                raise BadInputError(f"{path}: frame {count} is {frame.dtype} {frame.shape}, the first {dtype} {(height, width)}")
+                raise BadInputError(
+                    f"{path}: frame {count} is {frame.dtype} {frame.shape}, the first {dtype}"
+                    f" {(height, width)}"
+                )
             file.write(frame.astype(dtype.newbyteorder("<"), copy=False).tobytes())
-            # Merge this frame's mean and sum of squared deviations into those before it (Chan, Golub & LeVeque 1979); a plain sum of
-            # squares would cancel for data far from zero.
+            # Merge this frame's mean and sum of squared deviations into those before it (Chan,
+            # Golub & LeVeque 1979); a plain sum of squares would cancel for data far from zero.
             values = frame.astype(np.float64)
             difference = values.mean() - mean
             mean += difference / count
-            squares += values.var() * values.size + difference**2 * values.size * (count - 1) / count
+            squares += (
+                values.var() * values.size + difference**2 * values.size * (count - 1) / count
+            )
             low, high = min(low, frame.min()), max(high, frame.max())
-        header["nz"], header["mx"], header["my"], header["mz"] = count, width, height, count if volume else 1
+        header["nz"], header["mx"], header["my"], header["mz"] = (
+            count,
+            width,
+            height,
+            count if volume else 1,
+        )
         for axis in "xyz":
             header["cella"][axis] = pixel_size_angstrom * float(header["m" + axis])
         header["dmin"], header["dmax"], header["dmean"] = low, high, mean

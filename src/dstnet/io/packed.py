@@ -1,6 +1,8 @@
-"""MRC files packed as a whole by gzip, bzip2, xz or zstd: unpacked to a temporary file when the first frame is asked for.
+"""MRC files packed as a whole by gzip, bzip2, xz or zstd: unpacked to a temporary file when the
+first frame is asked for.
 
-The temporary file has no name (it lies in $TMPDIR, as Python's tempfile chooses), so that it is gone with its reader, however that ends.
+The temporary file has no name (it lies in $TMPDIR, as Python's tempfile chooses), so that it is
+gone with its reader, however that ends.
 """
 
 import bz2
@@ -25,7 +27,9 @@ from dstnet.io.mrc import MrcFrames
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 _GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"
 _CHUNK_BYTES = 1 << 22
-_ZSTD_BLOCK_BYTES = 1 << 17  # the most that a block of zstd holds unpacked (RFC 8878, section 3.1.1.2.4)
+_ZSTD_BLOCK_BYTES = (
+    1 << 17
+)  # the most that a block of zstd holds unpacked (RFC 8878, section 3.1.1.2.4)
 
 
 def is_packed(head: bytes) -> bool:
@@ -36,7 +40,8 @@ def is_packed(head: bytes) -> bool:
 class PackedMrcFrames(MrcFrames):
     """The frames of an MRC file that is packed as a whole; see `MrcFrames`.
 
-    Opening reads no more than the header (of zstd, everything). A reader that is sent to another process unpacks the file there again.
+    Opening reads no more than the header (of zstd, everything). A reader that is sent to another
+    process unpacks the file there again.
 
     Raises
     ------
@@ -56,7 +61,10 @@ class PackedMrcFrames(MrcFrames):
             zstd = packed.read(4) == _ZSTD
         if zstd:  # can be unpacked as a whole only
             self._unpacked = self._temporary(self._unpack_zstd)
-            return os.pread(self._unpacked.fileno(), length, 0), os.fstat(self._unpacked.fileno()).st_size
+            return (
+                os.pread(self._unpacked.fileno(), length, 0),
+                os.fstat(self._unpacked.fileno()).st_size,
+            )
         with _stream(self.path) as stream, _told(self.path):
             return stream.read(length), None
 
@@ -86,8 +94,14 @@ class PackedMrcFrames(MrcFrames):
             return file
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            remedy = "free some space there, or set TMPDIR to a larger folder" if full else "set TMPDIR to a folder that can be written"
-            raise BadInputError(f"cannot unpack {self.path} into {_folder()}: {error.strerror or error}; {remedy}") from error
+            remedy = (
+                "free some space there, or set TMPDIR to a larger folder"
+                if full
+                else "set TMPDIR to a folder that can be written"
+            )
+            raise BadInputError(
+                f"cannot unpack {self.path} into {_folder()}: {error.strerror or error}; {remedy}"
+            ) from error
 
     def _unpack_stream(self, file: BinaryIO) -> None:
         # What holds more than its header says is refused, so no more than that is unpacked.
@@ -101,13 +115,21 @@ class PackedMrcFrames(MrcFrames):
                 size += file.write(chunk)
 
     def _unpack_zstd(self, file: BinaryIO) -> None:
-        # The codec unpacks a file as a whole, so both ends are memory maps, which the system may write out and drop. Room is taken
-        # beforehand: a disk that fills up under a map would kill the process.
-        with open(self.path, "rb") as packed, mmap.mmap(packed.fileno(), 0, access=mmap.ACCESS_READ) as source:
+        # The codec unpacks a file as a whole, so both ends are memory maps, which the system may
+        # write out and drop. Room is taken beforehand: a disk that fills up under a map would kill
+        # the process.
+        with (
+            open(self.path, "rb") as packed,
+            mmap.mmap(packed.fileno(), 0, access=mmap.ACCESS_READ) as source,
+        ):
             with _told(self.path):
                 most = _zstd_bound(source)
             os.posix_fallocate(file.fileno(), 0, most)
-            with mmap.mmap(file.fileno(), most) as target, memoryview(target) as room, _told(self.path):
+            with (
+                mmap.mmap(file.fileno(), most) as target,
+                memoryview(target) as room,
+                _told(self.path),
+            ):
                 size = len(imagecodecs.zstd_decode(source, out=room))
         os.ftruncate(file.fileno(), size)
 
@@ -122,7 +144,13 @@ def _folder() -> str:
 def _stream(path: Path) -> BinaryIO:
     with open(path, "rb") as packed:
         magic = packed.read(6)
-    opener = gzip.open if magic.startswith(_GZIP) else bz2.open if magic.startswith(_BZIP2) else lzma.open
+    opener = (
+        gzip.open
+        if magic.startswith(_GZIP)
+        else bz2.open
+        if magic.startswith(_BZIP2)
+        else lzma.open
+    )
     return cast(BinaryIO, opener(path, "rb"))
 
 
@@ -132,14 +160,18 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except EOFError as error:
-        raise BadInputError(f"{path} is cut off: it ends within its packed data; copy it again") from error
+        raise BadInputError(
+            f"{path} is cut off: it ends within its packed data; copy it again"
+        ) from error
     except (OSError, ValueError, zlib.error, lzma.LZMAError, imagecodecs.ZstdError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadInputError(f"{path} cannot be unpacked: {reason}; copy it again") from error
 
 
 def _zstd_bound(data: mmap.mmap) -> int:
-    """The most bytes that a zstd file can unpack to, from its blocks' headers (RFC 8878, section 3.1); EOFError where it is cut off."""
+    """The most bytes that a zstd file can unpack to, from its blocks' headers (RFC 8878, section
+    3.1); EOFError where it is cut off.
+    """
     position, most = 0, 0
 
     def skip(length: int) -> int:

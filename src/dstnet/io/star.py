@@ -9,8 +9,11 @@ import starfile
 from dstnet.io.atomic import atomic_path
 
 
-def write_star(path: Path | str, tables: Mapping[str, pd.DataFrame | dict], *, float_format: str = "%.6f") -> None:
-    """Write tables, or single values by name, as the blocks ``data_NAME`` of a STAR file, atomically; equal tables give equal bytes.
+def write_star(
+    path: Path | str, tables: Mapping[str, pd.DataFrame | dict], *, float_format: str = "%.6f"
+) -> None:
+    """Write tables, or single values by name, as the blocks ``data_NAME`` of a STAR file,
+    atomically; equal tables give equal bytes.
 
     Raises
     ------

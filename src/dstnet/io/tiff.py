@@ -1,10 +1,11 @@
 """Multi-page TIFF files (classic and BigTIFF, plain or losslessly compressed), a frame at a time.
 
-Row 0 of a frame, y = 0, is the last stored row, since TIFF images are stored from the top down: so RELION and MotionCor read movies, and so
-coordinates, gains and motion agree with theirs, and with those of the same movie as MRC.
+Row 0 of a frame, y = 0, is the last stored row, since TIFF images are stored from the top down: so
+RELION and MotionCor read movies, and so coordinates, gains and motion agree with theirs, and with
+those of the same movie as MRC.
 
-The resolution tags of TIFF files are defaults of some library more often than not; a pixel size is read only where the description
-names its unit, as ImageJ and `write_tiff` do.
+The resolution tags of TIFF files are defaults of some library more often than not; a pixel size is
+read only where the description names its unit, as ImageJ and `write_tiff` do.
 """
 
 import logging
@@ -28,9 +29,18 @@ from dstnet.movie import FrameStack
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ANGSTROM_PER_UNIT = {"angstrom": 1.0, "angstroms": 1.0, "å": 1.0, "\\u00c5": 1.0, "nm": 10.0, "nanometer": 10.0}
+_ANGSTROM_PER_UNIT = {
+    "angstrom": 1.0,
+    "angstroms": 1.0,
+    "å": 1.0,
+    "\\u00c5": 1.0,
+    "nm": 10.0,
+    "nanometer": 10.0,
+}
 EER_COMPRESSIONS = (65000, 65001, 65002)
-_CLASSIC_LIMIT_BYTES = 3 << 30  # a classic TIFF ends at 4 GiB; LZW can also make noise a little larger
+_CLASSIC_LIMIT_BYTES = (
+    3 << 30
+)  # a classic TIFF ends at 4 GiB; LZW can also make noise a little larger
 
 
 @contextmanager
@@ -39,7 +49,8 @@ def one_error(what: str) -> Iterator[None]:
     logger = logging.getLogger("tifffile")
 
     def quiet(_record: logging.LogRecord) -> bool:
-        return False  # tifffile also prints what it meets; the error below is all that a user should see
+        # tifffile also prints what it meets; the error below is all that a user should see
+        return False
 
     logger.addFilter(quiet)
     try:
@@ -47,7 +58,9 @@ def one_error(what: str) -> Iterator[None]:
     except BadInputError:
         raise
     except OSError as error:
-        raise BadInputError(f"{what}: {error.strerror or error}; check the file and its permissions") from error
+        raise BadInputError(
+            f"{what}: {error.strerror or error}; check the file and its permissions"
+        ) from error
     except Exception as error:  # damaged bytes surface as nearly every kind of error there is
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadInputError(f"{what}: {reason}; copy it again or save it anew") from error
@@ -56,7 +69,9 @@ def one_error(what: str) -> Iterator[None]:
 
 
 def page_offsets(tif: tifffile.TiffFile, path: Path) -> list[int]:
-    """Where each page's directory starts. Walked here, since tifffile drops the pages behind a broken link and goes on."""
+    """Where each page's directory starts. Walked here, since tifffile drops the pages behind a
+    broken link and goes on.
+    """
     file, form = tif.filehandle, tif.tiff
     offsets: list[int] = []
     seen: set[int] = set()
@@ -64,7 +79,9 @@ def page_offsets(tif: tifffile.TiffFile, path: Path) -> list[int]:
     (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
     while offset:
         if offset in seen or offset >= file.size:
-            raise BadInputError(f"{path} is cut off or damaged after frame {len(offsets)}; copy it again")
+            raise BadInputError(
+                f"{path} is cut off or damaged after frame {len(offsets)}; copy it again"
+            )
         seen.add(offset)
         offsets.append(offset)
         file.seek(offset)
@@ -77,9 +94,11 @@ def page_offsets(tif: tifffile.TiffFile, path: Path) -> list[int]:
 
 
 class TiffFrames:
-    """The frames of a TIFF file, each read from the file when asked for: ``frames[i]`` is a new array ``[y, x]``.
+    """The frames of a TIFF file, each read from the file when asked for: ``frames[i]`` is a new
+    array ``[y, x]``.
 
-    One grey image a page, all pages of one size and number type. No file is kept open, so a reader can be sent to worker processes.
+    One grey image a page, all pages of one size and number type. No file is kept open, so a reader
+    can be sent to worker processes.
 
     Parameters
     ----------
@@ -96,7 +115,8 @@ class TiffFrames:
     Raises
     ------
     BadInputError
-        If it is no TIFF file, is cut off, or its pages are no movie. Also when a frame cannot be read or decompressed.
+        If it is no TIFF file, is cut off, or its pages are no movie. Also when a frame cannot be
+        read or decompressed.
     """
 
     shape: tuple[int, int, int]
@@ -111,33 +131,51 @@ class TiffFrames:
                 self._check_page(first, self._page(tif, i), i, tif.filehandle.size)
             self.shape = (len(self._offsets), first.shape[0], first.shape[1])
             self.pixel_size_yx_angstrom = _pixel_size(first)
-            # ImageJ keeps stacks beyond 4 GB, and tifffile some others, as one page and bytes after it.
+            # ImageJ keeps stacks beyond 4 GB, and tifffile some others, as one page and bytes after
+            # it.
             told = re.search(r"^images=(\d+)", first.description, re.MULTILINE)
             if told and int(told[1]) > self.shape[0] == 1:
-                raise BadInputError(f"{self.path} says {told[1]} images but has 1 page; save it as a TIFF file of one page a frame")
+                raise BadInputError(
+                    f"{self.path} says {told[1]} images but has 1 page; save it as a TIFF file of"
+                    " one page a frame"
+                )
 
     def _page(self, tif: tifffile.TiffFile, index: int) -> tifffile.TiffPage:
         tif.filehandle.seek(self._offsets[index])
         return tifffile.TiffPage(tif, index)
 
-    def _check_page(self, first: tifffile.TiffPage, page: tifffile.TiffPage, index: int, file_size: int) -> None:
+    def _check_page(
+        self, first: tifffile.TiffPage, page: tifffile.TiffPage, index: int, file_size: int
+    ) -> None:
         where = f"{self.path}: frame {index + 1}"
         if page.compression in EER_COMPRESSIONS:
             raise BadInputError(f"{self.path} is an EER movie; give it the suffix .eer")
         if page.samplesperpixel != 1 or len(page.shape) != 2:
-            raise BadInputError(f"{where} has shape {page.shape} (colour or volume); a movie has one grey image a page, convert it")
+            raise BadInputError(
+                f"{where} has shape {page.shape} (colour or volume); a movie has one grey image a"
+                " page, convert it"
+            )
         if page.dtype is None or page.dtype.kind not in "buif":
-            raise BadInputError(f"{where} holds {page.dtype or 'unknown'} pixels; integers and real numbers can be read, convert it")
+            raise BadInputError(
+                f"{where} holds {page.dtype or 'unknown'} pixels; integers and real numbers can be"
+                " read, convert it"
+            )
         if page.shape != first.shape or page.dtype != first.dtype:
             raise BadInputError(
-                f"{where} is {page.dtype} {page.shape}, the first {first.dtype} {first.shape}; all must be alike, split the file"
+                f"{where} is {page.dtype} {page.shape}, the first {first.dtype} {first.shape}; all"
+                " must be alike, split the file"
             )
         # tifffile fills strips that are missing with zeros, so they have to be found here.
         spans = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-        if len(spans) != math.prod(page.chunked) or any(start <= 0 or count <= 0 for start, count in spans):
+        if len(spans) != math.prod(page.chunked) or any(
+            start <= 0 or count <= 0 for start, count in spans
+        ):
             raise BadInputError(f"{where} lacks parts of its data; copy it again")
         if max(start + count for start, count in spans) > file_size:
-            raise BadInputError(f"{self.path} is cut off: frame {index + 1} of {len(self._offsets)} is not whole; copy it again")
+            raise BadInputError(
+                f"{self.path} is cut off: frame {index + 1} of {len(self._offsets)} is not whole;"
+                " copy it again"
+            )
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -153,17 +191,25 @@ class TiffFrames:
 
 
 def _pixel_size(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Pixel size (y, x) in Angstrom, where the description has ImageJ's line ``unit=`` with a unit of the nanometre's order."""
+    """Pixel size (y, x) in Angstrom, where the description has ImageJ's line ``unit=`` with a unit
+    of the nanometre's order.
+    """
     unit = re.search(r"^unit=(.+)$", page.description, re.MULTILINE)
     scale = _ANGSTROM_PER_UNIT.get(unit[1].strip().lower()) if unit else None
     tags = [page.tags.valueof(name) for name in ("YResolution", "XResolution")]
-    if scale is None or not all(isinstance(tag, tuple) and len(tag) == 2 and min(tag) > 0 for tag in tags):
+    if scale is None or not all(
+        isinstance(tag, tuple) and len(tag) == 2 and min(tag) > 0 for tag in tags
+    ):
         return None
     (y_pixels, y_units), (x_pixels, x_units) = tags
     return scale * y_units / y_pixels, scale * x_units / x_pixels
 
 
-def write_tiff(path: Path | str, stack: "Iterable[np.ndarray] | Tensor | FrameStack", pixel_size_angstrom: float | None) -> None:
+def write_tiff(
+    path: Path | str,
+    stack: "Iterable[np.ndarray] | Tensor | FrameStack",
+    pixel_size_angstrom: float | None,
+) -> None:
     """Write a movie as a multi-page LZW TIFF file, atomically, one frame in memory at a time.
 
     Parameters
@@ -171,9 +217,11 @@ def write_tiff(path: Path | str, stack: "Iterable[np.ndarray] | Tensor | FrameSt
     path
         The file to write; one of that name is replaced.
     stack
-        Frames ``[y, x]``, all of one shape and number type: integers of 8, 16 or 32 bits, float16 or float32.
+        Frames ``[y, x]``, all of one shape and number type: integers of 8, 16 or 32 bits, float16
+        or float32.
     pixel_size_angstrom
-        Pixel size, written so that `TiffFrames` and ImageJ read it back; None where it is not known.
+        Pixel size, written so that `TiffFrames` and ImageJ read it back; None where it is not
+        known.
 
     Raises
     ------
@@ -187,10 +235,20 @@ def write_tiff(path: Path | str, stack: "Iterable[np.ndarray] | Tensor | FrameSt
     if first is None:
         raise BadInputError(f"{path}: a movie of no frames cannot be written; give at least one")
     if first.ndim != 2 or first.dtype.kind not in "uif" or first.dtype.itemsize > 4:
-        raise BadInputError(f"{path}: frames are {first.dtype} {first.shape}; give [y, x] of integers, float16 or float32")
+        raise BadInputError(
+            f"{path}: frames are {first.dtype} {first.shape}; give [y, x] of integers, float16 or"
+            " float32"
+        )
     count = len(stack) if hasattr(stack, "__len__") else None  # pyright: ignore[reportArgumentType]
-    big = count is None or count * first.nbytes > _CLASSIC_LIMIT_BYTES  # BigTIFF only where needed: fewer programs read it
-    options: dict = {"compression": "lzw", "photometric": "minisblack", "metadata": None, "software": "dstnet"}
+    big = (
+        count is None or count * first.nbytes > _CLASSIC_LIMIT_BYTES
+    )  # BigTIFF only where needed: fewer programs read it
+    options: dict = {
+        "compression": "lzw",
+        "photometric": "minisblack",
+        "metadata": None,
+        "software": "dstnet",
+    }
     description = None
     if pixel_size_angstrom is not None:
         options |= {"resolution": (1 / pixel_size_angstrom,) * 2, "resolutionunit": "NONE"}
@@ -198,5 +256,8 @@ def write_tiff(path: Path | str, stack: "Iterable[np.ndarray] | Tensor | FrameSt
     with atomic_path(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=big) as tif:
         for i, frame in enumerate(chain([first], frames)):
             if frame.shape != first.shape or frame.dtype != first.dtype:
-                raise BadInputError(f"{path}: frame {i + 1} is {frame.dtype} {frame.shape}, the first {first.dtype} {first.shape}")
+                raise BadInputError(
+                    f"{path}: frame {i + 1} is {frame.dtype} {frame.shape}, the first {first.dtype}"
+                    f" {first.shape}"
+                )
             tif.write(frame[::-1], description=description if i == 0 else None, **options)

@@ -15,13 +15,20 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 
 def residual_energy(image: Image, truth: Image) -> float:
-    """1 - r^2: the part of the truth's energy that no scaling of `image` explains. 0 is perfect, 1 is nothing."""
+    """1 - r^2: the part of the truth's energy that no scaling of `image` explains. 0 is perfect, 1
+    is nothing.
+    """
     return 1 - correlation(image, truth) ** 2
 
 
 def best_shift(image: Image, truth: Image, span: int = 24) -> tuple[float, float]:
-    """Shift (dy, dx) in pixels, at most `span`, that moves `truth` onto `image`: the correlation's peak, refined by parabolas."""
-    cross = torch.fft.irfft2(torch.fft.rfft2(image - image.mean()) * torch.fft.rfft2(truth - truth.mean()).conj(), s=image.shape)
+    """Shift (dy, dx) in pixels, at most `span`, that moves `truth` onto `image`: the correlation's
+    peak, refined by parabolas.
+    """
+    cross = torch.fft.irfft2(
+        torch.fft.rfft2(image - image.mean()) * torch.fft.rfft2(truth - truth.mean()).conj(),
+        s=image.shape,
+    )
     window = torch.roll(cross, (span, span), (0, 1))[: 2 * span + 1, : 2 * span + 1]
     row, column = divmod(int(window.argmax()), window.shape[1])
 

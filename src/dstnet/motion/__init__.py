@@ -1,1 +1,3 @@
-"""Motion of the specimen under the beam and its damage: trajectories and local fields, warping, the exposure filter."""
+"""Motion of the specimen under the beam and its damage: trajectories and local fields, warping, the
+exposure filter.
+"""

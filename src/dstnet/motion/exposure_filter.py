@@ -1,23 +1,28 @@
-"""Radiation damage as a filter: how much of the specimen's signal is left at each frequency after an exposure.
+"""Radiation damage as a filter: how much of the specimen's signal is left at each frequency after
+an exposure.
 
-Two models: the critical exposures that Grant & Grigorieff (2015) measured, and a B-factor that grows with the exposure, which Warp and
-RELION's tomography take. They agree at about 3 Å; coarser detail outlives the second longer (at 10 Å and 30 e-/A^2 0.74 is left, not 0.35).
+Two models: the critical exposures that Grant & Grigorieff (2015) measured, and a B-factor that
+grows with the exposure, which Warp and RELION's tomography take. They agree at about 3 Å; coarser
+detail outlives the second longer (at 10 Å and 30 e-/A^2 0.74 is left, not 0.35).
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# Critical exposure at 300 kV, N_e(k) = a k^b + c in e-/A^2 with k in 1/A: Grant & Grigorieff, eLife 4:e06980 (2015), eq. 3.
+# Critical exposure at 300 kV, N_e(k) = a k^b + c in e-/A^2 with k in 1/A: Grant & Grigorieff, eLife
+# 4:e06980 (2015), eq. 3.
 _A, _B, _C = 0.245, -1.665, 2.81
 
-# N_e relative to 300 kV. 200 kV: Grant & Grigorieff 2015. 100 kV: published programs disagree, 0.53 (cisTEM has 0.532) or 0.64. We take
-# 0.53, because damage follows the inelastic cross-section, about 1/(v/c)^2, which gives 0.80 at 200 kV and 0.50 at 100 kV. Between the
-# entries the factor is interpolated; above 300 kV it stays 1.
+# N_e relative to 300 kV. 200 kV: Grant & Grigorieff 2015. 100 kV: published programs disagree, 0.53
+# (cisTEM has 0.532) or 0.64. We take 0.53, because damage follows the inelastic cross-section,
+# about 1/(v/c)^2, which gives 0.80 at 200 kV and 0.50 at 100 kV. Between the entries the factor is
+# interpolated; above 300 kV it stays 1.
 _VOLTAGES_KV = (0.0, 100.0, 200.0, 300.0)
 _FACTORS = (0.0, 0.53, 0.8, 1.0)
 
-# 4 A^2 per e-/A^2: Tegunov & Cramer, Nat. Methods 16, 1146 (2019), methods; before them Bharat et al., Structure 23, 1743 (2015).
+# 4 A^2 per e-/A^2: Tegunov & Cramer, Nat. Methods 16, 1146 (2019), methods; before them Bharat et
+# al., Structure 23, 1743 (2015).
 B_FACTOR_ANGSTROM2_PER_E = 4.0
 
 
@@ -41,11 +46,14 @@ def critical_exposure(k: Tensor, voltage_kv: float) -> Tensor:
     Grant & Grigorieff, eLife 4:e06980 (2015), eq. 3.
     """
     # Not k.pow(_B): its last bit depends on how a tensor is divided among threads.
-    return (_A * torch.exp(_B * torch.log(k)) + _C) * float(np.interp(voltage_kv, _VOLTAGES_KV, _FACTORS))
+    return (_A * torch.exp(_B * torch.log(k)) + _C) * float(
+        np.interp(voltage_kv, _VOLTAGES_KV, _FACTORS)
+    )
 
 
 def damage_amplitude(k: Tensor, exposure_e_per_a2: float, voltage_kv: float) -> Tensor:
-    """Fraction of the signal's amplitude left after an accumulated exposure N: exp(-N / (2 N_e(k))).
+    """Fraction of the signal's amplitude left after an accumulated exposure N: exp(-N / (2
+    N_e(k))).
 
     Parameters
     ----------
@@ -68,8 +76,11 @@ def damage_amplitude(k: Tensor, exposure_e_per_a2: float, voltage_kv: float) -> 
     return torch.exp(-exposure_e_per_a2 / (2 * critical_exposure(k, voltage_kv)))
 
 
-def b_factor_amplitude(k: Tensor, exposure_e_per_a2: float, b_factor_angstrom2_per_e: float = B_FACTOR_ANGSTROM2_PER_E) -> Tensor:
-    """Fraction of the signal's amplitude left after an accumulated exposure N where damage is a growing B-factor: exp(-B N k^2 / 4).
+def b_factor_amplitude(
+    k: Tensor, exposure_e_per_a2: float, b_factor_angstrom2_per_e: float = B_FACTOR_ANGSTROM2_PER_E
+) -> Tensor:
+    """Fraction of the signal's amplitude left after an accumulated exposure N where damage is a
+    growing B-factor: exp(-B N k^2 / 4).
 
     Parameters
     ----------
@@ -78,7 +89,8 @@ def b_factor_amplitude(k: Tensor, exposure_e_per_a2: float, b_factor_angstrom2_p
     exposure_e_per_a2
         Accumulated exposure N in e-/A^2; for a frame, that at its middle (`middle_exposures`).
     b_factor_angstrom2_per_e
-        B in A^2 per e-/A^2. The published values are for 300 kV; no dependence on the voltage is known of them.
+        B in A^2 per e-/A^2. The published values are for 300 kV; no dependence on the voltage is
+        known of them.
 
     Returns
     -------
@@ -92,11 +104,15 @@ def b_factor_amplitude(k: Tensor, exposure_e_per_a2: float, b_factor_angstrom2_p
     return torch.exp(k.square() * (-0.25 * b_factor_angstrom2_per_e * exposure_e_per_a2))
 
 
-def middle_exposures(frames: int, exposure_e_per_a2: float, pre_exposure_e_per_a2: float = 0.0) -> list[float]:
+def middle_exposures(
+    frames: int, exposure_e_per_a2: float, pre_exposure_e_per_a2: float = 0.0
+) -> list[float]:
     """Accumulated exposure of the specimen at the middle of each frame, in e-/A^2.
 
-    A frame holds the mean of a signal that decays while the frame is taken. The decay at the middle equals that mean to second order in
-    exposure / N_e (it is 0.6 % low for a frame of a whole 4 e-/A^2 at 3 A); the decay at the end, which some programs take, is wrong in
-    first order. In a dose-weighted sum normalised to white noise the difference cancels when all frames have the same exposure.
+    A frame holds the mean of a signal that decays while the frame is taken. The decay at the middle
+    equals that mean to second order in exposure / N_e (it is 0.6 % low for a frame of a whole 4
+    e-/A^2 at 3 A); the decay at the end, which some programs take, is wrong in first order. In a
+    dose-weighted sum normalised to white noise the difference cancels when all frames have the same
+    exposure.
     """
     return [pre_exposure_e_per_a2 + (i + 0.5) * exposure_e_per_a2 for i in range(frames)]

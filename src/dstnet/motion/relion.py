@@ -1,16 +1,20 @@
-"""Motion in RELION's form: the tables of a motion-corrected movie's STAR file (RELION 3.1 and later).
+"""Motion in RELION's form: the tables of a motion-corrected movie's STAR file (RELION 3.1 and
+later).
 
-RELION's shift of a frame is what it applies to bring the frame back onto the first one: s_t(x) = u_0(x) - u_t(x), in pixels of the movie.
-It is a shift per frame (``global_shift``) plus a polynomial (``local_motion_model``) of 18 coefficients an axis, x first: those of
-(z, z^2, z^3) times (1, x, x^2, y, y^2, x y), z fastest. Frames are counted by z from the first, x is column / width - 1/2 and y is
-row / height - 1/2. Rows are counted as RELION does: from the first stored row of an MRC file, from the last one of a TIFF file.
+RELION's shift of a frame is what it applies to bring the frame back onto the first one: s_t(x) =
+u_0(x) - u_t(x), in pixels of the movie. It is a shift per frame (``global_shift``) plus a
+polynomial (``local_motion_model``) of 18 coefficients an axis, x first: those of (z, z^2, z^3)
+times (1, x, x^2, y, y^2, x y), z fastest. Frames are counted by z from the first, x is column /
+width - 1/2 and y is row / height - 1/2. Rows are counted as RELION does: from the first stored row
+of an MRC file, from the last one of a TIFF file.
 
-RELION takes a local shift where the content lies in the sum, we where it lies in the frame. The two differ by the shift times its own
-slope, some thousandths of it.
+RELION takes a local shift where the content lies in the sum, we where it lies in the frame. The two
+differ by the shift times its own slope, some thousandths of it.
 
 References
 ----------
-Zheng et al., Nat. Methods 14, 331 (2017), for the model; signs, order and reference are proved against the program itself in the tests.
+Zheng et al., Nat. Methods 14, 331 (2017), for the model; signs, order and reference are proved
+against the program itself in the tests.
 """
 
 from collections.abc import Mapping
@@ -36,11 +40,14 @@ def to_relion(
     pre_exposure_e_per_a2: float = 0.0,
     voltage_kv: float = 300.0,
 ) -> dict[str, Any]:
-    """Motion as the tables ``general`` (a dict), ``global_shift`` and ``local_motion_model`` (DataFrames), ready for `starfile`.
+    """Motion as the tables ``general`` (a dict), ``global_shift`` and ``local_motion_model``
+    (DataFrames), ready for `starfile`.
 
-    Write them with nine digits (``float_format="%.9g"``): coefficients of z^3 are small, and six decimals would be 0.01 pixels off.
+    Write them with nine digits (``float_format="%.9g"``): coefficients of z^3 are small, and six
+    decimals would be 0.01 pixels off.
 
-    Local courses that are no cubic polynomials of the frame number are brought to the nearest that are (`cubic_courses`).
+    Local courses that are no cubic polynomials of the frame number are brought to the nearest that
+    are (`cubic_courses`).
 
     Parameters
     ----------
@@ -56,13 +63,17 @@ def to_relion(
         Of one frame, and before the first.
     """
     frames = len(global_shift_angstrom)
-    shift = (global_shift_angstrom[0] - global_shift_angstrom).double().cpu() / pixel_size_angstrom + 0.0  # no -0
+    shift = (
+        global_shift_angstrom[0] - global_shift_angstrom
+    ).double().cpu() / pixel_size_angstrom + 0.0  # no -0
     courses = cubic_courses(local_coefficients_angstrom.cpu()).double()
     courses = (courses[0] - courses) / pixel_size_angstrom
     z = torch.arange(frames, dtype=torch.float64)
     scale = float(max(frames - 1, 1)) ** -torch.arange(1, 4, dtype=torch.float64)
     powers = (z[:, None] / max(frames - 1, 1)) ** torch.arange(1, 4)
-    cubic = torch.einsum("zf,fak->akz", torch.linalg.pinv(powers), courses) * scale  # [axis, ours, z]
+    cubic = (
+        torch.einsum("zf,fak->akz", torch.linalg.pinv(powers), courses) * scale
+    )  # [axis, ours, z]
     model = torch.einsum("rk,akz->arz", _ours_in_relion_terms(shape), cubic)
     return {
         "general": {
@@ -86,7 +97,10 @@ def to_relion(
             }
         ),
         "local_motion_model": pd.DataFrame(
-            {"rlnMotionModelCoeffsIdx": range(36), "rlnMotionModelCoeff": model.flip(0).flatten().numpy()}  # x first
+            {
+                "rlnMotionModelCoeffsIdx": range(36),
+                "rlnMotionModelCoeff": model.flip(0).flatten().numpy(),
+            }  # x first
         ),
     }
 
@@ -97,40 +111,66 @@ def from_relion(tables: Mapping[str, Any]) -> tuple[Trajectory, Stack]:
     Returns
     -------
     global_shift_angstrom
-        [frame, 2], (y, x), mean over frames zero. What RELION's local model shifts the field by on the whole is in here.
+        [frame, 2], (y, x), mean over frames zero. What RELION's local model shifts the field by on
+        the whole is in here.
     local_coefficients_angstrom
         [frame, 2, 5], mean over frames zero; zero where there is no local model.
 
     Raises
     ------
     BadInputError
-        If a table or column is missing, or the local model is of a version other than 0 (none) and 1.
+        If a table or column is missing, or the local model is of a version other than 0 (none) and
+        1.
     """
     try:
         general, table = tables["general"], tables["global_shift"]
         shape = (int(general["rlnImageSizeY"]), int(general["rlnImageSizeX"]))
-        pixel, version = float(general["rlnMicrographOriginalPixelSize"]), int(general["rlnMotionModelVersion"])
+        pixel, version = (
+            float(general["rlnMicrographOriginalPixelSize"]),
+            int(general["rlnMotionModelVersion"]),
+        )
         start = int(general.get("rlnMicrographStartFrame", 1))
-        shift = torch.stack([torch.tensor([float(v) for v in table[f"rlnMicrographShift{axis}"]], dtype=torch.float64) for axis in "YX"], 1)
-        flat = [0.0] * 36 if version == 0 else [float(v) for v in tables["local_motion_model"]["rlnMotionModelCoeff"]]
+        shift = torch.stack(
+            [
+                torch.tensor(
+                    [float(v) for v in table[f"rlnMicrographShift{axis}"]], dtype=torch.float64
+                )
+                for axis in "YX"
+            ],
+            1,
+        )
+        flat = (
+            [0.0] * 36
+            if version == 0
+            else [float(v) for v in tables["local_motion_model"]["rlnMotionModelCoeff"]]
+        )
     except KeyError as error:
-        raise BadInputError(f"no {error.args[0]} in RELION's motion tables; give the STAR file that it writes for each movie") from None
+        raise BadInputError(
+            f"no {error.args[0]} in RELION's motion tables; give the STAR file that it writes for"
+            " each movie"
+        ) from None
     if version not in (0, 1) or len(flat) != 36:
         raise BadInputError(
-            f"RELION's motion model is of version {version} with {len(flat)} coefficients; versions 0 and 1 (36) can be read"
+            f"RELION's motion model is of version {version} with {len(flat)} coefficients; versions"
+            " 0 and 1 (36) can be read"
         )
     model = torch.tensor(flat, dtype=torch.float64).reshape(2, 6, 3).flip(0)
     z = torch.arange(len(shift), dtype=torch.float64) - (start - 1)
-    ours = torch.linalg.lstsq(_ours_in_relion_terms(shape, whole=True), model.transpose(0, 1).flatten(1)).solution
+    ours = torch.linalg.lstsq(
+        _ours_in_relion_terms(shape, whole=True), model.transpose(0, 1).flatten(1)
+    ).solution
     courses = torch.einsum("kaz,fz->fak", ours.reshape(6, 2, 3), z[:, None] ** torch.arange(1, 4))
     shift, local = (shift + courses[:, :, 5]) * -pixel, courses[:, :, :5] * -pixel
     return (shift - shift.mean(0)).float(), (local - local.mean(0)).float()
 
 
 def _ours_in_relion_terms(shape: tuple[int, int], whole: bool = False) -> Tensor:
-    """[6, 5]: each of our terms as coefficients of RELION's 1, x, x^2, y, y^2, x y; with `whole`, [6, 6], the constant 1 the last."""
+    """[6, 5]: each of our terms as coefficients of RELION's 1, x, x^2, y, y^2, x y; with `whole`,
+    [6, 6], the constant 1 the last.
+    """
     height, width = shape
-    # Ours in RELION's coordinates: x = a + b x_r. Pixel i lies at 2 i / (n - 1) - 1 and at i / n - 1/2.
+    # Ours in RELION's coordinates: x = a + b x_r. Pixel i lies at 2 i / (n - 1) - 1 and at i / n -
+    # 1/2.
     b_y, b_x = 2 * height / (height - 1), 2 * width / (width - 1)
     a_y, a_x = 1 / (height - 1), 1 / (width - 1)
     third = 1 / 3

@@ -1,6 +1,8 @@
-"""What a camera leaves in raw frames, taken out: dark and gain reference, defects, frames that went wrong.
+"""What a camera leaves in raw frames, taken out: dark and gain reference, defects, frames that went
+wrong.
 
-A corrected frame is (raw - dark) * gain, with bad pixels mended. Frames are corrected when they are asked for, one at a time.
+A corrected frame is (raw - dark) * gain, with bad pixels mended. Frames are corrected when they are
+asked for, one at a time.
 """
 
 import dataclasses
@@ -21,37 +23,66 @@ from dstnet.movie.movie import FrameStack, Movie
 Flip = Literal["up-down", "left-right"]
 Rotation = Literal[0, 90, 180, 270]
 
-DETECTION_FRAMES = 16  # looked at for hot and dead pixels where frames need not be looked through anyway
+DETECTION_FRAMES = (
+    16  # looked at for hot and dead pixels where frames need not be looked through anyway
+)
 BEAM_OFF = 0.1  # of the usual mean: no exposure, so none is counted
 _EER_SUFFIXES = (".eer", ".ecc")
-_SEED = 20240117  # of the choice of neighbours; any number, the same for ever, so that a movie gives the same bytes again
+# of the choice of neighbours; any number, the same for ever, so that a movie gives the same bytes
+# again
+_SEED = 20240117
 
 
 class CorrectionSettings(Settings):
     """How references are turned, and what is looked for in the frames.
 
-    The references' turns come in this order: transposed, rotated, flipped. Rows count as this package reads them (of a TIFF from its last
-    stored row, as RELION does), y is the row. Rotating by 90 takes pixel (y, x) of a reference of `height` rows to (x, height - 1 - y):
-    counter-clockwise where row 0 is drawn at the bottom, clockwise where it is drawn at the top. It is MotionCor's RotGain 1 and RELION's
-    gain_rot 1; up-down is their flip 1, left-right their flip 2.
+    The references' turns come in this order: transposed, rotated, flipped. Rows count as this
+    package reads them (of a TIFF from its last stored row, as RELION does), y is the row. Rotating
+    by 90 takes pixel (y, x) of a reference of `height` rows to (x, height - 1 - y):
+    counter-clockwise where row 0 is drawn at the bottom, clockwise where it is drawn at the top. It
+    is MotionCor's RotGain 1 and RELION's gain_rot 1; up-down is their flip 1, left-right their flip
+    2.
     """
 
-    gain_transpose: bool = Field(default=False, description="swap rows and columns of gain and dark")
-    gain_rotate: Rotation = Field(default=0, description="degrees that gain and dark are rotated by, see above")
-    gain_flip: Flip | None = Field(default=None, description="reverse the order of rows (up-down) or columns (left-right) of gain and dark")
+    gain_transpose: bool = Field(
+        default=False, description="swap rows and columns of gain and dark"
+    )
+    gain_rotate: Rotation = Field(
+        default=0, description="degrees that gain and dark are rotated by, see above"
+    )
+    gain_flip: Flip | None = Field(
+        default=None,
+        description="reverse the order of rows (up-down) or columns (left-right) of gain and dark",
+    )
     gain_invert: bool | None = Field(
         default=None,
-        description="divide by the gain; None: only EER movies with a gain that is no .gain file, as RELION does",
+        description=(
+            "divide by the gain; None: only EER movies with a gain that is no .gain file, as RELION"
+            " does"
+        ),
     )
-    find_defects: bool = Field(default=True, description="find hot and dead pixels in the frames; those listed are mended in any case")
+    find_defects: bool = Field(
+        default=True,
+        description="find hot and dead pixels in the frames; those listed are mended in any case",
+    )
     defect_sigmas: float = Field(
-        default=6.0, gt=3, description="how far from its neighbours a pixel's mean is bad; 6: one in 10^9 by chance"
+        default=6.0,
+        gt=3,
+        description="how far from its neighbours a pixel's mean is bad; 6: one in 10^9 by chance",
     )
     max_found_fraction: float = Field(
-        default=0.01, gt=0, le=0.2, description="if more pixels look bad, something else is wrong: none is mended"
+        default=0.01,
+        gt=0,
+        le=0.2,
+        description="if more pixels look bad, something else is wrong: none is mended",
     )
-    drop_bad_frames: bool = Field(default=True, description="leave out frames that are constant, repeated, not finite or oddly bright")
-    frame_mean_range: tuple[float, float] = Field(default=(0.5, 2.0), description="mean of a good frame over that of the others")
+    drop_bad_frames: bool = Field(
+        default=True,
+        description="leave out frames that are constant, repeated, not finite or oddly bright",
+    )
+    frame_mean_range: tuple[float, float] = Field(
+        default=(0.5, 2.0), description="mean of a good frame over that of the others"
+    )
 
 
 def turned(reference: np.ndarray, settings: CorrectionSettings) -> np.ndarray:
@@ -68,7 +99,9 @@ def inverted(gain: np.ndarray) -> np.ndarray:
     """1 / gain with the mean of `gain` taken out; 0, which marks a defect, stays 0."""
     alive = gain > 0
     mean = gain[alive].mean(dtype=np.float64)
-    return np.divide(mean, gain, out=np.zeros(gain.shape, np.float32), where=alive, casting="unsafe")
+    return np.divide(
+        mean, gain, out=np.zeros(gain.shape, np.float32), where=alive, casting="unsafe"
+    )
 
 
 class CorrectedFrames:
@@ -96,7 +129,9 @@ class CorrectedFrames:
         self._frames, self._gain, self._dark = frames, gain, dark
         self.kept, self.notes = tuple(kept), tuple(notes)
         self.shape = (len(self.kept), *frames.shape[1:])
-        self._targets, self._sources = _mending_table(bad_pixels) if bad_pixels is not None else (None, None)
+        self._targets, self._sources = (
+            _mending_table(bad_pixels) if bad_pixels is not None else (None, None)
+        )
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -119,8 +154,11 @@ class CorrectedFrames:
         else:
             frame = frame.copy()
         if self._targets is not None and self._sources is not None:
-            # A generator of its own for each frame: the same in whatever order frames are read, independent between frames.
-            pick = np.random.default_rng((_SEED, number)).integers(0, self._sources.shape[1], len(self._targets))
+            # A generator of its own for each frame: the same in whatever order frames are read,
+            # independent between frames.
+            pick = np.random.default_rng((_SEED, number)).integers(
+                0, self._sources.shape[1], len(self._targets)
+            )
             flat = frame.reshape(-1)
             flat[self._targets] = flat[self._sources[np.arange(len(self._targets)), pick]]
         return frame
@@ -137,16 +175,19 @@ class Corrections:
     Parameters
     ----------
     gain
-        Gain reference [y, x], what (raw - dark) is multiplied with; 0 marks a defect. Of the frames' size or, for super-resolution and
-        up-sampled movies, a half or a quarter of it. None: frames need none.
+        Gain reference [y, x], what (raw - dark) is multiplied with; 0 marks a defect. Of the
+        frames' size or, for super-resolution and up-sampled movies, a half or a quarter of it.
+        None: frames need none.
     dark
         Dark reference [y, x], subtracted before; turned as the gain is.
     defects
-        In the movie's pixels, not turned: a map bool [y, x], or rectangles int [n, 4] of (x, y, width, height).
+        In the movie's pixels, not turned: a map bool [y, x], or rectangles int [n, 4] of (x, y,
+        width, height).
     settings
         Turns and thresholds.
     names
-        What messages call gain, dark and defects; of files, their paths. The gain's suffix also says whether it is one of an EER camera.
+        What messages call gain, dark and defects; of files, their paths. The gain's suffix also
+        says whether it is one of an EER camera.
     """
 
     def __init__(
@@ -159,24 +200,28 @@ class Corrections:
     ) -> None:
         self.settings = settings or CorrectionSettings()
         self._gain, self._dark, self._defects, self._names = gain, dark, defects, names
-        self._fitted: dict[tuple[tuple[int, int], bool], tuple[np.ndarray | None, np.ndarray | None, np.ndarray]] = {}
+        self._fitted: dict[
+            tuple[tuple[int, int], bool], tuple[np.ndarray | None, np.ndarray | None, np.ndarray]
+        ] = {}
 
     def applied(self, movie: Movie) -> Movie:
         """`movie` with corrected frames; itself where there is nothing to do.
 
-        Reads every frame once if bad frames are to be left out, at most `DETECTION_FRAMES` if only bad pixels are looked for, and none
-        otherwise; two images are held meanwhile. Frames of the result are float32 with a gain or a dark, else of the type they had; its
-        ``frames`` are `CorrectedFrames`, with notes.
+        Reads every frame once if bad frames are to be left out, at most `DETECTION_FRAMES` if only
+        bad pixels are looked for, and none otherwise; two images are held meanwhile. Frames of the
+        result are float32 with a gain or a dark, else of the type they had; its ``frames`` are
+        `CorrectedFrames`, with notes.
 
-        A `Movie` knows one exposure for all frames. What a frame that is left out has exposed is therefore counted as before the first
-        frame where at least half of the remaining frames come after it, and is not counted otherwise: exact for frames at the start and
-        the end, off by that frame's exposure for the smaller part of the others.
+        A `Movie` knows one exposure for all frames. What a frame that is left out has exposed is
+        therefore counted as before the first frame where at least half of the remaining frames come
+        after it, and is not counted otherwise: exact for frames at the start and the end, off by
+        that frame's exposure for the smaller part of the others.
 
         Raises
         ------
         BadInputError
-            If a reference does not fit the frames, all frames are bad, or a frame cannot be read: a file damaged in its middle cannot be
-            trusted with the rest.
+            If a reference does not fit the frames, all frames are bad, or a frame cannot be read: a
+            file damaged in its middle cannot be trusted with the rest.
         """
         s = self.settings
         gain, dark, listed = self._fit(movie)
@@ -189,18 +234,25 @@ class Corrections:
         if s.find_defects or s.drop_bad_frames:
             numbers = range(len(movie))
             if not s.drop_bad_frames:
-                numbers = np.unique(np.linspace(0, len(movie) - 1, DETECTION_FRAMES).round().astype(int)).tolist()
+                numbers = np.unique(
+                    np.linspace(0, len(movie) - 1, DETECTION_FRAMES).round().astype(int)
+                ).tolist()
             scan = _Scan(movie.frames, numbers)
             if s.drop_bad_frames:
-                dropped, told = scan.bad_frames(0.0 if dark is None else float(dark.mean(dtype=np.float64)), s.frame_mean_range)
+                dropped, told = scan.bad_frames(
+                    0.0 if dark is None else float(dark.mean(dtype=np.float64)), s.frame_mean_range
+                )
                 notes += told
                 if len(dropped) == len(movie):
                     number, reason = next(iter(dropped.items()))
                     raise BadInputError(
-                        f"{movie.name}: all {len(movie)} frames are bad (frame {number + 1}: {reason}); nothing is left of it"
+                        f"{movie.name}: all {len(movie)} frames are bad (frame {number + 1}:"
+                        f" {reason}); nothing is left of it"
                     )
                 kept = [n for n in kept if n not in dropped]
-                pre_exposure += _before(kept, [n for n in dropped if n not in scan.unexposed]) * (movie.exposure_e_per_a2 or 0.0)
+                pre_exposure += _before(kept, [n for n in dropped if n not in scan.unexposed]) * (
+                    movie.exposure_e_per_a2 or 0.0
+                )
             if s.find_defects and scan.count:
                 found, told = self._found(scan.mean, scan.count, gain, dark, listed)
                 notes += told
@@ -210,8 +262,9 @@ class Corrections:
             return movie
         if bad.mean() > 0.5:
             raise BadInputError(
-                f"{movie.name}: {100 * bad.mean():.0f} % of its pixels are listed as defects or have a gain of 0; check "
-                f"{self._names[2] if self._defects is not None else self._names[0]}"
+                f"{movie.name}: {100 * bad.mean():.0f} % of its pixels are listed as defects or"
+                " have a gain of 0; check"
+                f" {self._names[2] if self._defects is not None else self._names[0]}"
             )
         frames = CorrectedFrames(movie.frames, kept, gain, dark, bad if mends else None, notes)
         return dataclasses.replace(movie, frames=frames, pre_exposure_e_per_a2=pre_exposure)
@@ -219,17 +272,26 @@ class Corrections:
     def _inverts(self, movie: Movie) -> bool:
         if self.settings.gain_invert is not None:
             return self.settings.gain_invert
-        # The gain that EPU writes as MRC is what frames are divided by; its .gain file is multiplied with (RELION, renderEER.h).
-        return Path(movie.name).suffix.lower() in _EER_SUFFIXES and Path(self._names[0]).suffix.lower() != ".gain"
+        # The gain that EPU writes as MRC is what frames are divided by; its .gain file is
+        # multiplied with (RELION, renderEER.h).
+        return (
+            Path(movie.name).suffix.lower() in _EER_SUFFIXES
+            and Path(self._names[0]).suffix.lower() != ".gain"
+        )
 
     def _fit(self, movie: Movie) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
         """Gain, dark and bad pixels on the movie's grid."""
         key = (movie.shape, self._inverts(movie))
         if key not in self._fitted:
             gain, dark = (
-                None
-                if array is None
-                else np.ascontiguousarray(on_grid(turned(array, self.settings), movie.shape, movie.name, name), np.float32)
+                (
+                    None
+                    if array is None
+                    else np.ascontiguousarray(
+                        on_grid(turned(array, self.settings), movie.shape, movie.name, name),
+                        np.float32,
+                    )
+                )
                 for array, name in zip((self._gain, self._dark), self._names, strict=False)
             )
             if gain is not None and key[1]:
@@ -237,7 +299,9 @@ class Corrections:
             bad = self._listed(movie)
             if gain is not None:
                 bad |= gain == 0
-            self._fitted = {key: (gain, dark, bad)}  # movies of a run are alike; keeping the last is enough
+            self._fitted = {
+                key: (gain, dark, bad)
+            }  # movies of a run are alike; keeping the last is enough
         return self._fitted[key]
 
     def _listed(self, movie: Movie) -> np.ndarray:
@@ -251,14 +315,20 @@ class Corrections:
         for x, y, across, down in defects.tolist():
             if x >= width or y >= height or x + across <= 0 or y + down <= 0:
                 raise BadInputError(
-                    f"{movie.name} has frames of {height} x {width} pixels (rows x columns), but {name} a defect at column {x}, row {y}; "
-                    "give the defects of this camera, in the pixels of its movies"
+                    f"{movie.name} has frames of {height} x {width} pixels (rows x columns), but"
+                    f" {name} a defect at column {x}, row {y}; give the defects of this camera, in"
+                    " the pixels of its movies"
                 )
             bad[max(y, 0) : y + down, max(x, 0) : x + across] = True
         return bad
 
     def _found(
-        self, mean: np.ndarray, frames: int, gain: np.ndarray | None, dark: np.ndarray | None, listed: np.ndarray
+        self,
+        mean: np.ndarray,
+        frames: int,
+        gain: np.ndarray | None,
+        dark: np.ndarray | None,
+        listed: np.ndarray,
     ) -> tuple[np.ndarray, list[str]]:
         s = self.settings
         if dark is not None:
@@ -269,8 +339,15 @@ class Corrections:
         found = hot | dead
         if found.mean() > s.max_found_fraction:
             share = f"{100 * found.mean():.1f} % of pixels look hot or dead"
-            return np.zeros_like(found), [f"{share}, too many to believe: none of them mended (is a gain or dark reference missing?)"]
-        return found, [f"{hot.sum()} hot and {dead.sum()} dead pixels found and mended"] if found.any() else []
+            return np.zeros_like(found), [
+                f"{share}, too many to believe: none of them mended (is a gain or dark reference"
+                " missing?)"
+            ]
+        return found, (
+            [f"{hot.sum()} hot and {dead.sum()} dead pixels found and mended"]
+            if found.any()
+            else []
+        )
 
 
 def on_grid(reference: np.ndarray, shape: tuple[int, int], movie: str, name: str) -> np.ndarray:
@@ -291,7 +368,8 @@ def on_grid(reference: np.ndarray, shape: tuple[int, int], movie: str, name: str
     elif height > shape[0] and height % shape[0] == 0 and width % shape[1] == 0:
         remedy = f"give the reference of binned frames, or bin this one by {height // shape[0]}"
     raise BadInputError(
-        f"{movie} has frames of {shape[0]} x {shape[1]} pixels (rows x columns), but {name} has {height} x {width}; {remedy}"
+        f"{movie} has frames of {shape[0]} x {shape[1]} pixels (rows x columns), but {name} has"
+        f" {height} x {width}; {remedy}"
     )
 
 
@@ -325,16 +403,25 @@ class _Scan:
         self.count = len(self._means)
         self.mean = total / max(self.count, 1)
 
-    def bad_frames(self, dark_level: float, allowed: tuple[float, float]) -> tuple[dict[int, str], list[str]]:
+    def bad_frames(
+        self, dark_level: float, allowed: tuple[float, float]
+    ) -> tuple[dict[int, str], list[str]]:
         """What is wrong with each bad frame, by number from 0; and notes."""
         wrong, notes = dict(self._wrong), []
         numbers = np.array(list(self._means), dtype=int)
         means = np.array(list(self._means.values())) - dark_level
         odd: dict[int, str] = {}
         usual = float(np.median(means)) if means.size else 0.0
-        # Frames brought to mean zero, or an offset that swamps them, say nothing about exposure by their mean.
-        if means.size >= 4 and usual > 3 * 1.4826 * float(np.median(np.abs(means - usual))) / np.sqrt(means.size) and usual > 0:
-            near = median_filter(means, 9, mode="nearest")  # a ramp of the exposure moves this with it
+        # Frames brought to mean zero, or an offset that swamps them, say nothing about exposure by
+        # their mean.
+        if (
+            means.size >= 4
+            and usual > 3 * 1.4826 * float(np.median(np.abs(means - usual))) / np.sqrt(means.size)
+            and usual > 0
+        ):
+            near = median_filter(
+                means, 9, mode="nearest"
+            )  # a ramp of the exposure moves this with it
             for number, mean, around in zip(numbers.tolist(), means, near, strict=True):
                 ratios = [mean / usual, mean / around if around > 0 else np.inf]
                 if ratios[0] < BEAM_OFF:
@@ -343,7 +430,8 @@ class _Scan:
                     odd[number] = f"mean {ratios[0]:.3g} of the median frame's"
             if len(odd) * 2 > means.size:
                 notes.append(
-                    f"the exposure differs widely over frames ({len(odd)} of {means.size} oddly bright or dark): none left out for it"
+                    f"the exposure differs widely over frames ({len(odd)} of {means.size} oddly"
+                    " bright or dark): none left out for it"
                 )
                 self.unexposed -= odd.keys()
                 odd = {}
@@ -359,14 +447,17 @@ def _before(kept: Sequence[int], dropped: Sequence[int]) -> int:
     return sum(2 * sum(n < number for n in kept) <= len(kept) for number in dropped)
 
 
-# Standard deviation of a normal distribution cut at its 1st and 99th percentile, over that of the whole one.
+# Standard deviation of a normal distribution cut at its 1st and 99th percentile, over that of the
+# whole one.
 _TRIMMED = 0.9346
 _RING = 3  # pixels are compared with those up to this far away: 48 neighbours
 _ROWS_AT_ONCE = 64  # so many stay in the processor's cache
 
 
 def trimmed(values: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation, whatever up to 1 % of the values on either side are. Few counts are too coarse for medians."""
+    """Mean and standard deviation, whatever up to 1 % of the values on either side are. Few counts
+    are too coarse for medians.
+    """
     low, high = np.percentile(values, (1, 99))
     usual = values[(values >= low) & (values <= high)]
     return float(usual.mean(dtype=np.float64)), float(usual.std(dtype=np.float64)) / _TRIMMED
@@ -390,11 +481,13 @@ def find_bad_pixels(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hot and dead pixels in the mean of frames, as two masks [y, x].
 
-    A pixel is bad where it differs by `sigmas` deviations of the noise from the median of its 48 neighbours, and by 0.6 of that from
-    four fifths of them: at the edge of gold or carbon, and on any detail more than a pixel or two wide, more than a fifth of the
-    neighbours are alike. The noise is measured in the image, grows as the root of the local mean, and has the longer tail of counts. So a
-    dead pixel is found from about 25 electrons in all frames together (40, where values are no electron counts). Columns and rows, or
-    parts of 64 pixels and more, are bad where their mean is off by half. Not found: spots of more than 3 x 3 pixels, stripes wider than 4,
+    A pixel is bad where it differs by `sigmas` deviations of the noise from the median of its 48
+    neighbours, and by 0.6 of that from four fifths of them: at the edge of gold or carbon, and on
+    any detail more than a pixel or two wide, more than a fifth of the neighbours are alike. The
+    noise is measured in the image, grows as the root of the local mean, and has the longer tail of
+    counts. So a dead pixel is found from about 25 electrons in all frames together (40, where
+    values are no electron counts). Columns and rows, or parts of 64 pixels and more, are bad where
+    their mean is off by half. Not found: spots of more than 3 x 3 pixels, stripes wider than 4,
     pixels stuck at the usual mean, pixels of odd sensitivity within the noise.
 
     Parameters
@@ -417,7 +510,9 @@ def find_bad_pixels(
     sample = good[rng.integers(0, good.size, 50_000)]
     values = mean.reshape(-1)[sample]
     centre, spread = trimmed(values)
-    clipped = _filled(np.clip(mean, centre - 8 * spread, centre + 8 * spread, dtype=np.float32), known)
+    clipped = _filled(
+        np.clip(mean, centre - 8 * spread, centre + 8 * spread, dtype=np.float32), known
+    )
     counts = centre > 0 and float(np.percentile(values, 1)) >= 0
     hot, dead = nothing.copy(), nothing.copy()
     if counts:
@@ -429,32 +524,47 @@ def find_bad_pixels(
         if hot.any() or dead.any():  # or pixels beside stripes would be compared with them
             known = known | hot | dead
             clipped = _filled(clipped, known)
-    padded = np.pad(np.where(known, clipped, mean) if known.any() else mean, _RING, mode="reflect").astype(np.float32, copy=False)
+    padded = np.pad(
+        np.where(known, clipped, mean) if known.any() else mean, _RING, mode="reflect"
+    ).astype(np.float32, copy=False)
     local = _box(clipped)
 
     usual, low, high = _neighbours(padded, sample)
     noise = trimmed(values - usual)[1]
     if not noise > 0:
         return hot, dead
-    electrons = counts and 0.7 < noise**2 / centre * frames < 1.5  # else zero may be no true zero, as in scaled images
+    electrons = (
+        counts and 0.7 < noise**2 / centre * frames < 1.5
+    )  # else zero may be no true zero, as in scaled images
 
     def thresholds(around: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if not counts:  # no zero level, so nothing to tell the tail by; events in thin sensors have long ones
+        if (
+            not counts
+        ):  # no zero level, so nothing to tell the tail by; events in thin sensors have long ones
             return np.full_like(around, 2 * sigmas * noise), np.full_like(around, sigmas * noise)
-        # Quantile of a Poisson distribution to the first order in its skewness (Cornish & Fisher 1938): s sigma + (s^2 - 1) / 6 counts,
-        # a count being variance / mean. Up to 1/4 where each electron's signal varies exponentially.
-        width, count = sigmas * noise * np.sqrt(np.maximum(around / centre, 0.25)), noise**2 / centre
-        # Below, no threshold that zero counts reach by chance: exp(-n) = exp(-s^2 / 2) for n counts expected.
+        # Quantile of a Poisson distribution to the first order in its skewness (Cornish & Fisher
+        # 1938): s sigma + (s^2 - 1) / 6 counts, a count being variance / mean. Up to 1/4 where each
+        # electron's signal varies exponentially.
+        width, count = (
+            sigmas * noise * np.sqrt(np.maximum(around / centre, 0.25)),
+            noise**2 / centre,
+        )
+        # Below, no threshold that zero counts reach by chance: exp(-n) = exp(-s^2 / 2) for n counts
+        # expected.
         relief = sigmas**2 / 6 * count if electrons else 0.0
         return width + sigmas**2 / 4 * count, np.maximum(width - relief, sigmas**2 / 2 * count)
 
-    # Thresholds grow with the local mean: most pixels stay within those of none at all, and need none of their own.
+    # Thresholds grow with the local mean: most pixels stay within those of none at all, and need
+    # none of their own.
     above, below = thresholds(np.zeros(1, np.float32))
     some = []
     for start in range(0, len(mean), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
         difference = mean[rows] - local[rows]
-        some.append(np.flatnonzero((difference > 0.6 * above) | (difference < -0.6 * below)) + start * mean.shape[1])
+        some.append(
+            np.flatnonzero((difference > 0.6 * above) | (difference < -0.6 * below))
+            + start * mean.shape[1]
+        )
     candidates = np.concatenate(some)
     candidates = candidates[~known.reshape(-1)[candidates]]
     around = local.reshape(-1)[candidates]
@@ -470,24 +580,36 @@ def find_bad_pixels(
     return hot & ~dead, dead
 
 
-def _neighbours(padded: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Median, 1st and 4th quintile of the neighbours of pixels (flat index into the unpadded image)."""
+def _neighbours(
+    padded: np.ndarray, places: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Median, 1st and 4th quintile of the neighbours of pixels (flat index into the unpadded
+    image).
+    """
     across = padded.shape[1] - 2 * _RING
     start = (places // across) * padded.shape[1] + places % across
     side = 2 * _RING + 1
-    offsets = np.delete((np.arange(side)[:, None] * padded.shape[1] + np.arange(side)).reshape(-1), side * side // 2)
+    offsets = np.delete(
+        (np.arange(side)[:, None] * padded.shape[1] + np.arange(side)).reshape(-1), side * side // 2
+    )
     around = np.sort(padded.reshape(-1)[start[:, None] + offsets], axis=1)
     n = around.shape[1]
     return around[:, n // 2], around[:, n // 5], around[:, n - 1 - n // 5]
 
 
-def _stripes(image: np.ndarray, noise: float, sigmas: float, length: int = 64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where columns are too bright and too dark, in pieces of about `length` rows, [piece, x]; and the piece of each row."""
+def _stripes(
+    image: np.ndarray, noise: float, sigmas: float, length: int = 64
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where columns are too bright and too dark, in pieces of about `length` rows, [piece, x]; and
+    the piece of each row.
+    """
     starts = np.arange(max(image.shape[0] // length, 1)) * length
     rows = np.append(starts[1:], image.shape[0]) - starts
     pieces = np.add.reduceat(image, starts, axis=0) / rows[:, None].astype(np.float32)
     around = median_filter(pieces, (1, 11), mode="reflect")
-    off = np.abs(pieces - around) > np.maximum(0.5 * around, sigmas * noise / np.sqrt(rows)[:, None])
+    off = np.abs(pieces - around) > np.maximum(
+        0.5 * around, sigmas * noise / np.sqrt(rows)[:, None]
+    )
     piece = np.minimum(np.arange(image.shape[0]) // length, len(starts) - 1)
     return off & (pieces > around), off & (pieces < around), piece
 
@@ -498,9 +620,10 @@ _CHOICES = 8
 def _mending_table(bad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bad pixels [n] and good pixels [n, 8] to fill each from, as flat indices.
 
-    A value drawn at random from a good neighbour, anew in each frame, has the right mean and the right noise; a mean of neighbours would
-    leave a smooth spot, which aligns frames on the sensor. Neighbours are at most 2 pixels away, in wider defects 4, 8 or 16, and beyond
-    that anywhere: nothing is left there to continue.
+    A value drawn at random from a good neighbour, anew in each frame, has the right mean and the
+    right noise; a mean of neighbours would leave a smooth spot, which aligns frames on the sensor.
+    Neighbours are at most 2 pixels away, in wider defects 4, 8 or 16, and beyond that anywhere:
+    nothing is left there to continue.
     """
     height, width = bad.shape
     targets = np.flatnonzero(bad)
@@ -520,7 +643,9 @@ def _mending_table(bad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             order = np.argsort(rng.random(usable.shape) + ~usable, axis=1)[enough]
             column = np.arange(_CHOICES) % np.minimum(number[enough], _CHOICES)[:, None]
             pick = np.take_along_axis(order, column, 1)
-            sources[chunk[enough]] = np.take_along_axis(y[enough], pick, 1) * width + np.take_along_axis(x[enough], pick, 1)
+            sources[chunk[enough]] = np.take_along_axis(
+                y[enough], pick, 1
+            ) * width + np.take_along_axis(x[enough], pick, 1)
             later.append(chunk[~enough])
         left = np.concatenate(later)
         if not left.size:

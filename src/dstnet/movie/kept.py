@@ -11,11 +11,13 @@ _RARE = 1 / 256  # part of the pixels that may hold more than four bits tell
 
 
 class KeptFrames:
-    """The frames of a stack; what has been read of counts is held in memory, without loss, as far as there is room for it.
+    """The frames of a stack; what has been read of counts is held in memory, without loss, as far
+    as there is room for it.
 
-    A movie is looked through for bad frames, for its motion and for its sums; to decompress a counted frame takes ten times as long as to
-    unpack it. Counts of up to 15, as nearly all are, take half a byte. Frames of real numbers, and those beyond `limit_bytes`, are read
-    anew each time.
+    A movie is looked through for bad frames, for its motion and for its sums; to decompress a
+    counted frame takes ten times as long as to unpack it. Counts of up to 15, as nearly all are,
+    take half a byte. Frames of real numbers, and those beyond `limit_bytes`, are read anew each
+    time.
 
     Parameters
     ----------
@@ -45,7 +47,11 @@ class KeptFrames:
         if number in self._kept:
             return self._unpacked(*self._kept[number])
         frame = np.asarray(self._frames[number])
-        if frame.dtype.kind in "iu" and self._type in (None, frame.dtype) and frame.size // 2 < self._room:
+        if (
+            frame.dtype.kind in "iu"
+            and self._type in (None, frame.dtype)
+            and frame.size // 2 < self._room
+        ):
             packed = _packed(frame)
             size = sum(part.nbytes for part in packed) if packed else 0
             if packed is None:
@@ -66,14 +72,16 @@ class KeptFrames:
             flat[:] = packed
         else:
             np.bitwise_and(packed, 15, out=flat[: len(packed)], casting="unsafe")
-            np.right_shift(packed[: flat.size - len(packed)], 4, out=flat[len(packed) :], casting="unsafe")
+            np.right_shift(
+                packed[: flat.size - len(packed)], 4, out=flat[len(packed) :], casting="unsafe"
+            )
             flat[places] = values
         return flat.reshape(self.shape[1:])
 
 
 def _packed(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Pixels of a frame, two a byte (the first half of the frame in the lower four bits) or one, and places and values of those for
-    which that is too little; None where they fit neither.
+    """Pixels of a frame, two a byte (the first half of the frame in the lower four bits) or one,
+    and places and values of those for which that is too little; None where they fit neither.
     """
     flat, places = frame.reshape(-1), np.empty(0, np.intp)
     if flat.dtype.kind == "i" and flat.min() < 0:

@@ -13,7 +13,9 @@ from dstnet.errors import BadInputError
 
 @runtime_checkable
 class FrameStack(Protocol):
-    """Frames by number: a NumPy array ``[frame, y, x]`` is one; so is a file that reads a frame when asked."""
+    """Frames by number: a NumPy array ``[frame, y, x]`` is one; so is a file that reads a frame
+    when asked.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -50,16 +52,30 @@ class Movie:
 
     def __post_init__(self) -> None:
         if len(self.frames.shape) != 3 or min(self.frames.shape) < 1:
-            raise BadInputError(f"{self.name}: frames have shape {tuple(self.frames.shape)}; a movie is [frame, y, x]")
+            raise BadInputError(
+                f"{self.name}: frames have shape {tuple(self.frames.shape)}; a movie is [frame,"
+                " y, x]"
+            )
         if not 0 < self.pixel_size_angstrom < math.inf:
-            raise BadInputError(f"{self.name}: pixel size is {self.pixel_size_angstrom} Å; pass a positive --pixel-size")
+            raise BadInputError(
+                f"{self.name}: pixel size is {self.pixel_size_angstrom} Å; pass a positive"
+                " --pixel-size"
+            )
         exposure, before = self.exposure_e_per_a2, self.pre_exposure_e_per_a2
         if exposure is not None and not 0 < exposure < math.inf:
-            raise BadInputError(f"{self.name}: exposure of a frame is {exposure} e-/Å2; pass a positive --dose-per-frame, or none")
+            raise BadInputError(
+                f"{self.name}: exposure of a frame is {exposure} e-/Å2; pass a positive"
+                " --dose-per-frame, or none"
+            )
         if not 0 <= before < math.inf:
-            raise BadInputError(f"{self.name}: exposure before the first frame is {before} e-/Å2; pass a --pre-exposure of 0 or more")
+            raise BadInputError(
+                f"{self.name}: exposure before the first frame is {before} e-/Å2; pass a"
+                " --pre-exposure of 0 or more"
+            )
         if not 10 <= self.voltage_kv <= 3000:
-            raise BadInputError(f"{self.name}: voltage is {self.voltage_kv} kV; pass a --voltage such as 200 or 300")
+            raise BadInputError(
+                f"{self.name}: voltage is {self.voltage_kv} kV; pass a --voltage such as 200 or 300"
+            )
 
     def __len__(self) -> int:
         return self.frames.shape[0]
@@ -86,11 +102,16 @@ class Movie:
         if not torch.isfinite(frame.sum()):  # one pass; only then look for which pixels
             bad = int((~torch.isfinite(frame)).sum())
             if bad:
-                raise BadInputError(f"{self.name}: frame {index + 1} holds {bad} NaN or infinite pixels; mend or leave out that frame")
+                raise BadInputError(
+                    f"{self.name}: frame {index + 1} holds {bad} NaN or infinite pixels; mend or"
+                    " leave out that frame"
+                )
         return frame
 
     def forget(self) -> None:
-        """Free what the frames hold of what was read of them, if they hold anything; they are read anew when asked for again."""
+        """Free what the frames hold of what was read of them, if they hold anything; they are read
+        anew when asked for again.
+        """
         getattr(self.frames, "forget", lambda: None)()
 
     def stack(self) -> Stack:

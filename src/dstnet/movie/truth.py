@@ -9,7 +9,9 @@ from dstnet.core.shapes import Image, Stack, Trajectory
 
 @dataclass(frozen=True)
 class Particle:
-    """One particle: centre from pixel [0, 0], height above the ice's middle towards the source, rotation r' = R r with r = (x, y, z)."""
+    """One particle: centre from pixel [0, 0], height above the ice's middle towards the source,
+    rotation r' = R r with r = (x, y, z).
+    """
 
     species: str
     y_angstrom: float
@@ -25,11 +27,14 @@ class Truth:
     Attributes
     ----------
     phase
-        Projected protein phase in rad, no CTF, at the reference position (mean position of the content over frames).
+        Projected protein phase in rad, no CTF, at the reference position (mean position of the
+        content over frames).
     clean
-        Protein image contrast after CTF and envelopes, undamaged, at the reference position; dimensionless, mean near 0, protein dark.
+        Protein image contrast after CTF and envelopes, undamaged, at the reference position;
+        dimensionless, mean near 0, protein dark.
     label
-        Which particle covers each pixel, int32: 0 none, n the n-th of `particles`; where two overlap, the one placed later.
+        Which particle covers each pixel, int32: 0 none, n the n-th of `particles`; where two
+        overlap, the one placed later.
     thickness_angstrom
         Thickness of the ice at each pixel.
     global_shift_angstrom
@@ -37,9 +42,11 @@ class Truth:
     motion_parts_angstrom
         What `global_shift_angstrom` is the sum of, by name.
     local_coefficients_angstrom
-        Local motion of each frame, [frame, 2, 5]: coefficients of (x, y, x^2 - 1/3, y^2 - 1/3, x y), x and y from -1 to 1 over the field.
+        Local motion of each frame, [frame, 2, 5]: coefficients of (x, y, x^2 - 1/3, y^2 - 1/3, x
+        y), x and y from -1 to 1 over the field.
     height_drift_angstrom
-        How far the whole specimen is above its mean height in each frame, [frame]: that much less underfocus.
+        How far the whole specimen is above its mean height in each frame, [frame]: that much less
+        underfocus.
     defocus_angstrom
         Underfocus of the field's middle plane, mean over frames.
     particles

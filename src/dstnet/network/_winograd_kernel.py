@@ -1,6 +1,8 @@
-"""The compiled loops of `winograd.py`, which alone imports this file, and late: numba takes half a second to load.
+"""The compiled loops of `winograd.py`, which alone imports this file, and late: numba takes half a
+second to load.
 
-Images lie in memory as [y, x, channel], flat; channels go by eights (`dstnet.core.vector`), so their number is a multiple of eight.
+Images lie in memory as [y, x, channel], flat; channels go by eights (`dstnet.core.vector`), so
+their number is a multiple of eight.
 """
 
 # pyright: reportCallIssue=false
@@ -42,7 +44,16 @@ def _forward(d):
     a, b = d2 + d6 - _F(4.25) * d4, d1 + d5 - _F(4.25) * d3
     p, q = d6 + _F(0.25) * d2 - _F(1.25) * d4, _F(0.5) * d1 - _F(2.5) * d3 + _F(2) * d5
     r, s = d6 + _F(4) * d2 - _F(5) * d4, _F(2) * d1 - _F(2.5) * d3 + _F(0.5) * d5
-    return d0 - d6 + _F(5.25) * (d4 - d2), a + b, a - b, p + q, p - q, r + s, r - s, d7 - d1 + _F(5.25) * (d3 - d5)
+    return (
+        d0 - d6 + _F(5.25) * (d4 - d2),
+        a + b,
+        a - b,
+        p + q,
+        p - q,
+        r + s,
+        r - s,
+        d7 - d1 + _F(5.25) * (d3 - d5),
+    )
 
 
 @njit
@@ -61,7 +72,8 @@ def _back(m):
 
 
 def _into(image, height, width, channels, row, tiles, first, plane, place):
-    """B^T d B of one row of tiles, each of 8 x 8 pixels, which overlap by two; beyond the image's sides are zeros.
+    """B^T d B of one row of tiles, each of 8 x 8 pixels, which overlap by two; beyond the image's
+    sides are zeros.
 
     image
         Of `height`, `width` and `channels`.
@@ -81,7 +93,12 @@ def _into(image, height, width, channels, row, tiles, first, plane, place):
         inside = top >= 0 and top + 8 <= height and left >= 0 and left + 8 <= width
         for c in range(0, channels, 8):
             if inside:
-                source, start, line, step = image, (top * width + left) * channels + c, width * channels, channels
+                source, start, line, step = (
+                    image,
+                    (top * width + left) * channels + c,
+                    width * channels,
+                    channels,
+                )
             else:
                 for y in range(8):
                     for x in range(8):
@@ -92,14 +109,21 @@ def _into(image, height, width, channels, row, tiles, first, plane, place):
             for x in range(8):
                 _write(half, 8 * x, 64, _forward(_read(source, start + x * step, line)))
             for y in range(8):
-                _write(tiles, first + t * place + c + 8 * y * plane, plane, _forward(_read(half, 64 * y, 8)))
+                _write(
+                    tiles,
+                    first + t * place + c + 8 * y * plane,
+                    plane,
+                    _forward(_read(half, 64 * y, 8)),
+                )
 
 
 def _out_of(products, first, plane, bias, slope, added, out, height, width, channels, row):
-    """A^T m A of one row of tiles, plus the bias; values below zero times `slope` (0 to 1); plus what is `added`.
+    """A^T m A of one row of tiles, plus the bias; values below zero times `slope` (0 to 1); plus
+    what is `added`.
 
     products
-        [8 x 8, tile, channel], flat: `plane` numbers for each of the 64; the row of tiles begins at `first`.
+        [8 x 8, tile, channel], flat: `plane` numbers for each of the 64; the row of tiles begins at
+        `first`.
     added
         As `out`, or empty: nothing.
     out
@@ -110,7 +134,12 @@ def _out_of(products, first, plane, bias, slope, added, out, height, width, chan
     for t in range((width + 5) // 6):
         for c in range(0, channels, 8):
             for x in range(8):
-                _write(half, 8 * x, 64, _back(_read(products, first + t * channels + c + x * plane, 8 * plane)))
+                _write(
+                    half,
+                    8 * x,
+                    64,
+                    _back(_read(products, first + t * channels + c + x * plane, 8 * plane)),
+                )
             b = load(bias, c)
             for y in range(min(6, height - row)):
                 _write(line, 0, 8, _back(_read(half, 64 * y, 8)))
@@ -140,7 +169,8 @@ def _gate(mixed, state, out, start, channels):
 
 
 def _attend(mixed, value, weight, start, channels):
-    """Adds to the sums over frames of attention's weighted values, and of the weights exp(4 tanh(logit / 4)).
+    """Adds to the sums over frames of attention's weighted values, and of the weights exp(4
+    tanh(logit / 4)).
 
     mixed
         [pixel, values' and then logits' channels], flat.
@@ -150,7 +180,9 @@ def _attend(mixed, value, weight, start, channels):
     for pixel in range(mixed.size // (2 * channels)):
         i, o = 2 * pixel * channels, (start + pixel) * channels
         for c in range(0, channels, 8):
-            w = exponential(_F(4) - _F(8) / (exponential(_F(0.5) * load(mixed, i + channels + c)) + _F(1)))
+            w = exponential(
+                _F(4) - _F(8) / (exponential(_F(0.5) * load(mixed, i + channels + c)) + _F(1))
+            )
             store(weight, o + c, load(weight, o + c) + w)
             store(value, o + c, load(value, o + c) + w * load(mixed, i + c))
 

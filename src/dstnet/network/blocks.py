@@ -7,7 +7,9 @@ from dstnet.core.settings import Settings
 
 
 class MovieNetwork(nn.Module):
-    """What every network here is: see `dstnet.network.dstnet.DSTNet.forward` for the call that all share."""
+    """What every network here is: see `dstnet.network.dstnet.DSTNet.forward` for the call that all
+    share.
+    """
 
     settings: Settings
 
@@ -34,7 +36,9 @@ class Conv(nn.Conv2d):
 
 
 class ResidualDenseBlock(nn.Module):
-    """Residual dense block (Zhang et al. 2018, Residual Dense Network): each layer sees all before it; a 1x1 convolution fuses them."""
+    """Residual dense block (Zhang et al. 2018, Residual Dense Network): each layer sees all before
+    it; a 1x1 convolution fuses them.
+    """
 
     def __init__(self, width: int, growth: int, layers: int):
         super().__init__()
@@ -57,7 +61,9 @@ class ResidualBlock(nn.Module):
         self.first, self.second = Conv(width, width), Conv(width, width)
         self.act = nn.LeakyReLU(0.1)
         for parameter in self.second.parameters():
-            nn.init.zeros_(parameter)  # starts as the identity: deep stacks train from the first step
+            nn.init.zeros_(
+                parameter
+            )  # starts as the identity: deep stacks train from the first step
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.act(self.first(x)))

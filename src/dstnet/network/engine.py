@@ -1,6 +1,8 @@
-"""What runs a trained network: torch as it is, torch with Winograd's convolutions, torch.compile, or OpenVINO.
+"""What runs a trained network: torch as it is, torch with Winograd's convolutions, torch.compile,
+or OpenVINO.
 
-Eager is the reference; the others give the same images but for rounding, within `TOLERANCE`, and are faster on some machines.
+Eager is the reference; the others give the same images but for rounding, within `TOLERANCE`, and
+are faster on some machines.
 """
 
 import copy
@@ -17,24 +19,41 @@ from dstnet.network.winograd import with_winograd
 
 EngineName = Literal["eager", "winograd", "compile", "openvino"]
 
-# The most that the rms of an engine's difference from eager in float32 may be, over the output's deviation. Measured with the released
-# weights: 3e-7 (winograd 6e-6), and 3e-3 in bfloat16, whose rounding is 2^-9 of each number in each layer, whichever the engine.
+# The most that the rms of an engine's difference from eager in float32 may be, over the output's
+# deviation. Measured with the released weights: 3e-7 (winograd 6e-6), and 3e-3 in bfloat16, whose
+# rounding is 2^-9 of each number in each layer, whichever the engine.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 
-MISSING = "the package openvino is missing; install it with: pip install 'dstnet[openvino]', or leave out engine: openvino"
+MISSING = (
+    "the package openvino is missing; install it with: pip install 'dstnet[openvino]', or leave out"
+    " engine: openvino"
+)
 
 
 class Engine(Protocol):
-    """Runs a network. What an engine makes of one is kept for the next call with the same network."""
+    """Runs a network. What an engine makes of one is kept for the next call with the same
+    network.
+    """
 
-    def __call__(self, network: MovieNetwork, frames: Tensor, total: Tensor, exposure: Tensor, *, every: bool = False) -> Tensor:
-        """The network's outputs, float32 on the CPU: parameters, shapes and units of `dstnet.network.dstnet.DSTNet.forward`."""
+    def __call__(
+        self,
+        network: MovieNetwork,
+        frames: Tensor,
+        total: Tensor,
+        exposure: Tensor,
+        *,
+        every: bool = False,
+    ) -> Tensor:
+        """The network's outputs, float32 on the CPU: parameters, shapes and units of
+        `dstnet.network.dstnet.DSTNet.forward`.
+        """
         ...
 
 
 def has_half_precision(device: torch.device) -> bool:
-    """Whether a device has arithmetic for bfloat16: most GPUs; CPUs with AVX-512 or AMX, or Arm's. Elsewhere it is emulated: measured on a
-    CPU with AVX2, 7 times slower than float32 (200 times in the memory layout that is not ours).
+    """Whether a device has arithmetic for bfloat16: most GPUs; CPUs with AVX-512 or AMX, or Arm's.
+    Elsewhere it is emulated: measured on a CPU with AVX2, 7 times slower than float32 (200 times in
+    the memory layout that is not ours).
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -46,7 +65,9 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_half_precision(device))
 
 
-def make_engine(name: EngineName | None, device: torch.device, *, half_precision: bool | None = None) -> Engine:
+def make_engine(
+    name: EngineName | None, device: torch.device, *, half_precision: bool | None = None
+) -> Engine:
     """The engine called `name`, ready for networks on `device`.
 
     Parameters
@@ -56,8 +77,8 @@ def make_engine(name: EngineName | None, device: torch.device, *, half_precision
     device
         Where the networks are.
     half_precision
-        Whether bfloat16 is used inside the network, by openvino where the processor has it; None: where the device has it, and never by
-        winograd.
+        Whether bfloat16 is used inside the network, by openvino where the processor has it; None:
+        where the device has it, and never by winograd.
 
     Raises
     ------
@@ -83,9 +104,20 @@ class _Eager:
     def __init__(self, device: torch.device, half_precision: bool):
         self._device, self._half_precision = device, half_precision
 
-    def __call__(self, network: MovieNetwork, frames: Tensor, total: Tensor, exposure: Tensor, *, every: bool = False) -> Tensor:
+    def __call__(
+        self,
+        network: MovieNetwork,
+        frames: Tensor,
+        total: Tensor,
+        exposure: Tensor,
+        *,
+        every: bool = False,
+    ) -> Tensor:
         inputs = (x.to(self._device) for x in (frames, total, exposure))
-        with torch.no_grad(), torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half_precision):
+        with (
+            torch.no_grad(),
+            torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half_precision),
+        ):
             return network(*inputs, **_asked(every)).float().cpu()
 
 
@@ -97,7 +129,15 @@ class _Remade(_Eager):
     def _make(self, network: MovieNetwork) -> MovieNetwork:
         raise NotImplementedError
 
-    def __call__(self, network: MovieNetwork, frames: Tensor, total: Tensor, exposure: Tensor, *, every: bool = False) -> Tensor:
+    def __call__(
+        self,
+        network: MovieNetwork,
+        frames: Tensor,
+        total: Tensor,
+        exposure: Tensor,
+        *,
+        every: bool = False,
+    ) -> Tensor:
         if self._made is None or self._made[0] is not network:
             self._made = network, self._make(network)
         return super().__call__(self._made[1], frames, total, exposure, every=every)
@@ -106,9 +146,15 @@ class _Remade(_Eager):
 class _Winograd(_Remade):
     def __init__(self, device: torch.device, half_precision: bool):
         if device.type != "cpu":
-            raise SettingsError(f"engine: winograd runs on the CPU, not on {device}; use --device cpu, or another engine")
+            raise SettingsError(
+                f"engine: winograd runs on the CPU, not on {device}; use --device cpu, or another"
+                " engine"
+            )
         if half_precision:
-            raise SettingsError("engine: winograd works in float32; leave out half_precision: true, or use engine: eager")
+            raise SettingsError(
+                "engine: winograd works in float32; leave out half_precision: true, or use engine:"
+                " eager"
+            )
         super().__init__(device, half_precision)
 
     def _make(self, network: MovieNetwork) -> MovieNetwork:
@@ -116,19 +162,24 @@ class _Winograd(_Remade):
 
 
 class _Compile(_Remade):
-    """The network's parts compiled one by one: what is made does not depend on the number of frames that pass through them.
+    """The network's parts compiled one by one: what is made does not depend on the number of frames
+    that pass through them.
 
-    Each size of tile is compiled for; beyond torch's own limit (8 of them in a process) the rest runs as eager does.
+    Each size of tile is compiled for; beyond torch's own limit (8 of them in a process) the rest
+    runs as eager does.
     """
 
     def __init__(self, device: torch.device, half_precision: bool):
         super().__init__(device, half_precision)
         try:
-            torch.compile(torch.neg)(torch.zeros(8, device=device))  # the compiler is called at first use: find out now
+            torch.compile(torch.neg)(
+                torch.zeros(8, device=device)
+            )  # the compiler is called at first use: find out now
         except RuntimeError as error:
             why = str(error).splitlines()[0]
             raise SettingsError(
-                f"engine: compile cannot be used here: {why}; install a C++ compiler (g++; triton for a GPU) or use engine: eager"
+                f"engine: compile cannot be used here: {why}; install a C++ compiler (g++; triton"
+                " for a GPU) or use engine: eager"
             ) from None
 
     def _make(self, network: MovieNetwork) -> MovieNetwork:
@@ -139,11 +190,16 @@ class _Compile(_Remade):
 
 
 class _OpenVINO:
-    """One model for each size of tile, number of frames and set of outputs: OpenVINO plans memory and layouts for fixed shapes."""
+    """One model for each size of tile, number of frames and set of outputs: OpenVINO plans memory
+    and layouts for fixed shapes.
+    """
 
     def __init__(self, device: torch.device, half_precision: bool):
         if device.type != "cpu":
-            raise SettingsError(f"engine: openvino runs on the CPU, not on {device}; use --device cpu, or another engine")
+            raise SettingsError(
+                f"engine: openvino runs on the CPU, not on {device}; use --device cpu, or another"
+                " engine"
+            )
         self._openvino = _silent_openvino()
         core = self._openvino.Core()
         has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -152,7 +208,15 @@ class _OpenVINO:
         self._network: MovieNetwork | None = None
         self._made: dict[tuple, Any] = {}
 
-    def __call__(self, network: MovieNetwork, frames: Tensor, total: Tensor, exposure: Tensor, *, every: bool = False) -> Tensor:
+    def __call__(
+        self,
+        network: MovieNetwork,
+        frames: Tensor,
+        total: Tensor,
+        exposure: Tensor,
+        *,
+        every: bool = False,
+    ) -> Tensor:
         if self._network is not network:
             self._network, self._made = network, {}
         inputs = tuple(x.contiguous() for x in (frames, total, exposure))
@@ -164,7 +228,9 @@ class _OpenVINO:
 
     def _compiled(self, network: MovieNetwork, inputs: tuple[Tensor, ...], every: bool) -> Any:
         with torch.no_grad():
-            model = self._openvino.convert_model(_Call(network, every), example_input=inputs, input=[list(x.shape) for x in inputs])
+            model = self._openvino.convert_model(
+                _Call(network, every), example_input=inputs, input=[list(x.shape) for x in inputs]
+            )
         options = {
             "INFERENCE_PRECISION_HINT": self._precision,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -191,7 +257,9 @@ def _asked(every: bool) -> dict[str, bool]:
 
 
 def _silent_openvino() -> ModuleType:
-    """The package openvino, without the telemetry that it sends at its import and with each conversion unless that package is absent."""
+    """The package openvino, without the telemetry that it sends at its import and with each
+    conversion unless that package is absent.
+    """
     name, telemetry = "openvino_telemetry", sys.modules.get("openvino_telemetry")
     sys.modules[name] = None  # pyright: ignore[reportArgumentType]  # Python's way to say that it cannot be imported
     try:

@@ -1,4 +1,6 @@
-"""Weights as safetensors beside a JSON card that says what they are; and the registry of networks and released weights."""
+"""Weights as safetensors beside a JSON card that says what they are; and the registry of networks
+and released weights.
+"""
 
 import hashlib
 import json
@@ -31,23 +33,35 @@ class Card(Settings):
     architecture_settings: dict
     parameters: int
     working_pixel_angstrom: float = Field(gt=0)
-    fractions: int = Field(ge=1, description="most frames trained with; longer movies are grouped to this many")
-    window: int | None = Field(default=None, ge=1, description="raw frames that the weights enhance the middle one of; None: whole movies")
+    fractions: int = Field(
+        ge=1, description="most frames trained with; longer movies are grouped to this many"
+    )
+    window: int | None = Field(
+        default=None,
+        ge=1,
+        description="raw frames that the weights enhance the middle one of; None: whole movies",
+    )
     valid_pixel_angstrom: tuple[float, float]
     valid_exposure_e_per_a2: tuple[float, float]
     normalisation: str
     uncertainty_calibration: tuple[float, float] = Field(
         default=(1.0, 1.0),
-        description="(a, b): on held-out structures the rms error is a e^b, e what the network expects, noise of the sum 1",
+        description=(
+            "(a, b): on held-out structures the rms error is a e^b, e what the network expects,"
+            " noise of the sum 1"
+        ),
     )
-    training: dict = Field(description="settings, steps, time, digests of structures, held-out names")
+    training: dict = Field(
+        description="settings, steps, time, digests of structures, held-out names"
+    )
     scores: dict = Field(default_factory=dict)
     licence: str = "BSD-3-Clause"
     sha256: str = ""
 
 
 def build(architecture: str, settings: dict) -> MovieNetwork:
-    """An untrained network, its weights laid out channels last, which convolutions on CPUs run fastest on.
+    """An untrained network, its weights laid out channels last, which convolutions on CPUs run
+    fastest on.
 
     Raises
     ------
@@ -55,7 +69,9 @@ def build(architecture: str, settings: dict) -> MovieNetwork:
         If the architecture is unknown, or its settings are.
     """
     if architecture not in ARCHITECTURES:
-        raise SettingsError(f"no network is called {architecture!r}; there are {', '.join(ARCHITECTURES)}")
+        raise SettingsError(
+            f"no network is called {architecture!r}; there are {', '.join(ARCHITECTURES)}"
+        )
     network, schema = ARCHITECTURES[architecture]
     made = network(schema.checked(settings, f"settings of {architecture}"))
     return made.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -67,12 +83,17 @@ def digest(path: Path) -> str:
 
 
 def save_weights(network: nn.Module, card: Card, path: Path) -> Card:
-    """Write weights in half precision as `path` (.safetensors) and its card as the same name with .json; returns the card as written.
+    """Write weights in half precision as `path` (.safetensors) and its card as the same name with
+    .json; returns the card as written.
 
-    Half precision is enough: 2^-11 relative per weight is far below the noise of training, and halves the package.
+    Half precision is enough: 2^-11 relative per weight is far below the noise of training, and
+    halves the package.
     """
     with atomic_path(path) as temporary:
-        save_file({k: v.detach().cpu().half().contiguous() for k, v in network.state_dict().items()}, temporary)
+        save_file(
+            {k: v.detach().cpu().half().contiguous() for k, v in network.state_dict().items()},
+            temporary,
+        )
     card = card.model_copy(update={"sha256": digest(path)})
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(card.model_dump_json(indent=2) + "\n")
@@ -97,11 +118,14 @@ def read_card(path: Path) -> Card:
     try:
         return Card.checked(json.loads(card_path.read_text()), str(card_path))
     except (OSError, ValueError, SettingsError) as error:
-        raise WeightsError(f"cannot read the card {card_path} of {path.name}: {' '.join(str(error).split())}") from None
+        raise WeightsError(
+            f"cannot read the card {card_path} of {path.name}: {' '.join(str(error).split())}"
+        ) from None
 
 
 def transplant(network: nn.Module, model: str) -> Card:
-    """Give `network` the weights of `model`, whose card is returned; layers and channels that it has beyond those stay as they are.
+    """Give `network` the weights of `model`, whose card is returned; layers and channels that it
+    has beyond those stay as they are.
 
     Raises
     ------
@@ -112,31 +136,49 @@ def transplant(network: nn.Module, model: str) -> Card:
     target = network.state_dict()
     for name, value in source.state_dict().items():
         place = target.get(name)
-        if place is None or place.dim() != value.dim() or any(a < b for a, b in zip(place.shape, value.shape, strict=True)):
-            raise WeightsError(f"cannot start from {model}: the network has no place for its {name}; choose settings at least as large")
+        if (
+            place is None
+            or place.dim() != value.dim()
+            or any(a < b for a, b in zip(place.shape, value.shape, strict=True))
+        ):
+            raise WeightsError(
+                f"cannot start from {model}: the network has no place for its {name}; choose"
+                " settings at least as large"
+            )
         place[tuple(slice(n) for n in value.shape)] = value
     return card
 
 
 def load_weights(model: str = DEFAULT_MODEL) -> tuple[MovieNetwork, Card]:
-    """A network ready to use, from the name of released weights or the path of a .safetensors file with its card beside it.
+    """A network ready to use, from the name of released weights or the path of a .safetensors file
+    with its card beside it.
 
     Raises
     ------
     WeightsError
-        If there is no such model, or its file is damaged, changed since its card was written, or of another architecture.
+        If there is no such model, or its file is damaged, changed since its card was written, or of
+        another architecture.
     """
     names = released()
     path = names.get(model) or Path(model)
     if not path.is_file():
-        raise WeightsError(f"no model {model!r}; released ones are {', '.join(names) or '(none)'}, or give the path of a .safetensors file")
+        raise WeightsError(
+            f"no model {model!r}; released ones are {', '.join(names) or '(none)'}, or give the"
+            " path of a .safetensors file"
+        )
     card = read_card(path)
     if digest(path) != card.sha256:
-        raise WeightsError(f"{path} is not the file that its card describes (truncated or changed); copy both files again")
+        raise WeightsError(
+            f"{path} is not the file that its card describes (truncated or changed); copy both"
+            " files again"
+        )
     try:
         tensors = load_file(path)
         network = build(card.architecture, card.architecture_settings)
         network.load_state_dict({k: v.float() for k, v in tensors.items()})
     except (SafetensorError, RuntimeError, SettingsError) as error:
-        raise WeightsError(f"{path} does not hold {card.architecture} weights: {' '.join(str(error).split())[:200]}") from None
+        raise WeightsError(
+            f"{path} does not hold {card.architecture} weights:"
+            f" {' '.join(str(error).split())[:200]}"
+        ) from None
     return network.eval(), card

@@ -1,10 +1,12 @@
 """The image of a specimen too thick or too strong for the weak-phase approximation, by multislice.
 
-Between slabs the wave is propagated, psi <- F^-1[F(psi t) exp(-i pi lambda dz k^2)] with t = exp(i phi exp(i asin A)) (Kirkland 2010,
-ch. 6; `dstnet.optics.ctf` says where the signs come from). What is computed is the scattered wave, psi - 1, which keeps single precision
-where scattering is weak. What each slab scatters anew is taken through the lens by itself, with the underfocus of the slab's height.
-Without envelopes this is the same as taking the exit wave through the lens, since propagation and lens are factors on the same Fourier
-terms. With them it gives each height the spatial envelope of its own defocus, as the weak-phase image has it.
+Between slabs the wave is propagated, psi <- F^-1[F(psi t) exp(-i pi lambda dz k^2)] with t = exp(i
+phi exp(i asin A)) (Kirkland 2010, ch. 6; `dstnet.optics.ctf` says where the signs come from). What
+is computed is the scattered wave, psi - 1, which keeps single precision where scattering is weak.
+What each slab scatters anew is taken through the lens by itself, with the underfocus of the slab's
+height. Without envelopes this is the same as taking the exit wave through the lens, since
+propagation and lens are factors on the same Fourier terms. With them it gives each height the
+spatial envelope of its own defocus, as the weak-phase image has it.
 """
 
 import itertools
@@ -21,20 +23,24 @@ from dstnet.errors import BadInputError
 from dstnet.optics.ctf import OpticsSettings, wave_transfer
 
 
-def multislice_intensity(slabs: Sequence[tuple[float, Tensor]], pixel_size_angstrom: float, optics: OpticsSettings) -> Image:
+def multislice_intensity(
+    slabs: Sequence[tuple[float, Tensor]], pixel_size_angstrom: float, optics: OpticsSettings
+) -> Image:
     """Intensity of the image of a specimen in slabs, where 1 is the beam without a specimen.
 
-    For small phases it is 1 + the sum over slabs of phi x `contrast_transfer` at defocus - height; the difference falls as phi squared.
-    To the square of the scattered wave, envelopes are applied as to the wave itself (quasi-coherently). The image wraps around at its
-    edges: pad it by `delocalisation_angstrom`. A tilted beam acts through the lens alone (coma); its slanted way through the specimen,
-    height x tilt or 0.1 Å for 100 Å and 1 mrad, is left out.
+    For small phases it is 1 + the sum over slabs of phi x `contrast_transfer` at defocus - height;
+    the difference falls as phi squared. To the square of the scattered wave, envelopes are applied
+    as to the wave itself (quasi-coherently). The image wraps around at its edges: pad it by
+    `delocalisation_angstrom`. A tilted beam acts through the lens alone (coma); its slanted way
+    through the specimen, height x tilt or 0.1 Å for 100 Å and 1 mrad, is left out.
 
     Parameters
     ----------
     slabs
-        Height in Å above the plane at which the defocus is measured, positive towards the source, and projected phase in rad, float32
-        ``[y, x]``, of each slab, in the order in which the beam meets them: from the greatest height down. A slab's phase may not turn
-        sharply over a pixel; what lies at and beyond Nyquist is left out.
+        Height in Å above the plane at which the defocus is measured, positive towards the source,
+        and projected phase in rad, float32 ``[y, x]``, of each slab, in the order in which the beam
+        meets them: from the greatest height down. A slab's phase may not turn sharply over a pixel;
+        what lies at and beyond Nyquist is left out.
     pixel_size_angstrom
         Edge of a pixel.
     optics
@@ -51,18 +57,28 @@ def multislice_intensity(slabs: Sequence[tuple[float, Tensor]], pixel_size_angst
         If there is no slab, their shapes differ or the heights rise.
     """
     if not slabs:
-        raise BadInputError("multislice needs at least one slab; give a slab of zero phase for an empty specimen")
+        raise BadInputError(
+            "multislice needs at least one slab; give a slab of zero phase for an empty specimen"
+        )
     heights = [height for height, _ in slabs]
     if any(later > earlier for earlier, later in itertools.pairwise(heights)):
-        raise BadInputError(f"slabs must come in the order of the beam, from the greatest height down (got heights {heights} Å)")
+        raise BadInputError(
+            "slabs must come in the order of the beam, from the greatest height down (got heights"
+            f" {heights} Å)"
+        )
     if len({tuple(phase.shape) for _, phase in slabs}) > 1:
-        raise BadInputError(f"slabs must have one shape (got {[tuple(phase.shape) for _, phase in slabs]})")
+        raise BadInputError(
+            f"slabs must have one shape (got {[tuple(phase.shape) for _, phase in slabs]})"
+        )
     shape, device = (slabs[0][1].shape[0], slabs[0][1].shape[1]), slabs[0][1].device
-    # Products of two waves reach twice their frequencies. On a grid 3/2 as fine they fold back no further than to the image's Nyquist, so
-    # that all frequencies of the image are right; kept to its own grid, only those below 2/3 of its Nyquist would be.
+    # Products of two waves reach twice their frequencies. On a grid 3/2 as fine they fold back no
+    # further than to the image's Nyquist, so that all frequencies of the image are right; kept to
+    # its own grid, only those below 2/3 of its Nyquist would be.
     fine = (good_size(math.ceil(1.5 * shape[0])), good_size(math.ceil(1.5 * shape[1])))
 
-    arriving = torch.zeros(shape, dtype=torch.complex64, device=device)  # spectrum of the wave scattered so far, above the next slab
+    arriving = torch.zeros(
+        shape, dtype=torch.complex64, device=device
+    )  # spectrum of the wave scattered so far, above the next slab
     imaged = torch.zeros_like(arriving)  # spectrum of the scattered wave behind the lens
     for i, (height, phase) in enumerate(slabs):
         scattered = _transmitted_less_one(resample(phase.float(), fine), optics.amplitude_contrast)
@@ -70,10 +86,14 @@ def multislice_intensity(slabs: Sequence[tuple[float, Tensor]], pixel_size_angst
             scattered = scattered * (1 + _wave(arriving, fine))
         spectrum = _band(torch.fft.fft2(scattered, norm="forward"), shape)
         del scattered
-        imaged += spectrum * wave_transfer(shape, pixel_size_angstrom, optics, optics.defocus_angstrom - height, device)
+        imaged += spectrum * wave_transfer(
+            shape, pixel_size_angstrom, optics, optics.defocus_angstrom - height, device
+        )
         if i + 1 < len(slabs):
             arriving += spectrum
-            arriving *= propagator(shape, pixel_size_angstrom, height - heights[i + 1], optics.voltage_kv, device)
+            arriving *= propagator(
+                shape, pixel_size_angstrom, height - heights[i + 1], optics.voltage_kv, device
+            )
     wave = _wave(imaged, fine)
     return 1 + resample(2 * wave.real + wave.real.square() + wave.imag.square(), shape)
 
@@ -85,21 +105,33 @@ def propagator(
     voltage_kv: float,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Factor exp(-i pi lambda dz k^2) on a wave's ``fft2`` that takes it `distance_angstrom` on along the beam: complex64 ``[y, x]``."""
+    """Factor exp(-i pi lambda dz k^2) on a wave's ``fft2`` that takes it `distance_angstrom` on
+    along the beam: complex64 ``[y, x]``.
+    """
     ky = torch.fft.fftfreq(shape[0], d=pixel_size_angstrom, device=device)[:, None]
     kx = torch.fft.fftfreq(shape[1], d=pixel_size_angstrom, device=device)[None, :]
-    turn = -math.pi * electron_wavelength_angstrom(voltage_kv) * distance_angstrom * (ky * ky + kx * kx)
+    turn = (
+        -math.pi
+        * electron_wavelength_angstrom(voltage_kv)
+        * distance_angstrom
+        * (ky * ky + kx * kx)
+    )
     return torch.polar(torch.ones_like(turn), turn)
 
 
 def _transmitted_less_one(phase: Tensor, amplitude_contrast: float) -> Tensor:
-    """exp(i phi exp(i asin A)) - 1, without the loss of digits that the difference would have for small phases.
+    """exp(i phi exp(i asin A)) - 1, without the loss of digits that the difference would have for
+    small phases.
 
-    The part A of the phase absorbs, so that what a weak object scatters, i phi exp(i asin A), lags by asin A as in the contrast transfer.
+    The part A of the phase absorbs, so that what a weak object scatters, i phi exp(i asin A), lags
+    by asin A as in the contrast transfer.
     """
     turn = phase * math.sqrt(1 - amplitude_contrast**2)
     absorbed = torch.expm1(-amplitude_contrast * phase)
-    return torch.complex(absorbed * torch.cos(turn) - 2 * torch.sin(turn / 2).square(), (absorbed + 1) * torch.sin(turn))
+    return torch.complex(
+        absorbed * torch.cos(turn) - 2 * torch.sin(turn / 2).square(),
+        (absorbed + 1) * torch.sin(turn),
+    )
 
 
 def _wave(spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -108,9 +140,13 @@ def _wave(spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def _band(spectrum: Tensor, new_shape: tuple[int, int]) -> Tensor:
-    """A full spectrum cropped or zero-padded to `new_shape`; amplitudes stay, the lone Nyquist terms of the coarser grid are left out."""
+    """A full spectrum cropped or zero-padded to `new_shape`; amplitudes stay, the lone Nyquist
+    terms of the coarser grid are left out.
+    """
     out = spectrum.new_zeros(new_shape)
-    most_y, most_x = ((min(old, new) - 1) // 2 for old, new in zip(spectrum.shape, new_shape, strict=True))
+    most_y, most_x = (
+        (min(old, new) - 1) // 2 for old, new in zip(spectrum.shape, new_shape, strict=True)
+    )
     for rows in (slice(0, most_y + 1), slice(-most_y, None)):
         for columns in (slice(0, most_x + 1), slice(-most_x, None)):
             out[rows, columns] = spectrum[rows, columns]

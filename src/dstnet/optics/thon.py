@@ -1,8 +1,9 @@
-"""Where the contrast transfer function of an image has its zeros, from the image alone: a fit to the rings of its power spectrum.
+"""Where the contrast transfer function of an image has its zeros, from the image alone: a fit to
+the rings of its power spectrum.
 
-The rings (Thon 1966) follow sin^2(chi), chi = a k^2 + b (kx^2 - ky^2) + c 2 kx ky + asin A: `a` is pi lambda times the mean underfocus,
-`b` and `c` hold the astigmatism. So fitted, neither voltage nor defocus need be known. Spherical aberration, 0.08 rad at 8 Å and 2.7 mm, is
-left out.
+The rings (Thon 1966) follow sin^2(chi), chi = a k^2 + b (kx^2 - ky^2) + c 2 kx ky + asin A: `a` is
+pi lambda times the mean underfocus, `b` and `c` hold the astigmatism. So fitted, neither voltage
+nor defocus need be known. Spherical aberration, 0.08 rad at 8 Å and 2.7 mm, is left out.
 """
 
 import math
@@ -24,9 +25,12 @@ BAND_ANGSTROM = 20.0, 5.0  # coarser, the particles' own shape makes rings
 RINGS, SECTORS = 256, 12
 DEGREE = 2  # of the polynomials in k that background and rings' height follow
 STARTS = 5  # phases from which the astigmatism is looked for
-LEAST_TERMS = 2000  # an image of some 100 pixels of 2 Å a side; of fewer, single terms look like rings
-# Gain in chi^2, by three terms chosen among 435 phases, that noise alone does not bring: about 20 from the largest of so many,
-# and up to 60 in small images, where terms are few and their powers far from normal.
+LEAST_TERMS = (
+    2000  # an image of some 100 pixels of 2 Å a side; of fewer, single terms look like rings
+)
+# Gain in chi^2, by three terms chosen among 435 phases, that noise alone does not bring: about 20
+# from the largest of so many, and up to 60 in small images, where terms are few and their powers
+# far from normal.
 LEAST_GAIN = 75.0
 
 
@@ -39,11 +43,17 @@ class ThonFit:
     oblique_rad_angstrom2: float  # c
     gain: float  # in chi^2 over a spectrum without rings
 
-    def phase(self, shape: tuple[int, int], pixel_size_angstrom: float, device: torch.device | None = None) -> Tensor:
+    def phase(
+        self, shape: tuple[int, int], pixel_size_angstrom: float, device: torch.device | None = None
+    ) -> Tensor:
         """chi in rad, amplitude contrast included, on the ``rfft2`` grid of images of `shape`."""
         ky, kx = frequencies(shape, pixel_size_angstrom, device)
         phase = self.mean_rad_angstrom2 * (kx * kx + ky * ky)
-        phase = phase + self.straight_rad_angstrom2 * (kx * kx - ky * ky) + self.oblique_rad_angstrom2 * 2 * kx * ky
+        phase = (
+            phase
+            + self.straight_rad_angstrom2 * (kx * kx - ky * ky)
+            + self.oblique_rad_angstrom2 * 2 * kx * ky
+        )
         return phase + math.asin(AMPLITUDE_CONTRAST)
 
 
@@ -62,8 +72,14 @@ def fit_thon_rings(image: Image, pixel_size_angstrom: float) -> ThonFit | None:
         return None
     scaled = (k - k.min()) / (k.max() - k.min()) * 2 - 1
     smooth = np.polynomial.chebyshev.chebvander(scaled, DEGREE)
-    # The mean of n exponentially distributed terms has a deviation of itself / sqrt(n); itself, from a fit that knows no rings.
-    level = np.exp(smooth @ np.linalg.lstsq(smooth * np.sqrt(count)[:, None], np.log(power) * np.sqrt(count), rcond=None)[0])
+    # The mean of n exponentially distributed terms has a deviation of itself / sqrt(n); itself,
+    # from a fit that knows no rings.
+    level = np.exp(
+        smooth
+        @ np.linalg.lstsq(
+            smooth * np.sqrt(count)[:, None], np.log(power) * np.sqrt(count), rcond=None
+        )[0]
+    )
     weight = np.sqrt(count) / level
     offset = math.asin(AMPLITUDE_CONTRAST)
     q, _ = np.linalg.qr(smooth * weight[:, None])
@@ -71,8 +87,13 @@ def fit_thon_rings(image: Image, pixel_size_angstrom: float) -> ThonFit | None:
     target = target - q @ (q.T @ target)
 
     def gain(mean: float, straight: float = 0.0, oblique: float = 0.0) -> float:
-        """By how much chi^2 falls when rings of these phases are added to the smooth background; 0 where they would be negative."""
-        rings = np.sin(k * k * (mean + straight * np.cos(turn) + oblique * np.sin(turn)) + offset) ** 2 - 0.5
+        """By how much chi^2 falls when rings of these phases are added to the smooth background; 0
+        where they would be negative.
+        """
+        rings = (
+            np.sin(k * k * (mean + straight * np.cos(turn) + oblique * np.sin(turn)) + offset) ** 2
+            - 0.5
+        )
         columns = smooth * (rings * weight)[:, None]
         columns = columns - q @ (q.T @ columns)
         height = np.linalg.lstsq(columns, target, rcond=None)[0]
@@ -85,16 +106,28 @@ def fit_thon_rings(image: Image, pixel_size_angstrom: float) -> ThonFit | None:
     peaks = np.flatnonzero((gains >= np.roll(gains, 1)) & (gains >= np.roll(gains, -1)))
     best: tuple[float, ...] = (0.0,)
     for start in phases[peaks[np.argsort(gains[peaks])[-STARTS:]]]:
-        simplex = [[start + STEP_RAD_ANGSTROM2, 0.0, 0.0], [start, 10.0, 0.0], [start, 0.0, 10.0], [start, 0.0, 0.0]]
+        simplex = [
+            [start + STEP_RAD_ANGSTROM2, 0.0, 0.0],
+            [start, 10.0, 0.0],
+            [start, 0.0, 10.0],
+            [start, 0.0, 0.0],
+        ]
         found = minimize(
-            lambda v: -gain(*v), simplex[3], method="Nelder-Mead", options={"initial_simplex": simplex, "fatol": 0.1, "xatol": 0.1}
+            lambda v: -gain(*v),
+            simplex[3],
+            method="Nelder-Mead",
+            options={"initial_simplex": simplex, "fatol": 0.1, "xatol": 0.1},
         )
         best = max(best, (-float(found.fun), *map(float, found.x)))
     return ThonFit(*best[1:], gain=best[0]) if best[0] > LEAST_GAIN else None
 
 
-def _polar_power(image: Image, pixel_size_angstrom: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean frequency in 1/Å, twice the angle, mean power and number of terms of the cells of rings and sectors within the band."""
+def _polar_power(
+    image: Image, pixel_size_angstrom: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean frequency in 1/Å, twice the angle, mean power and number of terms of the cells of rings
+    and sectors within the band.
+    """
     spectrum = torch.fft.rfft2(image - image.mean())
     ky, kx = frequencies((image.shape[0], image.shape[1]), pixel_size_angstrom, image.device)
     k = torch.hypot(ky, kx)

@@ -1,4 +1,6 @@
-"""Potentials: atoms in ice, or an EM map, become a 3D potential, and its projected phase in any orientation."""
+"""Potentials: atoms in ice, or an EM map, become a 3D potential, and its projected phase in any
+orientation.
+"""
 
 from dstnet.potential.from_map import MAP_SUFFIXES, MapSettings, potential_from_map
 from dstnet.potential.potential import Potential, PotentialSettings, build_potential

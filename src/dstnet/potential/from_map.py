@@ -1,4 +1,6 @@
-"""A potential from a map: the density that an electron microscope or a computation gave, in arbitrary units, on a grid of its own."""
+"""A potential from a map: the density that an electron microscope or a computation gave, in
+arbitrary units, on a grid of its own.
+"""
 
 import gzip
 import math
@@ -19,7 +21,10 @@ from dstnet.potential.potential import MARGIN_ANGSTROM, MAX_BOX, Potential
 MAP_SUFFIXES = (".mrc", ".map", ".ccp4")
 MIN_EDGE = 16  # voxels: fewer hold nothing that could be told from its edges
 UNEQUAL_VOXELS = 1e-3  # relative, more than headers round
-AUTOMATIC_PART, AUTOMATIC_NOISE = 0.2, 5.0  # of the smoothed map's maximum; in its standard deviations outside the inscribed sphere
+AUTOMATIC_PART, AUTOMATIC_NOISE = (
+    0.2,
+    5.0,
+)  # of the smoothed map's maximum; in its standard deviations outside the inscribed sphere
 SMALLEST_PIECE = 0.1  # of the largest: what is smaller is dust
 
 
@@ -30,23 +35,39 @@ class MapSettings(Settings):
         default=1.8,
         gt=0,
         le=10,
-        description="mean potential above ice in the envelope; 1.8 is what 6z6u, 1mnf and 1igt have in theirs, made of atoms with defaults",
+        description=(
+            "mean potential above ice in the envelope; 1.8 is what 6z6u, 1mnf and 1igt have in"
+            " theirs, made of atoms with defaults"
+        ),
     )
     threshold: float | None = Field(
         default=None,
-        description="level, in the map's units, whose surface is the envelope, the map smoothed; None finds one above the noise",
+        description=(
+            "level, in the map's units, whose surface is the envelope, the map smoothed; None finds"
+            " one above the noise"
+        ),
     )
-    smoothing_angstrom: float = Field(default=3.0, gt=0, le=30, description="sigma of that smoothing, and of the envelope's soft edge")
-    voxel_size_angstrom: float | None = Field(default=None, gt=0, description="instead of the header's; None is the header's")
+    smoothing_angstrom: float = Field(
+        default=3.0,
+        gt=0,
+        le=30,
+        description="sigma of that smoothing, and of the envelope's soft edge",
+    )
+    voxel_size_angstrom: float | None = Field(
+        default=None, gt=0, description="instead of the header's; None is the header's"
+    )
 
 
-def potential_from_map(path: Path | str, pixel_size_angstrom: float, settings: MapSettings | None = None) -> Potential:
+def potential_from_map(
+    path: Path | str, pixel_size_angstrom: float, settings: MapSettings | None = None
+) -> Potential:
     """The potential of the particle in an EM map, centred on its mass.
 
-    The map is cut to a soft envelope where its smoothed density exceeds a threshold, pieces far smaller than the largest are dropped,
-    and what is left is brought to a mean of `inner_contrast_volt` within the envelope (before its edge is softened): maps have
-    arbitrary units, and the solvent is their zero, as it is the potential's. It is then resampled by its Fourier series, cropped or
-    padded to the band of the asked voxels.
+    The map is cut to a soft envelope where its smoothed density exceeds a threshold, pieces far
+    smaller than the largest are dropped, and what is left is brought to a mean of
+    `inner_contrast_volt` within the envelope (before its edge is softened): maps have arbitrary
+    units, and the solvent is their zero, as it is the potential's. It is then resampled by its
+    Fourier series, cropped or padded to the band of the asked voxels.
 
     Parameters
     ----------
@@ -60,14 +81,18 @@ def potential_from_map(path: Path | str, pixel_size_angstrom: float, settings: M
     Raises
     ------
     BadInputError
-        If the file cannot be read, is no volume of cubic voxels, is too small, or holds no density; if its header gives no voxel size.
+        If the file cannot be read, is no volume of cubic voxels, is too small, or holds no density;
+        if its header gives no voxel size.
     SettingsError
-        If the pixel size is not positive or so small that the box would exceed `MAX_BOX` voxels, or nothing lies above the threshold.
+        If the pixel size is not positive or so small that the box would exceed `MAX_BOX` voxels, or
+        nothing lies above the threshold.
     """
     settings = settings or MapSettings()
     path = Path(path)
     if not (math.isfinite(pixel_size_angstrom) and pixel_size_angstrom > 0):
-        raise SettingsError(f"pixel size must be above 0 Å (got {pixel_size_angstrom}) for the potential of {path}")
+        raise SettingsError(
+            f"pixel size must be above 0 Å (got {pixel_size_angstrom}) for the potential of {path}"
+        )
     density, voxel = _read(path, settings.voxel_size_angstrom)
     density, inside = _cut_out(density, voxel, settings, path)
     density *= settings.inner_contrast_volt / float(density[inside].mean())
@@ -78,11 +103,14 @@ def potential_from_map(path: Path | str, pixel_size_angstrom: float, settings: M
     n = good_size(math.ceil((2 * radius + MARGIN_ANGSTROM) / pixel_size_angstrom))
     if n > MAX_BOX:
         raise SettingsError(
-            f"{path} at {pixel_size_angstrom} Å/pixel needs a box of {n} voxels, more than {MAX_BOX}; use a larger pixel size"
+            f"{path} at {pixel_size_angstrom} Å/pixel needs a box of {n} voxels, more than"
+            f" {MAX_BOX}; use a larger pixel size"
         )
     volume = torch.from_numpy(density)
     for axis in range(3):
-        matrix = _resampling(density.shape[axis], voxel, n, pixel_size_angstrom, float(centre[axis]))
+        matrix = _resampling(
+            density.shape[axis], voxel, n, pixel_size_angstrom, float(centre[axis])
+        )
         lines = volume.movedim(axis, 0)
         volume = (matrix @ lines.flatten(1)).reshape(n, *lines.shape[1:]).movedim(0, axis)
     name = path.name.removesuffix(".gz").rsplit(".", 1)[0]
@@ -97,12 +125,23 @@ def _read(path: Path, voxel_size: float | None) -> tuple[np.ndarray, float]:
         with mrcfile.open(path, mode="r") as file:
             header, data = np.array(file.header)[()], np.asarray(file.data)
     except (ValueError, OSError, EOFError, gzip.BadGzipFile) as error:
-        raise BadInputError(f"cannot read {path} as a map: {' '.join(str(error).split())}; copy it again or convert it") from None
+        raise BadInputError(
+            f"cannot read {path} as a map: {' '.join(str(error).split())}; copy it again or"
+            " convert it"
+        ) from None
     if data.ndim != 3 or data.dtype.kind not in "fiu" or min(data.shape) < MIN_EDGE:
-        raise BadInputError(f"{path} is {data.dtype} of shape {data.shape}; a map has three axes of at least {MIN_EDGE} real voxels")
-    order = [int(header[axis]) for axis in ("maps", "mapr", "mapc")]  # which of x = 1, y = 2, z = 3 each axis of the array is
+        raise BadInputError(
+            f"{path} is {data.dtype} of shape {data.shape}; a map has three axes of at least"
+            f" {MIN_EDGE} real voxels"
+        )
+    order = [
+        int(header[axis]) for axis in ("maps", "mapr", "mapc")
+    ]  # which of x = 1, y = 2, z = 3 each axis of the array is
     if sorted(order) != [1, 2, 3]:
-        raise BadInputError(f"{path} stores its axes in the order {order[::-1]}; mapc, mapr and maps must name 1, 2 and 3 once each")
+        raise BadInputError(
+            f"{path} stores its axes in the order {order[::-1]}; mapc, mapr and maps must name 1, 2"
+            " and 3 once each"
+        )
     data = data.transpose([order.index(axis) for axis in (3, 2, 1)]).astype(np.float32)
     if not np.isfinite(data).all():
         raise BadInputError(f"{path} holds values that are not finite; mend or mask the map")
@@ -113,17 +152,24 @@ def _read(path: Path, voxel_size: float | None) -> tuple[np.ndarray, float]:
     angles = [float(header["cellb"][name]) for name in ("alpha", "beta", "gamma")]
     sizes = [float(header["cella"][axis]) / max(1, int(header["m" + axis])) for axis in "xyz"]
     if not all(math.isfinite(size) and size > 0 for size in sizes):
-        raise BadInputError(f"{path} has no voxel size in its header (got {sizes} Å); set voxel_size_angstrom")
+        raise BadInputError(
+            f"{path} has no voxel size in its header (got {sizes} Å); set voxel_size_angstrom"
+        )
     if max(sizes) / min(sizes) - 1 > UNEQUAL_VOXELS or any(a not in (0.0, 90.0) for a in angles):
         rounded = " x ".join(f"{size:.4g}" for size in sizes)
         raise BadInputError(
-            f"{path} has voxels of {rounded} Å at angles {angles}; they must be cubes, resample it or set voxel_size_angstrom"
+            f"{path} has voxels of {rounded} Å at angles {angles}; they must be cubes, resample it"
+            " or set voxel_size_angstrom"
         )
     return data, sum(sizes) / 3
 
 
-def _cut_out(density: np.ndarray, voxel: float, settings: MapSettings, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The density above the solvent's level, zero outside a soft envelope, and the envelope ``[z, y, x]`` as bool before softening."""
+def _cut_out(
+    density: np.ndarray, voxel: float, settings: MapSettings, path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """The density above the solvent's level, zero outside a soft envelope, and the envelope ``[z,
+    y, x]`` as bool before softening.
+    """
     sigma = settings.smoothing_angstrom / voxel
     smooth = ndimage.gaussian_filter(density, sigma, mode="nearest")
     z, y, x = (np.linspace(-1, 1, size) for size in density.shape)
@@ -132,34 +178,44 @@ def _cut_out(density: np.ndarray, voxel: float, settings: MapSettings, path: Pat
     threshold = settings.threshold
     if threshold is None:
         noise = float(smooth[outside].std())
-        threshold = solvent + max(AUTOMATIC_NOISE * noise, AUTOMATIC_PART * (float(smooth.max()) - solvent))
+        threshold = solvent + max(
+            AUTOMATIC_NOISE * noise, AUTOMATIC_PART * (float(smooth.max()) - solvent)
+        )
     inside = smooth > threshold
     if not inside.any() or inside.all():
         amount = "nothing" if not inside.any() else "everything"
         raise SettingsError(
-            f"{amount} in {path} lies above the threshold {threshold:.4g}; set another, between {smooth.min():.4g} and {smooth.max():.4g}"
+            f"{amount} in {path} lies above the threshold {threshold:.4g}; set another, between"
+            f" {smooth.min():.4g} and {smooth.max():.4g}"
         )
     pieces = np.empty(inside.shape, np.int32)
     ndimage.label(inside, output=pieces)
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     inside = (sizes >= SMALLEST_PIECE * sizes.max())[pieces]
-    # Twice the blurred envelope, cut at one: whole up to the envelope's surface, and zero two sigmas past it.
-    soft = (2 * ndimage.gaussian_filter(inside.astype(np.float32), sigma, mode="nearest")).clip(max=1)
+    # Twice the blurred envelope, cut at one: whole up to the envelope's surface, and zero two
+    # sigmas past it.
+    soft = (2 * ndimage.gaussian_filter(inside.astype(np.float32), sigma, mode="nearest")).clip(
+        max=1
+    )
     return (density - solvent) * soft, inside
 
 
 def _resampling(size: int, voxel: float, n: int, pixel: float, centre: float) -> Tensor:
-    """The matrix ``[n, size]`` that reads a line of `size` voxels, by its Fourier series, at `n` points of which ``n//2`` is `centre`.
+    """The matrix ``[n, size]`` that reads a line of `size` voxels, by its Fourier series, at `n`
+    points of which ``n//2`` is `centre`.
 
-    Frequencies that the points, `pixel` Å apart, cannot hold are left out. Points beyond the line's ends read zero: the series would
-    repeat there.
+    Frequencies that the points, `pixel` Å apart, cannot hold are left out. Points beyond the line's
+    ends read zero: the series would repeat there.
     """
     at = centre + (torch.arange(n, dtype=torch.float64) - n // 2) * (pixel / voxel)
     highest = min((size - 1) // 2, math.ceil(0.5 * size * voxel / pixel) - 1)
     angle = 2 * math.pi / size * (at[:, None] - torch.arange(size, dtype=torch.float64))
     # 1 + 2 sum cos(h angle) for h from 1 to `highest`: Dirichlet's kernel.
     half = torch.sin(angle / 2)
-    kernel = torch.where(half.abs() < 1e-9, 2.0 * highest + 1, torch.sin((highest + 0.5) * angle) / half) / size
+    kernel = (
+        torch.where(half.abs() < 1e-9, 2.0 * highest + 1, torch.sin((highest + 0.5) * angle) / half)
+        / size
+    )
     kernel[(at < -0.5) | (at > size - 0.5)] = 0
     return kernel.float()

@@ -10,19 +10,23 @@ from dstnet.core.fourier import good_size
 from dstnet.errors import BadInputError
 from dstnet.potential.potential import Potential
 
-PADDING = 1.5  # of the box before its transform, at least: sets with TAPS how much of the slice's copies leaks in, about 0.1 % rms here
+# of the box before its transform, at least: sets with TAPS how much of the slice's copies leaks in,
+# about 0.1 % rms here
+PADDING = 1.5
 TAPS = 4  # samples read along each axis
-# "Exponential of semicircle" kernel, exp(beta (sqrt(1 - (2u/TAPS)^2) - 1)); Barnett, Magland & af Klinteberg 2019, eq. 1.8 and 4.5.
+# "Exponential of semicircle" kernel, exp(beta (sqrt(1 - (2u/TAPS)^2) - 1)); Barnett, Magland & af
+# Klinteberg 2019, eq. 1.8 and 4.5.
 KERNEL_BETA = 0.97 * math.pi * TAPS * (1 - 1 / (2 * PADDING))
 
 
 class Projector:
     """Projections of one potential along the beam.
 
-    A rotation R moves positions as r' = R r with r = (x, y, z); the beam runs along z', the image is ``[y', x']`` and shows the
-    complex's origin at pixel ``[n//2, n//2]``. Frequencies of and above 0.5 cycles/pixel, the corners among them, are zero.
-    Against a direct sum the error is 0.1 to 0.2 % rms for proteins. Few, sharp atoms come to 1 to 2 %, most of it next to Nyquist:
-    their ringing at the cube's band limit reaches out of the box, whatever the padding.
+    A rotation R moves positions as r' = R r with r = (x, y, z); the beam runs along z', the image
+    is ``[y', x']`` and shows the complex's origin at pixel ``[n//2, n//2]``. Frequencies of and
+    above 0.5 cycles/pixel, the corners among them, are zero. Against a direct sum the error is 0.1
+    to 0.2 % rms for proteins. Few, sharp atoms come to 1 to 2 %, most of it next to Nyquist: their
+    ringing at the cube's band limit reaches out of the box, whatever the padding.
 
     Parameters
     ----------
@@ -39,17 +43,24 @@ class Projector:
         If the potential is not on a cube.
     """
 
-    def __init__(self, potential: Potential, voltage_kv: float, device: torch.device | str | None = None):
+    def __init__(
+        self, potential: Potential, voltage_kv: float, device: torch.device | str | None = None
+    ):
         volume = torch.as_tensor(potential.volume, dtype=torch.float32, device=device)
         n = volume.shape[0]
         if volume.shape != (n, n, n):
-            raise BadInputError(f"potential of {potential.name} must be a cube (got {tuple(volume.shape)}); build it with build_potential")
+            raise BadInputError(
+                f"potential of {potential.name} must be a cube (got {tuple(volume.shape)}); build"
+                " it with build_potential"
+            )
         self.name = potential.name
         self.size = n
         self.pixel_size_angstrom = potential.pixel_size_angstrom
         self.voltage_kv = voltage_kv
         self.device = volume.device
-        scale = interaction_constant_rad_per_volt_angstrom(voltage_kv) * potential.pixel_size_angstrom
+        scale = (
+            interaction_constant_rad_per_volt_angstrom(voltage_kv) * potential.pixel_size_angstrom
+        )
         self._spectrum = _padded_spectrum(volume, scale)
 
         k = torch.fft.fftfreq(n, d=1 / n, device=self.device)
@@ -58,18 +69,26 @@ class Projector:
         self._ky = ky.expand(n, n // 2 + 1).flatten()[self._inside]
         self._kx = kx.expand(n, n // 2 + 1).flatten()[self._inside]
         # Moves the origin from pixel [0, 0] to [n//2, n//2].
-        self._shift = torch.polar(torch.ones_like(self._kx), -2 * math.pi * (n // 2) / n * (self._kx + self._ky))
+        self._shift = torch.polar(
+            torch.ones_like(self._kx), -2 * math.pi * (n // 2) / n * (self._kx + self._ky)
+        )
 
     def phase(self, rotation: Tensor) -> Tensor:
-        """Projected phase sigma * integral V dz' in rad, float32 ``[n, n]``, for one rotation matrix ``[3, 3]``."""
+        """Projected phase sigma * integral V dz' in rad, float32 ``[n, n]``, for one rotation
+        matrix ``[3, 3]``.
+        """
         return self.phases(rotation[None])[0]
 
     def phases(self, rotations: Tensor) -> Tensor:
         """Projected phases in rad, float32 ``[b, n, n]``, for rotation matrices ``[b, 3, 3]``."""
         n = self.size
-        step = self._spectrum.shape[0] / n  # samples of the padded spectrum per frequency of the image
+        step = (
+            self._spectrum.shape[0] / n
+        )  # samples of the padded spectrum per frequency of the image
         rotations = rotations.to(self.device, torch.float32)
-        out = torch.zeros(len(rotations), n * (n // 2 + 1), dtype=torch.complex64, device=self.device)
+        out = torch.zeros(
+            len(rotations), n * (n // 2 + 1), dtype=torch.complex64, device=self.device
+        )
         for i, rotation in enumerate(rotations):
             # The slice's frequency (kx', ky', 0) is R^T times it in the complex's own frame.
             k = step * (self._kx[:, None] * rotation[0] + self._ky[:, None] * rotation[1])
@@ -78,8 +97,12 @@ class Projector:
 
 
 def random_rotation(generator: torch.Generator) -> Tensor:
-    """A rotation matrix ``[3, 3]`` uniform over all orientations, from a unit quaternion of four normals (Shoemake 1992)."""
-    w, x, y, z = torch.nn.functional.normalize(torch.randn(4, generator=generator, dtype=torch.float64), dim=0).tolist()
+    """A rotation matrix ``[3, 3]`` uniform over all orientations, from a unit quaternion of four
+    normals (Shoemake 1992).
+    """
+    w, x, y, z = torch.nn.functional.normalize(
+        torch.randn(4, generator=generator, dtype=torch.float64), dim=0
+    ).tolist()
     return torch.tensor(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -90,17 +113,25 @@ def random_rotation(generator: torch.Generator) -> Tensor:
 
 
 def rotation_of_angles(rot_deg: float, tilt_deg: float, psi_deg: float) -> Tensor:
-    """The rotation matrix ``[3, 3]``, r' = R r, of RELION's angles: R = Rz(psi) Ry(tilt) Rz(rot), each turning axes, not points.
+    """The rotation matrix ``[3, 3]``, r' = R r, of RELION's angles: R = Rz(psi) Ry(tilt) Rz(rot),
+    each turning axes, not points.
 
-    Scheres, J. Struct. Biol. 180, 519 (2012), after Heymann, Chagoyen & Belnap, J. Struct. Biol. 151, 196 (2005). The viewing direction in
-    the structure's frame is R's last row, (sin tilt cos rot, sin tilt sin rot, cos tilt).
+    Scheres, J. Struct. Biol. 180, 519 (2012), after Heymann, Chagoyen & Belnap, J. Struct. Biol.
+    151, 196 (2005). The viewing direction in the structure's frame is R's last row, (sin tilt cos
+    rot, sin tilt sin rot, cos tilt).
     """
     rot, tilt, psi = (math.radians(a) for a in (rot_deg, tilt_deg, psi_deg))
 
     def about_z(a: float) -> Tensor:
-        return torch.tensor([[math.cos(a), math.sin(a), 0], [-math.sin(a), math.cos(a), 0], [0, 0, 1]], dtype=torch.float64)
+        return torch.tensor(
+            [[math.cos(a), math.sin(a), 0], [-math.sin(a), math.cos(a), 0], [0, 0, 1]],
+            dtype=torch.float64,
+        )
 
-    about_y = torch.tensor([[math.cos(tilt), 0, -math.sin(tilt)], [0, 1, 0], [math.sin(tilt), 0, math.cos(tilt)]], dtype=torch.float64)
+    about_y = torch.tensor(
+        [[math.cos(tilt), 0, -math.sin(tilt)], [0, 1, 0], [math.sin(tilt), 0, math.cos(tilt)]],
+        dtype=torch.float64,
+    )
     return (about_z(psi) @ about_y @ about_z(rot)).float()
 
 
@@ -110,40 +141,64 @@ def _kernel(u: Tensor) -> Tensor:
 
 
 def _kernel_taper(position: Tensor) -> Tensor:
-    """What reading with the kernel does to real space at `position` (in parts of the padded edge): the kernel's Fourier transform."""
+    """What reading with the kernel does to real space at `position` (in parts of the padded edge):
+    the kernel's Fourier transform.
+    """
     step = TAPS / 4096
     u = (torch.arange(4096, device=position.device, dtype=torch.float64) + 0.5) * step - TAPS / 2
     return (_kernel(u) * torch.cos(2 * math.pi * position[:, None] * u)).sum(dim=1) * step
 
 
 def _padded_spectrum(volume: Tensor, scale: float) -> Tensor:
-    """Spectrum ``[kz, ky, kx]`` of the zero-padded cube about its voxel ``n//2``, ready to be read by `_interpolate`.
+    """Spectrum ``[kz, ky, kx]`` of the zero-padded cube about its voxel ``n//2``, ready to be read
+    by `_interpolate`.
 
-    The cube is divided by the kernel's taper first. Along kx, which stands for its conjugate half too, the first column is
-    ``1 - TAPS // 2`` and the last lies as far past Nyquist, so that all taps of a reading lie side by side.
+    The cube is divided by the kernel's taper first. Along kx, which stands for its conjugate half
+    too, the first column is ``1 - TAPS // 2`` and the last lies as far past Nyquist, so that all
+    taps of a reading lie side by side.
     """
     n = volume.shape[0]
     padded = good_size(math.ceil(PADDING * n))
-    taper = _kernel_taper((torch.arange(n, device=volume.device, dtype=torch.float64) - n // 2) / padded)
+    taper = _kernel_taper(
+        (torch.arange(n, device=volume.device, dtype=torch.float64) - n // 2) / padded
+    )
     correction = (1 / taper).float()
-    volume = volume * (correction[:, None, None] * scale) * correction[None, :, None] * correction[None, None, :]
+    volume = (
+        volume
+        * (correction[:, None, None] * scale)
+        * correction[None, :, None]
+        * correction[None, None, :]
+    )
     k = torch.fft.fftfreq(padded, device=volume.device, dtype=torch.float64)
     origin = torch.polar(torch.ones_like(k), 2 * math.pi * k * (n // 2)).to(torch.complex64)
     # Each axis is padded by its own transform, so that none runs over lines of zeros.
-    spectrum = torch.fft.rfft(volume, n=padded, dim=2).mul_(origin[: padded // 2 + 1])  # real at Nyquist, so its sign there does not matter
+    spectrum = torch.fft.rfft(volume, n=padded, dim=2).mul_(
+        origin[: padded // 2 + 1]
+    )  # real at Nyquist, so its sign there does not matter
     spectrum = torch.fft.fft(spectrum, n=padded, dim=1).mul_(origin[:, None])
     spectrum = torch.fft.fft(spectrum, n=padded, dim=0).mul_(origin[:, None, None])
     margin = TAPS // 2 - 1
-    return torch.cat([_mirrored(spectrum[..., 1 : 1 + margin]), spectrum, _mirrored(spectrum[..., -1 - margin : -1])], dim=2)
+    return torch.cat(
+        [
+            _mirrored(spectrum[..., 1 : 1 + margin]),
+            spectrum,
+            _mirrored(spectrum[..., -1 - margin : -1]),
+        ],
+        dim=2,
+    )
 
 
 def _mirrored(columns: Tensor) -> Tensor:
-    """The columns at -kx, in rising order, of a real volume's spectrum columns at kx: conj at (-kz, -ky)."""
+    """The columns at -kx, in rising order, of a real volume's spectrum columns at kx: conj at (-kz,
+    -ky).
+    """
     return columns.flip(0, 1, 2).roll((1, 1), (0, 1)).conj()
 
 
 def _interpolate(spectrum: Tensor, k: Tensor) -> Tensor:
-    """A volume's spectrum, as `_padded_spectrum` makes it, at frequencies `k` ``[m, 3]`` as (x, y, z) in samples."""
+    """A volume's spectrum, as `_padded_spectrum` makes it, at frequencies `k` ``[m, 3]`` as (x, y,
+    z) in samples.
+    """
     size, columns = spectrum.shape[0], spectrum.shape[2]
     flip = k[:, 0] < 0  # a real volume's spectrum at -k is the conjugate
     k = torch.where(flip[:, None], -k, k)
@@ -154,8 +209,14 @@ def _interpolate(spectrum: Tensor, k: Tensor) -> Tensor:
     index = torch.where(index < 0, index + size, torch.where(index >= size, index - size, index))
     column = k[:, 0].floor().long()  # the stored columns start TAPS // 2 - 1 below zero
     # Rows of this view are the TAPS samples from each on along kx, as (re, im) side by side.
-    runs = torch.view_as_real(spectrum).flatten().as_strided((spectrum.numel() - TAPS + 1, 2 * TAPS), (2, 1))
-    start = ((index[:, 1, :, None] * size + index[:, 0, None, :]) * columns + column[:, None, None]).flatten()
+    runs = (
+        torch.view_as_real(spectrum)
+        .flatten()
+        .as_strided((spectrum.numel() - TAPS + 1, 2 * TAPS), (2, 1))
+    )
+    start = (
+        (index[:, 1, :, None] * size + index[:, 0, None, :]) * columns + column[:, None, None]
+    ).flatten()
     samples = runs.index_select(0, start).view(len(k), TAPS * TAPS, TAPS * 2)
     plane = (weights[:, 2, :, None] * weights[:, 1, None, :]).view(len(k), 1, TAPS * TAPS)
     line = torch.bmm(plane, samples).view(len(k), TAPS, 2)

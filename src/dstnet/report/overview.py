@@ -1,4 +1,6 @@
-"""One synthetic movie on one page: what a camera would give, the truth under it, its motion, and its power spectrum."""
+"""One synthetic movie on one page: what a camera would give, the truth under it, its motion, and
+its power spectrum.
+"""
 
 import json
 import math
@@ -36,13 +38,15 @@ class Overview:
     Attributes
     ----------
     total, clean, phase
-        ``[y, x]``: sum of the frames as recorded; the specimen's contrast after the CTF; its projected phase in rad.
+        ``[y, x]``: sum of the frames as recorded; the specimen's contrast after the CTF; its
+        projected phase in rad.
     pixel_size_angstrom
         Of all three.
     track, parts
         ``[frame, 2]`` (y, x) in Å: motion of the whole field, and what it is the sum of, by name.
     local
-        ``[2, n, n]`` (y, x) in Å: local motion from the first frame to the last on an even grid over the field.
+        ``[2, n, n]`` (y, x) in Å: local motion from the first frame to the last on an even grid
+        over the field.
     optics
         What the CTF follows from.
     numbers
@@ -62,7 +66,8 @@ class Overview:
 
 
 def write_overview(folder: Path, name: str, movie_format: MovieFormat) -> None:
-    """Draw the movie `name` of a folder that `dstnet.simulation.make_movies` wrote as ``folder/preview/NAME.png``.
+    """Draw the movie `name` of a folder that `dstnet.simulation.make_movies` wrote as
+    ``folder/preview/NAME.png``.
 
     Raises
     ------
@@ -79,7 +84,9 @@ def read_overview(folder: Path, name: str, movie_format: MovieFormat) -> Overvie
     """What `write_overview` draws, read from the movie's files."""
     record = MovieRecord.from_yaml(folder / "truth" / f"{name}_settings.yaml")
     s = SimulationSettings.checked(record.settings, name)
-    movie = open_movie(movie_path(folder, name, movie_format), pixel_size_angstrom=s.pixel_size_angstrom)
+    movie = open_movie(
+        movie_path(folder, name, movie_format), pixel_size_angstrom=s.pixel_size_angstrom
+    )
     total = movie.frame(0).clone()
     for i in range(1, len(movie)):
         total += movie.frame(i)
@@ -91,7 +98,9 @@ def read_overview(folder: Path, name: str, movie_format: MovieFormat) -> Overvie
         tables = starfile.read(folder / "truth" / f"{name}_particles.star", always_dict=True)
         particles = pd.DataFrame(tables["particles"])  # pyright: ignore[reportArgumentType, reportCallIssue]
     except (OSError, ValueError, KeyError) as error:
-        raise BadInputError(f"{folder / 'truth' / name}_* cannot be read ({error}); make the movie again") from None
+        raise BadInputError(
+            f"{folder / 'truth' / name}_* cannot be read ({error}); make the movie again"
+        ) from None
     exposure = s.frames * s.exposure_e_per_a2
     optics = s.optics
     numbers = [
@@ -99,7 +108,10 @@ def read_overview(folder: Path, name: str, movie_format: MovieFormat) -> Overvie
         ("exposure", f"{exposure:g} e⁻/Å² in {s.frames} frames"),
         ("counts", f"{float(total.mean()) / s.frames:.2f} a pixel and frame"),
         ("underfocus", f"{optics.defocus_angstrom / 1e4:.2f} µm"),
-        ("astigmatism", f"{optics.astigmatism_angstrom:.0f} Å at {optics.astigmatism_angle_deg:.0f}°"),
+        (
+            "astigmatism",
+            f"{optics.astigmatism_angstrom:.0f} Å at {optics.astigmatism_angle_deg:.0f}°",
+        ),
         ("microscope", f"{optics.voltage_kv:g} kV, Cs {optics.cs_mm:g} mm"),
         ("particles", str(len(particles))),
         ("species", ", ".join(record.species) or "none"),
@@ -135,13 +147,31 @@ def draw(movie: Overview, path: Path) -> None:
 
     figure = Figure(figsize=(17, 9), dpi=90, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    figure.suptitle(movie.name, x=0.035, y=0.975, ha="left", fontsize=15, color=INK, fontweight="bold")
-    axes = figure.subplots(2, 4, gridspec_kw={"left": 0.035, "right": 0.99, "top": 0.905, "bottom": 0.065, "wspace": 0.16, "hspace": 0.2})
+    figure.suptitle(
+        movie.name, x=0.035, y=0.975, ha="left", fontsize=15, color=INK, fontweight="bold"
+    )
+    axes = figure.subplots(
+        2,
+        4,
+        gridspec_kw={
+            "left": 0.035,
+            "right": 0.99,
+            "top": 0.905,
+            "bottom": 0.065,
+            "wspace": 0.16,
+            "hspace": 0.2,
+        },
+    )
     _image(
-        axes[0, 0], low_passed(movie.total, movie.pixel_size_angstrom), movie, f"sum of frames as recorded, low-pass {SEEN_ANGSTROM:g} Å"
+        axes[0, 0],
+        low_passed(movie.total, movie.pixel_size_angstrom),
+        movie,
+        f"sum of frames as recorded, low-pass {SEEN_ANGSTROM:g} Å",
     )
     _image(axes[0, 1], movie.clean, movie, "truth: contrast, CTF on, no noise")
-    _image(axes[0, 2], movie.phase, movie, f"truth: projected phase, to {movie.phase.max():.2f} rad")
+    _image(
+        axes[0, 2], movie.phase, movie, f"truth: projected phase, to {movie.phase.max():.2f} rad"
+    )
     spectrum, edge = power_spectrum(movie.total, movie.pixel_size_angstrom)
     _rings(axes[0, 3], spectrum, edge, movie.optics)
     _track(axes[1, 0], movie)
@@ -149,20 +179,27 @@ def draw(movie: Overview, path: Path) -> None:
     _numbers(axes[1, 2], movie.numbers)
     _profile(axes[1, 3], movie)
     canvas.draw()
-    page = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])  # the page has nothing transparent, which would cost a quarter more
+    page = Image.fromarray(
+        np.asarray(canvas.buffer_rgba())[..., :3]
+    )  # the page has nothing transparent, which would cost a quarter more
     with atomic_path(path) as temporary:
         page.save(temporary, optimize=True)
 
 
-def low_passed(image: np.ndarray, pixel_size_angstrom: float, resolution_angstrom: float = SEEN_ANGSTROM) -> np.ndarray:
+def low_passed(
+    image: np.ndarray, pixel_size_angstrom: float, resolution_angstrom: float = SEEN_ANGSTROM
+) -> np.ndarray:
     """`image` with a Gaussian fall to 1/e of the amplitude at `resolution_angstrom`."""
     shape = (image.shape[0], image.shape[1])
     k = radial_frequency(shape, pixel_size_angstrom)
     return multiplied(torch.from_numpy(image), torch.exp(-((k * resolution_angstrom) ** 2))).numpy()
 
 
-def power_spectrum(image: np.ndarray, pixel_size_angstrom: float, tile: int = 512) -> tuple[np.ndarray, float]:
-    """Mean power spectrum of half-overlapping, tapered tiles over its own radial mean, out to `FINEST_ANGSTROM` or Nyquist.
+def power_spectrum(
+    image: np.ndarray, pixel_size_angstrom: float, tile: int = 512
+) -> tuple[np.ndarray, float]:
+    """Mean power spectrum of half-overlapping, tapered tiles over its own radial mean, out to
+    `FINEST_ANGSTROM` or Nyquist.
 
     Returns
     -------
@@ -183,7 +220,9 @@ def power_spectrum(image: np.ndarray, pixel_size_angstrom: float, tile: int = 51
 
 
 def _mean_power(image: np.ndarray, n: int) -> torch.Tensor:
-    """Mean ``rfft2`` power of half-overlapping tiles of `n` pixels, each without its mean and tapered by a Hann window."""
+    """Mean ``rfft2`` power of half-overlapping tiles of `n` pixels, each without its mean and
+    tapered by a Hann window.
+    """
     values = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
     window = torch.hann_window(n)
     window = window[:, None] * window[None, :]
@@ -210,14 +249,20 @@ def _smooth_profile(power: torch.Tensor, n: int) -> tuple[np.ndarray, np.ndarray
     return np.arange(n // 2) + 0.5, np.exp(smooth)
 
 
-def ctf_zeros(optics: OpticsSettings, angle_deg: float, finest: float, count: int = ZEROS) -> list[float]:
-    """Frequencies in 1/Å, up to `finest`, of the first `count` zeros of the CTF along a direction (from x towards y)."""
+def ctf_zeros(
+    optics: OpticsSettings, angle_deg: float, finest: float, count: int = ZEROS
+) -> list[float]:
+    """Frequencies in 1/Å, up to `finest`, of the first `count` zeros of the CTF along a direction
+    (from x towards y).
+    """
     wavelength = electron_wavelength_angstrom(optics.voltage_kv)
     across = math.radians(angle_deg - optics.astigmatism_angle_deg)
     defocus = optics.defocus_angstrom + optics.astigmatism_angstrom / 2 * math.cos(2 * across)
     k = np.linspace(0, finest, 4000)
     chi = math.pi * wavelength * k**2 * (defocus - 0.5 * optics.cs_mm * 1e7 * wavelength**2 * k**2)
-    turns = (chi + math.asin(optics.amplitude_contrast) + math.radians(optics.phase_plate_deg)) / math.pi
+    turns = (
+        chi + math.asin(optics.amplitude_contrast) + math.radians(optics.phase_plate_deg)
+    ) / math.pi
     crossed = np.flatnonzero(np.diff(np.floor(turns)))
     return [float(k[i]) for i in crossed[:count]]
 
@@ -227,12 +272,25 @@ def _image(axes, image: np.ndarray, movie: Overview, title: str) -> None:
     height, width = (n // step * step for n in image.shape)
     small = image[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3))
     low, high = np.percentile(small, (0.3, 99.7))
-    axes.imshow(small, cmap="gray", vmin=low, vmax=max(high, low + 1e-12), extent=(0, width, height, 0), interpolation="nearest")
+    axes.imshow(
+        small,
+        cmap="gray",
+        vmin=low,
+        vmax=max(high, low + 1e-12),
+        extent=(0, width, height, 0),
+        interpolation="nearest",
+    )
     axes.set_title(title, fontsize=11, color=INK)
     axes.set_axis_off()
     length = scale_bar_angstrom(width * movie.pixel_size_angstrom)
     x, y = width * 0.04, height * 0.96
-    axes.plot([x, x + length / movie.pixel_size_angstrom], [y, y], color="white", linewidth=4, solid_capstyle="butt")
+    axes.plot(
+        [x, x + length / movie.pixel_size_angstrom],
+        [y, y],
+        color="white",
+        linewidth=4,
+        solid_capstyle="butt",
+    )
     axes.text(
         x,
         y - height * 0.018,
@@ -253,7 +311,14 @@ def scale_bar_angstrom(width_angstrom: float) -> float:
 def _rings(axes, spectrum: np.ndarray, edge: float, optics: OpticsSettings) -> None:
     spectrum = ndimage.gaussian_filter(spectrum, 1.0)  # for the eye: single samples are all speckle
     low, high = np.percentile(spectrum, (1, 99))
-    axes.imshow(spectrum, cmap="gray", vmin=low, vmax=high, extent=(-edge, edge, edge, -edge), interpolation="bilinear")
+    axes.imshow(
+        spectrum,
+        cmap="gray",
+        vmin=low,
+        vmax=high,
+        extent=(-edge, edge, edge, -edge),
+        interpolation="bilinear",
+    )
     angles = np.arange(-90, 91, 3)  # the right half: the left stays free for the rings themselves
     zeros = [ctf_zeros(optics, float(a), edge) for a in angles]
     for i in range(min(len(z) for z in zeros)):
@@ -262,7 +327,9 @@ def _rings(axes, spectrum: np.ndarray, edge: float, optics: OpticsSettings) -> N
         axes.plot(k * np.cos(radians), k * np.sin(radians), color=ACCENT, linewidth=0.9, alpha=0.9)
     axes.set_xlim(-edge, edge)
     axes.set_ylim(edge, -edge)
-    axes.set_title(f"power of the sum to {1 / edge:.1f} Å, zeros of the CTF", fontsize=11, color=INK)
+    axes.set_title(
+        f"power of the sum to {1 / edge:.1f} Å, zeros of the CTF", fontsize=11, color=INK
+    )
     axes.set_axis_off()
 
 
@@ -280,9 +347,20 @@ def _track(axes, movie: Overview) -> None:
     y, x = movie.track.T
     for colour, (name, part) in zip(COURSES, movie.parts.items(), strict=False):
         axes.plot(part[:, 1], part[:, 0], color=colour, linewidth=1.4, alpha=0.9, label=name)
-    axes.plot(x, y, color=INK, linewidth=1.2, alpha=0.8, label="all together" if movie.parts else None)
+    axes.plot(
+        x, y, color=INK, linewidth=1.2, alpha=0.8, label="all together" if movie.parts else None
+    )
     axes.scatter(x, y, c=np.arange(len(x)), cmap="viridis", s=18, zorder=3)
-    axes.scatter(x[:1], y[:1], facecolor="none", edgecolor=ACCENT, s=110, linewidth=1.6, zorder=4, label="first frame")
+    axes.scatter(
+        x[:1],
+        y[:1],
+        facecolor="none",
+        edgecolor=ACCENT,
+        s=110,
+        linewidth=1.6,
+        zorder=4,
+        label="first frame",
+    )
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.12)
     axes.invert_yaxis()  # as in the images: y down
@@ -302,7 +380,17 @@ def _field(axes, movie: Overview) -> None:
         # The longest arrow spans one cell of the grid.
         scale = largest / (0.95 * min(height, width) / (n - 1))
         arrows = axes.quiver(
-            x, y, dx, dy, np.hypot(dy, dx), angles="xy", scale_units="xy", scale=scale, cmap="viridis", width=0.0065, pivot="middle"
+            x,
+            y,
+            dx,
+            dy,
+            np.hypot(dy, dx),
+            angles="xy",
+            scale_units="xy",
+            scale=scale,
+            cmap="viridis",
+            width=0.0065,
+            pivot="middle",
         )
         arrows.set_clim(0, largest)
     axes.set_xlim(-0.06 * width, 1.06 * width)
@@ -329,11 +417,21 @@ def _profile(axes, movie: Overview) -> None:
     k = (np.arange(n // 2) + 0.5) / (n * pixel)
     shown = (k > 1 / 200) & (k < min(1 / FINEST_ANGSTROM, 0.5 / pixel))
     level = float(profile[int(0.9 * len(profile)) :].mean())  # beyond all signal
-    for i, zero in enumerate(ctf_zeros(movie.optics, movie.optics.astigmatism_angle_deg + 45, float(k[shown].max()))):
-        axes.axvline(zero, color=ACCENT, linewidth=0.9, alpha=0.8, linestyle=(0, (4, 2)), label="the CTF's zeros" if i == 0 else None)
+    for i, zero in enumerate(
+        ctf_zeros(movie.optics, movie.optics.astigmatism_angle_deg + 45, float(k[shown].max()))
+    ):
+        axes.axvline(
+            zero,
+            color=ACCENT,
+            linewidth=0.9,
+            alpha=0.8,
+            linestyle=(0, (4, 2)),
+            label="the CTF's zeros" if i == 0 else None,
+        )
     axes.plot(k[shown], profile[shown] / level, color=COURSES[0], linewidth=1.5)
     axes.set_xlim(0, float(k[shown].max()))
-    # The first ring and those after it; what lies before is the ice's and the particles' shape, many times as strong.
+    # The first ring and those after it; what lies before is the ice's and the particles' shape,
+    # many times as strong.
     ringed = profile[shown & (k > 1 / 40)] / level
     axes.set_ylim(min(0.9, float(ringed.min()) * 0.97), max(1.2, float(ringed.max()) * 1.15))
     ticks = [r for r in (50, 20, 10, 7, 5, 4) if 1 / r <= k[shown].max() * 1.001]

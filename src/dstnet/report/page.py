@@ -1,4 +1,6 @@
-"""The page of a run: what was made, how, and what failed; one HTML file that asks for nothing outside itself."""
+"""The page of a run: what was made, how, and what failed; one HTML file that asks for nothing
+outside itself.
+"""
 
 import base64
 import io
@@ -21,61 +23,12 @@ LOW_PASS_ANGSTROM = 20.0  # what the eye can use of a plain sum
 QUALITY = 72  # of JPEG; noise costs most of the bytes
 TRACK_PIXELS = 110
 
-_TEMPLATE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""\
-<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
-<style>
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-.for { background: #fff3cd; padding: .6rem .9rem; border-radius: .3rem }
-.movie { display: flex; gap: .8rem; align-items: flex-start; border-top: 1px solid #ddd; padding: .8rem 0; flex-wrap: wrap }
-figure { margin: 0 } figcaption { font-size: .8rem; color: #555 } img { display: block; width: 220px; image-rendering: auto }
-.about { flex: 1; min-width: 14rem } .about h3 { margin: 0 0 .3rem; font-size: 1rem; overflow-wrap: anywhere }
-table { border-collapse: collapse }
-td { text-align: left; padding: .15rem .8rem .15rem 0; vertical-align: top; overflow-wrap: anywhere }
-.failed td { color: #a30000 } pre { background: #f5f5f5; padding: .7rem; overflow-x: auto; font-size: .8rem }
-svg { background: #f7f7f7 } ul { margin: .3rem 0; padding-left: 1.1rem }
-</style></head><body>
-<h1>{{ title }}</h1>
-<p>{{ whole }} of {{ records|length }} inputs are done, {{ failed|length }} failed. Written {{ written }}.</p>
-{% if made_with.weights %}
-<p class="for"><b>Enhanced images are for looking, screening and picking. Particles come from the plain sums,</b> which lie beside them
-(<code>_aligned.mrc</code>, <code>_dw.mrc</code>): a network's output has the statistics of what it was trained on.</p>
-{% endif %}
-{% if failed %}
-<h2>What failed</h2>
-<table class="failed">{% for r in failed %}<tr><td>{{ r.input }}</td><td>{{ r.error }}</td></tr>{% endfor %}</table>
-{% endif %}
-<h2>Movies</h2>
-{% if left_out %}
-<p>Pictures of the first {{ shown|length }} are shown; {{ left_out }} more are in <code>micrographs.star</code> and
-<code>provenance.json</code>.</p>
-{% endif %}
-{% for m in shown %}
-<div class="movie">
-{% for p in m.pictures %}
-<figure><img alt="{{ p.caption }}" src="data:image/jpeg;base64,{{ p.data }}"><figcaption>{{ p.caption }}</figcaption></figure>
-{% endfor %}
-{% if m.track %}
-<figure><svg width="{{ m.track.size }}" height="{{ m.track.size }}" role="img" aria-label="motion"><polyline fill="none" stroke="#2465a8"
- stroke-width="1.5" points="{{ m.track.points }}"/><circle cx="{{ m.track.x }}" cy="{{ m.track.y }}" r="3" fill="#2465a8"/></svg>
-<figcaption>motion, {{ m.track.side }} Å wide; dot: first frame</figcaption></figure>
-{% endif %}
-<div class="about"><h3>{{ m.name }}</h3>
-<table>{% for name, value in m.facts %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>{% endfor %}</table>
-{% if m.notes %}<ul>{% for n in m.notes %}<li>{{ n }}</li>{% endfor %}</ul>{% endif %}
-</div></div>
-{% endfor %}
-<h2>How it was made</h2>
-<table>
-<tr><td>dstnet</td><td>{{ made_with.version }}</td></tr>
-{% if made_with.weights %}
-<tr><td>weights</td><td>{{ made_with.weights }}</td></tr><tr><td>SHA-256</td><td><code>{{ made_with.weights_sha256 }}</code></td></tr>
-{% endif %}
-</table>
-<pre>{{ settings }}</pre>
-</body></html>
-""")
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 
 def write_page(folder: Path) -> Path:
@@ -90,10 +43,15 @@ def write_page(folder: Path) -> Path:
     """
     made_with, found = read_records(folder)
     if not made_with:
-        raise BadInputError(f"{folder} holds no provenance.json of a run; give the output folder of dstnet enhance or align")
+        raise BadInputError(
+            f"{folder} holds no provenance.json of a run; give the output folder of dstnet enhance"
+            " or align"
+        )
     records = list(found.values())
     done = [r for r in records if r["status"] != "failed"]
-    settings = {k: v for k, v in made_with.items() if k not in ("version", "weights", "weights_sha256")}
+    settings = {
+        k: v for k, v in made_with.items() if k not in ("version", "weights", "weights_sha256")
+    }
     values: dict[str, Any] = {
         "title": f"dstnet: {folder.absolute().name}",
         "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -106,7 +64,7 @@ def write_page(folder: Path) -> Path:
         "settings": yaml.safe_dump(settings, sort_keys=False),
     }
     with atomic_path(folder / "report.html") as path:
-        path.write_text(_TEMPLATE.render(values), encoding="utf-8")
+        path.write_text(_TEMPLATES.get_template("run.html").render(values), encoding="utf-8")
     return folder / "report.html"
 
 
@@ -114,7 +72,11 @@ def _movie(folder: Path, record: dict) -> dict[str, Any]:
     files, pixel = record["files"], record["output_pixel_size_angstrom"]
     plain = "dose_weighted" if "dose_weighted" in files else "aligned"
     shown: list[tuple[str, str, float | None]] = [
-        (plain, f"{plain.replace('_', '-')} sum, low-passed to {LOW_PASS_ANGSTROM:.0f} Å", LOW_PASS_ANGSTROM)
+        (
+            plain,
+            f"{plain.replace('_', '-')} sum, low-passed to {LOW_PASS_ANGSTROM:.0f} Å",
+            LOW_PASS_ANGSTROM,
+        )
     ]
     captions = {
         "enhanced": "enhanced",
@@ -126,7 +88,12 @@ def _movie(folder: Path, record: dict) -> dict[str, Any]:
     pictures, notes = [], list(record.get("notes", ()))
     for kind, caption, limit in shown:
         try:
-            pictures.append({"caption": caption, "data": _jpeg(np.asarray(MrcFrames(folder / files[kind])[0]), pixel, limit)})
+            pictures.append(
+                {
+                    "caption": caption,
+                    "data": _jpeg(np.asarray(MrcFrames(folder / files[kind])[0]), pixel, limit),
+                }
+            )
         except BadInputError as error:
             notes.append(str(error))
     exposure = record["exposure_per_frame_e_per_a2"]
@@ -134,18 +101,34 @@ def _movie(folder: Path, record: dict) -> dict[str, Any]:
     facts = [
         ("frames", record["frames"]),
         ("pixel size", f"{pixel:.4g} Å"),
-        ("exposure", "not known" if exposure is None else f"{exposure * record['frames']:.1f} e⁻/Å²"),
+        (
+            "exposure",
+            "not known" if exposure is None else f"{exposure * record['frames']:.1f} e⁻/Å²",
+        ),
         ("motion", f"{total:.1f} Å in all"),
     ]
-    return {"name": record["name"], "pictures": pictures, "track": _track(record["shifts_angstrom"]), "facts": facts, "notes": notes}
+    return {
+        "name": record["name"],
+        "pictures": pictures,
+        "track": _track(record["shifts_angstrom"]),
+        "facts": facts,
+        "notes": notes,
+    }
 
 
 def _jpeg(image: np.ndarray, pixel_size_angstrom: float, low_pass_angstrom: float | None) -> str:
-    """A small picture of an image, grey between its 0.5 and 99.5 percent, row 0 at the top, as base64."""
+    """A small picture of an image, grey between its 0.5 and 99.5 percent, row 0 at the top, as
+    base64.
+    """
     small, pixel = image.astype(np.float32), pixel_size_angstrom
-    step = max(1, min(small.shape) // (2 * SIDE_PIXELS))  # a rough mean first: transforms of full size would take the time
+    step = max(
+        1, min(small.shape) // (2 * SIDE_PIXELS)
+    )  # a rough mean first: transforms of full size would take the time
     height, width = (n // step * step for n in small.shape)
-    small, pixel = small[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3)), pixel * step
+    small, pixel = (
+        small[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3)),
+        pixel * step,
+    )
     if low_pass_angstrom is not None:
         y, x = np.fft.fftfreq(small.shape[0])[:, None], np.fft.rfftfreq(small.shape[1])[None]
         # A Gaussian that falls to 1/e at the limit.
@@ -168,4 +151,10 @@ def _track(shifts_angstrom: list[list[float]]) -> dict[str, Any] | None:
     middle, side = (way.max(0) + way.min(0)) / 2, max(1.0, float(np.ptp(way, 0).max()) * 1.15)
     at = ((way - middle) / side + 0.5) * TRACK_PIXELS
     points = " ".join(f"{x:.1f},{y:.1f}" for y, x in at)
-    return {"size": TRACK_PIXELS, "points": points, "x": f"{at[0, 1]:.1f}", "y": f"{at[0, 0]:.1f}", "side": f"{side:.1f}"}
+    return {
+        "size": TRACK_PIXELS,
+        "points": points,
+        "x": f"{at[0, 1]:.1f}",
+        "y": f"{at[0, 0]:.1f}",
+        "side": f"{side:.1f}",
+    }

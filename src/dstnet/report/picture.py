@@ -8,10 +8,18 @@ import numpy as np
 from dstnet.io import atomic_path
 
 
-def picture(images: Sequence[tuple[str, np.ndarray]], path: Path, *, pixel_size_angstrom: float, title: str = "") -> None:
-    """Images ``[y, x]`` side by side, each in its own grey range (0.5 to 99.5 percent), a scale bar in the first.
+def picture(
+    images: Sequence[tuple[str, np.ndarray]],
+    path: Path,
+    *,
+    pixel_size_angstrom: float,
+    title: str = "",
+) -> None:
+    """Images ``[y, x]`` side by side, each in its own grey range (0.5 to 99.5 percent), a scale bar
+    in the first.
 
-    Row 0 is drawn at the top. Large images are averaged down to about 700 pixels, as a screen shows them.
+    Row 0 is drawn at the top. Large images are averaged down to about 700 pixels, as a screen shows
+    them.
 
     Raises
     ------
@@ -23,19 +31,38 @@ def picture(images: Sequence[tuple[str, np.ndarray]], path: Path, *, pixel_size_
 
     figure = Figure(figsize=(4.2 * len(images), 4.9), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (name, image) in zip(np.atleast_1d(figure.subplots(1, len(images))), images, strict=True):
+    for axes, (name, image) in zip(
+        np.atleast_1d(figure.subplots(1, len(images))), images, strict=True
+    ):
         step = max(1, min(image.shape) // 700)
         height, width = (n // step * step for n in image.shape)
-        small = image[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3))
+        small = (
+            image[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3))
+        )
         low, high = np.percentile(small, (0.5, 99.5))
-        axes.imshow(small, cmap="gray", vmin=low, vmax=high, extent=(0, width, height, 0), interpolation="nearest")
+        axes.imshow(
+            small,
+            cmap="gray",
+            vmin=low,
+            vmax=high,
+            extent=(0, width, height, 0),
+            interpolation="nearest",
+        )
         axes.set_title(name, fontsize=11)
         axes.set_axis_off()
         if image is images[0][1]:
             bar = 200.0 if width * pixel_size_angstrom < 2000 else 500.0
             x, y = width * 0.05, height * 0.95
-            axes.plot([x, x + bar / pixel_size_angstrom], [y, y], color="white", linewidth=3, solid_capstyle="butt")
-            axes.text(x, y - height * 0.015, f"{bar / 10:.0f} nm", color="white", fontsize=10, va="bottom")
+            axes.plot(
+                [x, x + bar / pixel_size_angstrom],
+                [y, y],
+                color="white",
+                linewidth=3,
+                solid_capstyle="butt",
+            )
+            axes.text(
+                x, y - height * 0.015, f"{bar / 10:.0f} nm", color="white", fontsize=10, va="bottom"
+            )
     figure.suptitle(title, fontsize=12)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -1,4 +1,6 @@
-"""Many movies: planned and checked as a whole, then made one by one in this process or over several, whole or not at all."""
+"""Many movies: planned and checked as a whole, then made one by one in this process or over
+several, whole or not at all.
+"""
 
 import hashlib
 import math
@@ -26,29 +28,50 @@ from dstnet.io.star import write_star
 from dstnet.potential.potential import MARGIN_ANGSTROM, MAX_BOX
 from dstnet.simulation.recipe import Recipe
 from dstnet.simulation.shot import Shot, SimulationSettings
-from dstnet.simulation.writer import MovieFormat, MovieRecord, is_whole, movie_path, record_path, write_shot
-from dstnet.specimen.species import ProjectedSpecies, SpeciesSettings, is_map, load_potential, load_structure
+from dstnet.simulation.writer import (
+    MovieFormat,
+    MovieRecord,
+    is_whole,
+    movie_path,
+    record_path,
+    write_shot,
+)
+from dstnet.specimen.species import (
+    ProjectedSpecies,
+    SpeciesSettings,
+    is_map,
+    load_potential,
+    load_structure,
+)
 from dstnet.structure import fetch_structure
 
 FORMATS: tuple[MovieFormat, ...] = get_args(MovieFormat)
 TRIES = 2  # a worker that is killed, often for memory, costs its movie one try
-# LZW codes of Poisson counts are 1.4 times their entropy as 16-bit numbers (measured, 0.05 to 16 a pixel), less as 8-bit ones.
+# LZW codes of Poisson counts are 1.4 times their entropy as 16-bit numbers (measured, 0.05 to 16 a
+# pixel), less as 8-bit ones.
 LZW_OVER_ENTROPY = 1.45
 OUTLINE_PIXEL_ANGSTROM = 8.0  # a map's size needs no finer one
 NOISE_GROWS_BY_LZW = 1.1
-TRUTH_IMAGES = 4.5  # float32 images of a field among its truths: phase, contrast, ice, thickness, and labels of half that size
+# float32 images of a field among its truths: phase, contrast, ice, thickness, and labels of half
+# that size
+TRUTH_IMAGES = 4.5
 PROBE_PIXELS = 1024  # side of the field that is measured for an estimate
-# Memory, measured: the program itself; images of a field at once; a potential while it is made; what its projector keeps.
+# Memory, measured: the program itself; images of a field at once; a potential while it is made;
+# what its projector keeps.
 BASE_MEMORY_BYTES = 450 << 20
 PEAK_IMAGES = 28
 MAKING_BYTES_PER_VOXEL = 40
 KEPT_BYTES_PER_VOXEL = 16
-SPARE_BYTES = 64 << 20  # left free on the disk beyond the estimate: tables, settings, the file system's own
+SPARE_BYTES = (
+    64 << 20
+)  # left free on the disk beyond the estimate: tables, settings, the file system's own
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One movie to be made: its record, its settings, what is in it, and what of it is there already."""
+    """One movie to be made: its record, its settings, what is in it, and what of it is there
+    already.
+    """
 
     record: MovieRecord
     settings: SimulationSettings
@@ -104,7 +127,11 @@ def _movie_bytes(settings: SimulationSettings, movie_format: MovieFormat) -> int
         return pixels * stored
     if not counting:
         return int(pixels * stored * NOISE_GROWS_BY_LZW)
-    mean = settings.exposure_e_per_a2 * settings.pixel_size_angstrom**2 * settings.detector.quantum_efficiency
+    mean = (
+        settings.exposure_e_per_a2
+        * settings.pixel_size_angstrom**2
+        * settings.detector.quantum_efficiency
+    )
     # Entropy of a Poisson variable: by its terms where there are few, else as of a normal one.
     if mean < 20:
         terms = (math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(80))
@@ -128,7 +155,9 @@ class SpeciesStore:
     def __init__(self) -> None:
         self._sources: dict[str, str] = {}
         self._outlines: dict[str, Outline] = {}
-        self._species: OrderedDict[tuple[str, SpeciesSettings, float, float], ProjectedSpecies] = OrderedDict()
+        self._species: OrderedDict[tuple[str, SpeciesSettings, float, float], ProjectedSpecies] = (
+            OrderedDict()
+        )
 
     def outline(self, structure: str) -> Outline:
         """Name and size of a structure as a command or recipe names it.
@@ -143,7 +172,9 @@ class SpeciesStore:
         return self._outlines[structure]
 
     def source(self, structure: str) -> str:
-        """What a record says of where a structure comes from: a file's name and a digest of its bytes, so that a changed one shows."""
+        """What a record says of where a structure comes from: a file's name and a digest of its
+        bytes, so that a changed one shows.
+        """
         if structure not in self._sources:
             kind, _, entry = structure.partition(":")
             if kind == "phantom":
@@ -154,9 +185,15 @@ class SpeciesStore:
         return self._sources[structure]
 
     def species(
-        self, structures: Sequence[str], made_by: SpeciesSettings, settings: SimulationSettings, device: str = "cpu"
+        self,
+        structures: Sequence[str],
+        made_by: SpeciesSettings,
+        settings: SimulationSettings,
+        device: str = "cpu",
     ) -> list[ProjectedSpecies]:
-        """The species of a movie. Those of earlier movies are kept as long as they are no more than twice as many."""
+        """The species of a movie. Those of earlier movies are kept as long as they are no more than
+        twice as many.
+        """
         pixel, voltage = settings.pixel_size_angstrom, settings.optics.voltage_kv
         keys = [(structure, made_by, pixel, voltage) for structure in structures]
         for key in keys:
@@ -188,7 +225,8 @@ def plan_movies(
     expected: bool = False,
     overwrite: bool = False,
 ) -> Plan:
-    """Everything that can be known before the long work: settings, structures, sizes, what is there, disk space. Nothing is written.
+    """Everything that can be known before the long work: settings, structures, sizes, what is
+    there, disk space. Nothing is written.
 
     Parameters
     ----------
@@ -212,7 +250,8 @@ def plan_movies(
     SettingsError, BadInputError
         If a setting is not allowed, a structure cannot be used or does not fit its field.
     OutputError
-        If the folder cannot be written, has too little space, or holds movies of these names made with other settings.
+        If the folder cannot be written, has too little space, or holds movies of these names made
+        with other settings.
     """
     recipe.check_variation()
     planned = []
@@ -235,8 +274,8 @@ def plan_movies(
         planned.append(Planned(record, settings, structures, movie_format, expected, there))
     if other := [m.record.name for m in planned if m.there == "other"]:
         raise OutputError(
-            f"{folder} holds {_movies(len(other))} of these names made with other settings, format or version ({other[0]}); "
-            "pass --overwrite, or choose another folder"
+            f"{folder} holds {_movies(len(other))} of these names made with other settings, format"
+            f" or version ({other[0]}); pass --overwrite, or choose another folder"
         )
     plan = Plan(folder, tuple(planned))
     _check_folder(folder, plan.bytes)
@@ -251,19 +290,27 @@ def _check_fits(one: Outline, settings: SimulationSettings) -> None:
     field, pixel = min(settings.shape) * settings.pixel_size_angstrom, settings.pixel_size_angstrom
     if one.diameter_angstrom > field:
         raise SettingsError(
-            f"{one.name} is {one.diameter_angstrom:.0f} Å wide, the field {field:.0f} Å; make the field (shape x pixel size) larger"
+            f"{one.name} is {one.diameter_angstrom:.0f} Å wide, the field {field:.0f} Å; make the"
+            " field (shape x pixel size) larger"
         )
     box = _box(one, pixel)
     if box > MAX_BOX:
-        raise SettingsError(f"{one.name} at {pixel:g} Å/pixel needs a box of {box} voxels, more than {MAX_BOX}; use a larger pixel size")
+        raise SettingsError(
+            f"{one.name} at {pixel:g} Å/pixel needs a box of {box} voxels, more than {MAX_BOX}; use"
+            " a larger pixel size"
+        )
 
 
 def _box(one: Outline, pixel_size_angstrom: float) -> int:
     return good_size(math.ceil((one.diameter_angstrom + MARGIN_ANGSTROM) / pixel_size_angstrom))
 
 
-def _what_is_there(folder: Path, record: MovieRecord, movie_format: MovieFormat, expected: bool) -> Literal["nothing", "whole", "other"]:
-    """The settings are written last: without them, or without the movie, what is there is a broken-off run's and is made again."""
+def _what_is_there(
+    folder: Path, record: MovieRecord, movie_format: MovieFormat, expected: bool
+) -> Literal["nothing", "whole", "other"]:
+    """The settings are written last: without them, or without the movie, what is there is a
+    broken-off run's and is made again.
+    """
     written = record_path(folder, record.name)
     formats = [f for f in FORMATS if movie_path(folder, record.name, f).is_file()]
     try:
@@ -273,26 +320,35 @@ def _what_is_there(folder: Path, record: MovieRecord, movie_format: MovieFormat,
             return "other"
         return "whole" if is_whole(folder, record, movie_format, expected) else "nothing"
     except OSError as error:
-        raise OutputError(f"cannot read {written}: {error.strerror or error}; choose another folder") from None
+        raise OutputError(
+            f"cannot read {written}: {error.strerror or error}; choose another folder"
+        ) from None
 
 
 def _check_folder(folder: Path, needed_bytes: int) -> None:
     """Refuse a folder that cannot take the movies, as far as that shows without writing to it."""
     existing = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path("/"))
     if not existing.is_dir():
-        raise OutputError(f"cannot write into {folder}: {existing} is a file, not a folder; choose another folder")
+        raise OutputError(
+            f"cannot write into {folder}: {existing} is a file, not a folder; choose another folder"
+        )
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write into {folder}: no permission for {existing}; choose a folder that you may write to")
+        raise OutputError(
+            f"cannot write into {folder}: no permission for {existing}; choose a folder that you"
+            " may write to"
+        )
     free = shutil.disk_usage(existing).free
     if needed_bytes and needed_bytes + SPARE_BYTES > free:
         raise OutputError(
-            f"{folder} has {free / 1e9:.2f} GB free where about {(needed_bytes + SPARE_BYTES) / 1e9:.2f} GB are needed; "
-            "free some space, make fewer movies or choose another folder"
+            f"{folder} has {free / 1e9:.2f} GB free where about"
+            f" {(needed_bytes + SPARE_BYTES) / 1e9:.2f} GB are needed; free some space, make fewer"
+            " movies or choose another folder"
         )
 
 
 def estimate(plan: Plan, workers: int, device: str, store: SpeciesStore) -> Estimate:
-    """Measure two short movies of the first one's settings, no particles in them, on this machine, and reckon from there.
+    """Measure two short movies of the first one's settings, no particles in them, on this machine,
+    and reckon from there.
 
     What potentials and projections of particles cost is not in it.
     """
@@ -314,15 +370,26 @@ def estimate(plan: Plan, workers: int, device: str, store: SpeciesStore) -> Esti
         short, long = seconds(2), seconds(4)
     frame = max(long - short, 0.0) / 2
     start = max(short - 2 * frame, 0.0)
-    cost = sum((start + frame * m.settings.frames) * math.prod(m.settings.shape) / math.prod(shape) for m in plan.todo)
+    cost = sum(
+        (start + frame * m.settings.frames) * math.prod(m.settings.shape) / math.prod(shape)
+        for m in plan.todo
+    )
     largest = max(_memory_bytes(m, store) for m in plan.todo)
-    return Estimate(cost, BASE_MEMORY_BYTES + min(workers, len(plan.todo)) * (largest + (BASE_MEMORY_BYTES if workers > 1 else 0)))
+    return Estimate(
+        cost,
+        BASE_MEMORY_BYTES
+        + min(workers, len(plan.todo)) * (largest + (BASE_MEMORY_BYTES if workers > 1 else 0)),
+    )
 
 
 def _memory_bytes(movie: Planned, store: SpeciesStore) -> int:
-    """Roughly what making a movie takes: its images, or the making of its largest potential, whichever is more."""
+    """Roughly what making a movie takes: its images, or the making of its largest potential,
+    whichever is more.
+    """
     images = PEAK_IMAGES * 4 * math.prod(movie.settings.shape)
-    boxes = [_box(store.outline(s), movie.settings.pixel_size_angstrom) ** 3 for s in movie.structures]
+    boxes = [
+        _box(store.outline(s), movie.settings.pixel_size_angstrom) ** 3 for s in movie.structures
+    ]
     kept = sum(KEPT_BYTES_PER_VOXEL * b for b in boxes)
     return max(images + kept, max(boxes, default=0) * MAKING_BYTES_PER_VOXEL + kept)
 
@@ -338,9 +405,10 @@ def make_movies(
 ) -> list[dict]:
     """Make what is not whole yet, and write ``movies.star`` for all whole movies of the folder.
 
-    The bytes of a movie depend on its settings, seed and device only. Sums, and vectorised functions at the borders of the threads'
-    shares, differ in the last bit with the number of threads that torch has, so each movie is made by one; workers are what uses several
-    cores. Each holds one movie and its species.
+    The bytes of a movie depend on its settings, seed and device only. Sums, and vectorised
+    functions at the borders of the threads' shares, differ in the last bit with the number of
+    threads that torch has, so each movie is made by one; workers are what uses several cores. Each
+    holds one movie and its species.
 
     Parameters
     ----------
@@ -353,10 +421,11 @@ def make_movies(
     store
         Species that are known already (used with one worker).
     after
-        Called with (folder, name, movie_format) where the movie was made, once it is whole or was found whole. With several workers
-        it must be a module's function.
+        Called with (folder, name, movie_format) where the movie was made, once it is whole or was
+        found whole. With several workers it must be a module's function.
     report
-        Gets each movie's record, in the plan's order: name, status ("done", "skipped", "failed"), particles and seconds or error.
+        Gets each movie's record, in the plan's order: name, status ("done", "skipped", "failed"),
+        particles and seconds or error.
 
     Returns
     -------
@@ -383,7 +452,10 @@ def make_movies(
     for index, outcome in outcomes:
         if isinstance(outcome, Death):
             record = plan.movies[index].record
-            error = f"{record.name}: its worker ended {outcome.tries} times ({outcome.why}); use fewer workers or a smaller field"
+            error = (
+                f"{record.name}: its worker ended {outcome.tries} times ({outcome.why}); use fewer"
+                " workers or a smaller field"
+            )
             outcome = {"name": record.name, "seed": record.seed, "status": "failed", "error": error}
         if "stop" in outcome:
             raise OutputError(outcome["stop"])
@@ -424,7 +496,9 @@ class _Job:
         started, cpu = time.perf_counter(), time.process_time()
         try:
             if movie.there != "whole":
-                species = store.species(movie.structures, movie.record.species_settings, movie.settings, self.device)
+                species = store.species(
+                    movie.structures, movie.record.species_settings, movie.settings, self.device
+                )
                 # Whatever lies there was found not to be this movie: not whole from here on.
                 record_path(self.folder, name).unlink(missing_ok=True)
                 for other in set(FORMATS) - {movie.movie_format}:
@@ -432,7 +506,10 @@ class _Job:
                 shot = Shot(movie.settings, species, movie.record.seed, self.device)
                 write_shot(shot, self.folder, movie.record, movie.movie_format, movie.expected)
                 outcome |= {"status": "done", "particles": len(shot.truth.particles)}
-                outcome |= {"seconds": round(time.perf_counter() - started, 2), "cpu_seconds": round(time.process_time() - cpu, 2)}
+                outcome |= {
+                    "seconds": round(time.perf_counter() - started, 2),
+                    "cpu_seconds": round(time.process_time() - cpu, 2),
+                }
             if self.after:
                 self.after(self.folder, name, movie.movie_format)
         except OutputError as error:
@@ -440,12 +517,16 @@ class _Job:
         except DstnetError as error:
             outcome |= {"status": "failed", "error": f"{name}: {error}"}
         except (MemoryError, torch.OutOfMemoryError) as error:
-            outcome |= {"status": "failed", "error": f"{name}: out of memory ({error}); use fewer workers or a smaller field"}
+            outcome |= {
+                "status": "failed",
+                "error": f"{name}: out of memory ({error}); use fewer workers or a smaller field",
+            }
         return outcome
 
 
 def write_movies_star(folder: Path) -> None:
-    """Write ``folder/movies.star``: every whole movie of the folder, as RELION's movie import writes them; paths are from `folder`.
+    """Write ``folder/movies.star``: every whole movie of the folder, as RELION's movie import
+    writes them; paths are from `folder`.
 
     Raises
     ------
@@ -460,15 +541,27 @@ def write_movies_star(folder: Path) -> None:
             settings = SimulationSettings.checked(record.settings, str(path))
         except DstnetError:
             continue  # another program's, or another version's
-        movie = next((m for f in FORMATS if (m := movie_path(folder, record.name, f)).is_file()), None)
+        movie = next(
+            (m for f in FORMATS if (m := movie_path(folder, record.name, f)).is_file()), None
+        )
         if movie is None:
             continue
         optics = settings.optics
-        key = (settings.pixel_size_angstrom, optics.voltage_kv, optics.cs_mm, optics.amplitude_contrast)
+        key = (
+            settings.pixel_size_angstrom,
+            optics.voltage_kv,
+            optics.cs_mm,
+            optics.amplitude_contrast,
+        )
         rows.append((movie.relative_to(folder).as_posix(), groups.setdefault(key, len(groups) + 1)))
     if not rows:
         return
-    names = ["rlnMicrographOriginalPixelSize", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"]
+    names = [
+        "rlnMicrographOriginalPixelSize",
+        "rlnVoltage",
+        "rlnSphericalAberration",
+        "rlnAmplitudeContrast",
+    ]
     optics_table = pd.DataFrame(list(groups), columns=names)
     optics_table.insert(0, "rlnOpticsGroupName", [f"opticsGroup{i}" for i in groups.values()])
     optics_table.insert(1, "rlnOpticsGroup", list(groups.values()))

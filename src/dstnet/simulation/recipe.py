@@ -26,23 +26,39 @@ class Choices(Settings):
 
 
 class Recipe(Settings):
-    """A set of movies: their species, their settings, and the settings that differ from one movie to the next."""
+    """A set of movies: their species, their settings, and the settings that differ from one movie
+    to the next.
+    """
 
     structures: tuple[str, ...] = Field(
         default=(),
-        description="what is in the ice, each equally often: PDB, mmCIF or map files (relative to the recipe's folder), pdb:ID, phantom, "
-        "phantom:SEED; none is the phantom, or nothing where the coverage is 0",
+        description=(
+            "what is in the ice, each equally often: PDB, mmCIF or map files (relative to the"
+            " recipe's folder), pdb:ID, phantom, phantom:SEED; none is the phantom, or nothing"
+            " where the coverage is 0"
+        ),
     )
-    species: SpeciesSettings = Field(default=SpeciesSettings(), description="poses, and how structures and maps become potentials")
-    settings: SimulationSettings = Field(default=SimulationSettings(), description="what all movies share")
+    species: SpeciesSettings = Field(
+        default=SpeciesSettings(),
+        description="poses, and how structures and maps become potentials",
+    )
+    settings: SimulationSettings = Field(
+        default=SimulationSettings(), description="what all movies share"
+    )
     vary: dict[str, tuple[float, float] | Choices] = Field(
-        default={}, description="dotted setting names: [low, high], drawn uniformly for each movie, or {choices: [...]}"
+        default={},
+        description=(
+            "dotted setting names: [low, high], drawn uniformly for each movie, or {choices: [...]}"
+        ),
     )
-    movies: int = Field(default=1, ge=1, description="how many movies, where the command does not say")
+    movies: int = Field(
+        default=1, ge=1, description="how many movies, where the command does not say"
+    )
 
     @classmethod
     def named(cls, name: str) -> "Recipe":
-        """The recipe of a shipped name or in a YAML file; structure files are then found from that file's folder.
+        """The recipe of a shipped name or in a YAML file; structure files are then found from that
+        file's folder.
 
         Raises
         ------
@@ -52,13 +68,18 @@ class Recipe(Settings):
         shipped = {p.stem: p for p in FOLDER.glob("*.yaml")}
         path = shipped.get(name, Path(name))
         if name not in shipped and not path.is_file():
-            raise SettingsError(f"no recipe {name!r}; shipped are {', '.join(sorted(shipped))}, or give a YAML file")
+            raise SettingsError(
+                f"no recipe {name!r}; shipped are {', '.join(sorted(shipped))}, or give a YAML file"
+            )
         recipe = cls.from_yaml(path)
         recipe.check_variation()
-        return recipe.model_copy(update={"structures": tuple(_from_folder(s, path.parent) for s in recipe.structures)})
+        return recipe.model_copy(
+            update={"structures": tuple(_from_folder(s, path.parent) for s in recipe.structures)}
+        )
 
     def with_options(self, options: dict[str, Any]) -> "Recipe":
-        """This recipe with `options` (top-level settings) said once and for all: they win over settings and variation.
+        """This recipe with `options` (top-level settings) said once and for all: they win over
+        settings and variation.
 
         Raises
         ------
@@ -70,7 +91,9 @@ class Recipe(Settings):
         return self.model_copy(update={"settings": settings, "vary": vary})
 
     def settings_of(self, seed: int) -> SimulationSettings:
-        """Settings of the movie of `seed`. Each varied setting has a stream of its own: another one more changes none of the others."""
+        """Settings of the movie of `seed`. Each varied setting has a stream of its own: another one
+        more changes none of the others.
+        """
         drawn = {}
         for name, between in self.vary.items():
             u = float(torch.rand(1, generator=stream(seed, "recipe", name), dtype=torch.float64))
@@ -79,11 +102,14 @@ class Recipe(Settings):
             else:
                 low, high = between
                 whole = _setting(SimulationSettings, name) is int
-                drawn[name] = int(low) + math.floor(u * (high - low + 1)) if whole else low + u * (high - low)
+                drawn[name] = (
+                    int(low) + math.floor(u * (high - low + 1)) if whole else low + u * (high - low)
+                )
         return self._with(drawn, f"movie of seed {seed}")
 
     def check_variation(self) -> None:
-        """Make sure that every varied name is a setting, and that both ends, or all choices, are allowed values.
+        """Make sure that every varied name is a setting, and that both ends, or all choices, are
+        allowed values.
 
         Raises
         ------
@@ -92,17 +118,27 @@ class Recipe(Settings):
         """
         for name, between in self.vary.items():
             if inner := [n for n in self.vary if n.startswith(f"{name}.")]:
-                raise SettingsError(f"vary: {name} as a whole and {inner[0]} in it cannot both vary; leave one out")
+                raise SettingsError(
+                    f"vary: {name} as a whole and {inner[0]} in it cannot both vary; leave one out"
+                )
             kind = _setting(SimulationSettings, name)
             if isinstance(between, Choices):
                 ends = between.choices
             else:
                 if kind not in (int, float):
-                    raise SettingsError(f"vary: {name} is no single number, so it has no [low, high]; give {{choices: [...]}}")
+                    raise SettingsError(
+                        f"vary: {name} is no single number, so it has no [low, high]; give"
+                        " {choices: [...]}"
+                    )
                 if between[0] > between[1]:
-                    raise SettingsError(f"vary: {name} goes from {between[0]:g} to {between[1]:g}; give [low, high]")
+                    raise SettingsError(
+                        f"vary: {name} goes from {between[0]:g} to {between[1]:g}; give [low, high]"
+                    )
                 if kind is int and any(end != int(end) for end in between):
-                    raise SettingsError(f"vary: {name} is a whole number (got {between[0]:g} to {between[1]:g}); give whole ends")
+                    raise SettingsError(
+                        f"vary: {name} is a whole number (got {between[0]:g} to {between[1]:g});"
+                        " give whole ends"
+                    )
                 ends = [int(end) for end in between] if kind is int else between
             for end in ends:
                 self._with({name: end}, f"vary: {name}")
@@ -113,7 +149,9 @@ class Recipe(Settings):
             *parents, last = name.split(".")
             inner = plain
             for parent in parents:
-                inner[parent] = inner = dict(inner[parent] or {})  # a group that is off by default is switched on by what varies in it
+                inner[parent] = inner = dict(
+                    inner[parent] or {}
+                )  # a group that is off by default is switched on by what varies in it
             inner[last] = value
         return SimulationSettings.checked(plain, where)
 
@@ -133,7 +171,10 @@ def _setting(model: type[BaseModel], name: str) -> Any:
     """
     first, _, rest = name.partition(".")
     if first not in model.model_fields:
-        raise SettingsError(f"vary: no setting {first!r}; allowed names here: {', '.join(sorted(model.model_fields))}")
+        raise SettingsError(
+            f"vary: no setting {first!r}; allowed names here:"
+            f" {', '.join(sorted(model.model_fields))}"
+        )
     kinds = list(_kinds(model.model_fields[first].annotation))
     inner = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
     if not rest:

@@ -34,16 +34,26 @@ class SimulationSettings(Settings):
     shape: tuple[int, int] = Field(default=(1024, 1024), description="(y, x) in pixels")
     pixel_size_angstrom: float = Field(default=1.06, gt=0, le=20)
     frames: int = Field(default=24, ge=1)
-    exposure_e_per_a2: float = Field(default=2.0, gt=0, description="of one frame, incident on the specimen")
+    exposure_e_per_a2: float = Field(
+        default=2.0, gt=0, description="of one frame, incident on the specimen"
+    )
     pre_exposure_e_per_a2: float = Field(default=0.0, ge=0)
     damage: Literal["grant_grigorieff", "b_factor"] | None = Field(
-        default="grant_grigorieff", description="exposure-dependent loss of detail: by critical exposures, by a B-factor, or none"
+        default="grant_grigorieff",
+        description=(
+            "exposure-dependent loss of detail: by critical exposures, by a B-factor, or none"
+        ),
     )
     imaging: Literal["weak_phase", "multislice"] = Field(
-        default="weak_phase", description="linear in the phase, or with multiple scattering and propagation through the ice"
+        default="weak_phase",
+        description=(
+            "linear in the phase, or with multiple scattering and propagation through the ice"
+        ),
     )
     slab_angstrom: float = Field(
-        default=100.0, gt=0, description="particles within such a slab share one defocus; at most d^2 / (4 lambda)"
+        default=100.0,
+        gt=0,
+        description="particles within such a slab share one defocus; at most d^2 / (4 lambda)",
     )
     specimen: SpecimenSettings = SpecimenSettings()
     optics: OpticsSettings = OpticsSettings()
@@ -52,7 +62,9 @@ class SimulationSettings(Settings):
 
     @classmethod
     def unwrapped(cls, values: dict) -> dict:
-        """Settings as such, or those in the record of a written movie (`dstnet.simulation.MovieRecord`)."""
+        """Settings as such, or those in the record of a written movie
+        (`dstnet.simulation.MovieRecord`).
+        """
         return values["settings"] if {"seed", "species", "settings"} <= values.keys() else values
 
 
@@ -64,9 +76,11 @@ class Shot:
     settings
         How the movie is taken.
     species
-        What is in the ice, each equally often; their patches must be sampled at the settings' pixel size.
+        What is in the ice, each equally often; their patches must be sampled at the settings' pixel
+        size.
     seed
-        Two shots of equal settings, species and seed on one kind of device are equal to the last bit.
+        Two shots of equal settings, species and seed on one kind of device are equal to the last
+        bit.
     device
         Where images are computed and frames come out; placing and all small draws stay on the CPU.
 
@@ -76,24 +90,50 @@ class Shot:
         If the field is too small for the species, or there is none.
     """
 
-    def __init__(self, settings: SimulationSettings, species: Sequence[Species], seed: int, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        settings: SimulationSettings,
+        species: Sequence[Species],
+        seed: int,
+        device: torch.device | str = "cpu",
+    ):
         if settings.specimen.populated and not species:
-            raise SettingsError("no species to place; give at least one structure, or a coverage of 0")
+            raise SettingsError(
+                "no species to place; give at least one structure, or a coverage of 0"
+            )
         if min(settings.shape) < 32:
-            raise SettingsError(f"a field of {settings.shape} pixels is too small; at least 32 x 32")
+            raise SettingsError(
+                f"a field of {settings.shape} pixels is too small; at least 32 x 32"
+            )
         self.settings, self.seed, self.device = settings, seed, torch.device(device)
         pixel, optics = settings.pixel_size_angstrom, settings.optics
-        # What lies outside the field reaches into it by delocalisation and motion. Detail beyond 4 Å, spread wider still, is let wrap.
+        # What lies outside the field reaches into it by delocalisation and motion. Detail beyond 4
+        # Å, spread wider still, is let wrap.
         margin = math.ceil((delocalisation_angstrom(optics, max(pixel, 2.0)) + 20) / pixel)
-        self._padded = (good_size(settings.shape[0] + 2 * margin), good_size(settings.shape[1] + 2 * margin))
-        self._offset = ((self._padded[0] - settings.shape[0]) // 2, (self._padded[1] - settings.shape[1]) // 2)
-        self.camera = Camera(settings.detector, settings.shape, self.device, settings.exposure_e_per_a2 * pixel**2)
+        self._padded = (
+            good_size(settings.shape[0] + 2 * margin),
+            good_size(settings.shape[1] + 2 * margin),
+        )
+        self._offset = (
+            (self._padded[0] - settings.shape[0]) // 2,
+            (self._padded[1] - settings.shape[1]) // 2,
+        )
+        self.camera = Camera(
+            settings.detector, settings.shape, self.device, settings.exposure_e_per_a2 * pixel**2
+        )
         k = radial_frequency(self._padded, pixel, self.device)
-        one_electron = {"grant_grigorieff": damage_amplitude(k, 1.0, optics.voltage_kv), "b_factor": b_factor_amplitude(k, 1.0)}
-        self._decay = one_electron[settings.damage].log() if settings.damage else torch.zeros_like(k)  # per e-/A^2
+        one_electron = {
+            "grant_grigorieff": damage_amplitude(k, 1.0, optics.voltage_kv),
+            "b_factor": b_factor_amplitude(k, 1.0),
+        }
+        self._decay = (
+            one_electron[settings.damage].log() if settings.damage else torch.zeros_like(k)
+        )  # per e-/A^2
         self._prefilter = warp_prefilter(self._padded, self.device)
         volts_to_rad = interaction_constant_rad_per_volt_angstrom(optics.voltage_kv)
-        layers = draw_layers(self._padded, pixel, settings.specimen, volts_to_rad, seed, self.device)
+        layers = draw_layers(
+            self._padded, pixel, settings.specimen, volts_to_rad, seed, self.device
+        )
         self._static, self._film = layers.static_phase, layers.film_angstrom
         self._motion = motion = draw_motion(
             settings.motion,
@@ -110,7 +150,9 @@ class Shot:
         extent = (self._padded[0] * pixel, self._padded[1] * pixel)
         allowed = None if layers.hole is None else layers.hole.cpu()
         thickness = layers.thickness_angstrom.cpu()
-        for particle, patch in place(species, settings.specimen, extent, pixel, stream(seed, "placement"), allowed, thickness):
+        for particle, patch in place(
+            species, settings.specimen, extent, pixel, stream(seed, "placement"), allowed, thickness
+        ):
             slab = round(particle.height_angstrom / settings.slab_angstrom)
             centre = round(particle.y_angstrom / pixel), round(particle.x_angstrom / pixel)
             if slab not in slabs:
@@ -122,10 +164,15 @@ class Shot:
                 there, part = overlap(label.shape, patch.shape[0], centre)
                 label[there] = label[there].masked_fill(footprint(patch)[part], len(particles))
         # In the order of the beam: a particle of positive height is nearer the source.
-        self._slabs = [(s * settings.slab_angstrom, torch.fft.rfft2(slabs[s].to(self.device))) for s in sorted(slabs, reverse=True)]
+        self._slabs = [
+            (s * settings.slab_angstrom, torch.fft.rfft2(slabs[s].to(self.device)))
+            for s in sorted(slabs, reverse=True)
+        ]
         phase = sum(slabs.values(), torch.zeros(self._padded))
         del slabs
-        self._sharp = self._protein(None)  # its spectrum in the plane of the camera, undamaged, unmoved
+        self._sharp = self._protein(
+            None
+        )  # its spectrum in the plane of the camera, undamaged, unmoved
         self.truth = Truth(
             phase=self._crop(phase),
             clean=self._crop(torch.fft.irfft2(self._sharp, s=self._padded)).cpu(),
@@ -148,10 +195,18 @@ class Shot:
         drift = 0.0 if frame is None else float(self._motion.height_drift_angstrom[frame])
         # What is nearer the source is nearer an underfocused lens' plane of focus: less underfocus.
         defocus = self.settings.optics.defocus_angstrom - height_angstrom - drift
-        return contrast_transfer(self._padded, self.settings.pixel_size_angstrom, self.settings.optics, defocus, self.device)
+        return contrast_transfer(
+            self._padded,
+            self.settings.pixel_size_angstrom,
+            self.settings.optics,
+            defocus,
+            self.device,
+        )
 
     def _protein(self, frame: int | None) -> Tensor:
-        """Spectrum of the particles' contrast, undamaged at the mean height (None) or as damage and height are in a frame; unmoved."""
+        """Spectrum of the particles' contrast, undamaged at the mean height (None) or as damage and
+        height are in a frame; unmoved.
+        """
         if self.settings.imaging == "multislice":
             return self._multislice(frame, None)
         if frame is not None and not self._motion.height_drift_angstrom.any():
@@ -162,14 +217,21 @@ class Shot:
         return total if frame is None else scale_(total, self.damage(frame))
 
     def _nothing(self) -> Tensor:
-        return torch.zeros(self._padded[0], self._padded[1] // 2 + 1, dtype=torch.complex64, device=self.device)
+        return torch.zeros(
+            self._padded[0], self._padded[1] // 2 + 1, dtype=torch.complex64, device=self.device
+        )
 
     def _multislice(self, frame: int | None, other_phase: Tensor | None) -> Tensor:
-        """Spectrum of the contrast by multislice, with a phase besides the particles' (ice, film, frost) at height 0."""
+        """Spectrum of the contrast by multislice, with a phase besides the particles' (ice, film,
+        frost) at height 0.
+        """
         damage, drift = 1.0, 0.0
         if frame is not None:
             damage, drift = self.damage(frame), float(self._motion.height_drift_angstrom[frame])
-        slabs = {height: torch.fft.irfft2(spectrum * damage, s=self._padded) for height, spectrum in self._slabs}
+        slabs = {
+            height: torch.fft.irfft2(spectrum * damage, s=self._padded)
+            for height, spectrum in self._slabs
+        }
         if other_phase is not None:
             slabs[0.0] = slabs.get(0.0, 0.0) + other_phase
         if not slabs:
@@ -179,12 +241,18 @@ class Shot:
         return torch.fft.rfft2(multislice_intensity(ordered, pixel, optics) - 1)
 
     def damage(self, frame: int) -> Tensor:
-        """Amplitude of the particles' Fourier terms left in the middle of frame `frame`, on the padded ``rfft2`` grid."""
+        """Amplitude of the particles' Fourier terms left in the middle of frame `frame`, on the
+        padded ``rfft2`` grid.
+        """
         s = self.settings
-        return torch.exp(self._decay * (s.pre_exposure_e_per_a2 + (frame + 0.5) * s.exposure_e_per_a2))
+        return torch.exp(
+            self._decay * (s.pre_exposure_e_per_a2 + (frame + 0.5) * s.exposure_e_per_a2)
+        )
 
     def _moved(self, spectrum: Tensor, frame: int) -> Image:
-        """The image of `spectrum` where frame `frame`'s motion puts it, cropped to the field. Overwrites `spectrum`."""
+        """The image of `spectrum` where frame `frame`'s motion puts it, cropped to the field.
+        Overwrites `spectrum`.
+        """
         pixel = self.settings.pixel_size_angstrom
         dy, dx = (self._motion.global_shift_angstrom[frame] / pixel).tolist()
         if dy or dx:
@@ -193,38 +261,63 @@ class Shot:
         if not bool(local.any()):
             return self._crop(torch.fft.irfft2(spectrum, s=self._padded))
         scale_(spectrum, self._prefilter)
-        return warp_local(torch.fft.irfft2(spectrum, s=self._padded), local / pixel, self.settings.shape, self._offset)
+        return warp_local(
+            torch.fft.irfft2(spectrum, s=self._padded),
+            local / pixel,
+            self.settings.shape,
+            self._offset,
+        )
 
     def clean_frame(self, frame: int, still: bool = False) -> Image:
-        """The particles' contrast in frame `frame`, damaged and moved, without ice, noise or camera; with `still`, that of `still` too."""
+        """The particles' contrast in frame `frame`, damaged and moved, without ice, noise or
+        camera; with `still`, that of `still` too.
+        """
         spectrum = self._protein(frame)
         if still:
             spectrum += torch.fft.rfft2(self._static) * self._transfer(frame=frame)
         return self._moved(spectrum, frame)
 
     def still(self) -> Image:
-        """The contrast of what stays beside the particles (frost, film, crystals), unmoved, at the mean height, without noise or camera.
+        """The contrast of what stays beside the particles (frost, film, crystals), unmoved, at the
+        mean height, without noise or camera.
 
         Linear in the phase, whatever the imaging.
         """
-        return self._crop(torch.fft.irfft2(torch.fft.rfft2(self._static) * self._transfer(), s=self._padded))
+        return self._crop(
+            torch.fft.irfft2(torch.fft.rfft2(self._static) * self._transfer(), s=self._padded)
+        )
 
     def ice_phase(self) -> Image:
-        """Projected phase in rad of all that is no particle (ice, support film, frost, crystals) in the first frame, unmoved."""
+        """Projected phase in rad of all that is no particle (ice, support film, frost, crystals) in
+        the first frame, unmoved.
+        """
         ice = self._ice().step(self.settings.exposure_e_per_a2)
         return self._crop(self._static + torch.fft.irfft2(ice, s=self._padded))
 
     def _ice(self) -> IceNoise:
         s = self.settings
-        return IceNoise(self._padded, s.pixel_size_angstrom, s.specimen, stream(self.seed, "ice", device=self.device), self.device)
+        return IceNoise(
+            self._padded,
+            s.pixel_size_angstrom,
+            s.specimen,
+            stream(self.seed, "ice", device=self.device),
+            self.device,
+        )
 
     def expected_frames(self) -> Iterator[Image]:
-        """Expected electrons per pixel of each frame as they reach the camera, a counting camera's point spread included."""
+        """Expected electrons per pixel of each frame as they reach the camera, a counting camera's
+        point spread included.
+        """
         s, pixel, padded = self.settings, self.settings.pixel_size_angstrom, self._padded
         film = None if self._film is None else self._crop(self._film)
-        passed = transmitted(self.truth.thickness_angstrom.to(self.device), s.specimen, s.optics.voltage_kv, film)
-        # Without a filter the electrons that lost energy arrive all the same, spread too wide to show anything.
-        incident, kept = (passed, 1.0) if s.optics.energy_filter else (torch.ones_like(passed), passed)
+        passed = transmitted(
+            self.truth.thickness_angstrom.to(self.device), s.specimen, s.optics.voltage_kv, film
+        )
+        # Without a filter the electrons that lost energy arrive all the same, spread too wide to
+        # show anything.
+        incident, kept = (
+            (passed, 1.0) if s.optics.energy_filter else (torch.ones_like(passed), passed)
+        )
         incident = incident * (s.exposure_e_per_a2 * pixel**2)
         spread = self.camera.spread(padded)
         ice = self._ice()
@@ -238,7 +331,9 @@ class Shot:
                 if self._motion.height_drift_angstrom.any():
                     transfer = self._transfer(frame=t)
                 spectrum = scale_(static + water, transfer).add_(self._protein(t))
-            scale_(spectrum, blur_of_path(padded, pixel, self._motion.path_angstrom[t], self.device))
+            scale_(
+                spectrum, blur_of_path(padded, pixel, self._motion.path_angstrom[t], self.device)
+            )
             if spread is not None:
                 scale_(spectrum, spread)
             yield self._moved(spectrum, t).mul_(kept).add_(1).clamp_(min=0).mul_(incident)
@@ -246,7 +341,9 @@ class Shot:
     def frames(self) -> Iterator[Image]:
         """Counts of each frame, float32."""
         for t, expected in enumerate(self.expected_frames()):
-            yield self.camera.detect(expected, stream(self.seed, "shot noise", t, device=self.device))
+            yield self.camera.detect(
+                expected, stream(self.seed, "shot noise", t, device=self.device)
+            )
 
     def movie(self, name: str = "synthetic") -> Movie:
         """The whole movie in memory."""

@@ -1,4 +1,6 @@
-"""A shot on disk: the movie, and its truths in a folder of their own that nothing which enhances reads."""
+"""A shot on disk: the movie, and its truths in a folder of their own that nothing which enhances
+reads.
+"""
 
 import hashlib
 import json
@@ -28,7 +30,9 @@ class MovieRecord(Settings):
     name: str
     seed: int
     species: tuple[str, ...]
-    sources: tuple[str, ...] = Field(default=(), description="where each species comes from; files with a digest of their bytes")
+    sources: tuple[str, ...] = Field(
+        default=(), description="where each species comes from; files with a digest of their bytes"
+    )
     species_settings: SpeciesSettings = SpeciesSettings()
     version: str
     settings: dict
@@ -44,19 +48,31 @@ def record_path(folder: Path, name: str) -> Path:
     return folder / "truth" / f"{name}_settings.yaml"
 
 
-def is_whole(folder: Path, record: MovieRecord, movie_format: MovieFormat = "tif", expected: bool = False) -> bool:
+def is_whole(
+    folder: Path, record: MovieRecord, movie_format: MovieFormat = "tif", expected: bool = False
+) -> bool:
     """Whether the movie of this record lies in `folder` with all its truths."""
     last = record_path(folder, record.name)
-    wanted = [movie_path(folder, record.name, movie_format), last] + [last.with_name(f"{record.name}_expected.mrcs")] * expected
+    wanted = [movie_path(folder, record.name, movie_format), last] + [
+        last.with_name(f"{record.name}_expected.mrcs")
+    ] * expected
     return all(path.is_file() for path in wanted) and last.read_text() == record.to_yaml()
 
 
-def write_shot(shot: Shot, folder: Path, record: MovieRecord, movie_format: MovieFormat = "tif", expected: bool = False) -> bool:
-    """Write a shot as ``folder/movies/NAME.tif`` (or ``.mrcs``) and ``folder/truth/NAME_*``; False where it was already whole.
+def write_shot(
+    shot: Shot,
+    folder: Path,
+    record: MovieRecord,
+    movie_format: MovieFormat = "tif",
+    expected: bool = False,
+) -> bool:
+    """Write a shot as ``folder/movies/NAME.tif`` (or ``.mrcs``) and ``folder/truth/NAME_*``; False
+    where it was already whole.
 
-    The truths are listed in the guide. ``_settings.yaml`` comes last: its presence says that all the rest is whole. With `expected`, the
-    noise-free frames are written too (``_expected.mrcs``, as large as the movie in float32). A camera with a gain reference or defects
-    has them in ``folder/camera``, shared by all movies taken with it.
+    The truths are listed in the guide. ``_settings.yaml`` comes last: its presence says that all
+    the rest is whole. With `expected`, the noise-free frames are written too (``_expected.mrcs``,
+    as large as the movie in float32). A camera with a gain reference or defects has them in
+    ``folder/camera``, shared by all movies taken with it.
 
     Raises
     ------
@@ -74,7 +90,9 @@ def write_shot(shot: Shot, folder: Path, record: MovieRecord, movie_format: Movi
     reference = _write_camera(camera, shot, folder)
 
     # MRC has no unsigned bytes
-    dtype = np.dtype(np.uint16) if movie_format == "mrc" and camera.dtype == np.uint8 else camera.dtype
+    dtype = (
+        np.dtype(np.uint16) if movie_format == "mrc" and camera.dtype == np.uint8 else camera.dtype
+    )
     frames = (frame.cpu().numpy().astype(dtype) for frame in shot.frames())
     if movie_format == "tif":
         write_tiff(movie, frames, pixel)
@@ -82,14 +100,26 @@ def write_shot(shot: Shot, folder: Path, record: MovieRecord, movie_format: Movi
         write_mrc(movie, frames, pixel, "dstnet synthetic movie, counts", stack=True)
     if expected:
         noiseless = (frame.cpu().numpy() for frame in shot.expected_frames())
-        write_mrc(truth / f"{name}_expected.mrcs", noiseless, pixel, "dstnet truth: expected electrons per pixel, no noise", stack=True)
+        write_mrc(
+            truth / f"{name}_expected.mrcs",
+            noiseless,
+            pixel,
+            "dstnet truth: expected electrons per pixel, no noise",
+            stack=True,
+        )
     known = shot.truth
     images = {
         "phase": (known.phase.numpy(), "projected phase of the particles, rad"),
         "clean": (known.clean.numpy(), "contrast of the particles after the CTF, no noise"),
-        "ice": (shot.ice_phase().cpu().numpy(), "projected phase of ice, film, frost in the first frame, rad"),
+        "ice": (
+            shot.ice_phase().cpu().numpy(),
+            "projected phase of ice, film, frost in the first frame, rad",
+        ),
         "thickness": (known.thickness_angstrom.numpy(), "ice thickness, Angstrom"),
-        "label": (known.label.numpy().astype(np.uint16), "which particle covers a pixel, row of the particle table from 1"),
+        "label": (
+            known.label.numpy().astype(np.uint16),
+            "which particle covers a pixel, row of the particle table from 1",
+        ),
     }
     for what, (image, label) in images.items():
         write_mrc(truth / f"{name}_{what}.mrc", image, pixel, f"dstnet truth: {label}")
@@ -107,7 +137,14 @@ def write_shot(shot: Shot, folder: Path, record: MovieRecord, movie_format: Movi
         voltage_kv=shot.settings.optics.voltage_kv,
     )
     for what, blocks in {
-        "motion": motion | {"general": motion["general"] | ({"rlnMicrographGainName": reference} if reference else {})},
+        "motion": (
+            motion
+            | {
+                "general": (
+                    motion["general"] | ({"rlnMicrographGainName": reference} if reference else {})
+                )
+            }
+        ),
         "ctf": {"optics": _optics(shot), "micrographs": _ctf(shot, relative)},
         "particles": {"optics": _optics(shot), "particles": _particles(shot, relative)},
     }.items():
@@ -118,20 +155,31 @@ def write_shot(shot: Shot, folder: Path, record: MovieRecord, movie_format: Movi
 
 
 def _write_camera(camera: Camera, shot: Shot, folder: Path) -> str | None:
-    """The gain reference and the list of defects, named by a digest of the camera; the gain's name relative to `folder`."""
+    """The gain reference and the list of defects, named by a digest of the camera; the gain's name
+    relative to `folder`.
+    """
     if camera.gain is None and camera.defects is None:
         return None
-    digest = hashlib.sha256(f"{shot.settings.detector.to_yaml()}{shot.settings.shape}".encode()).hexdigest()[:8]
+    digest = hashlib.sha256(
+        f"{shot.settings.detector.to_yaml()}{shot.settings.shape}".encode()
+    ).hexdigest()[:8]
     place = ensure_writable_folder(folder / "camera")
     name = None
     if camera.gain is not None:
         path = place / f"gain_{digest}.mrc"
         name = path.relative_to(folder).as_posix()
         if not path.is_file():
-            write_mrc(path, camera.gain.cpu().numpy(), shot.settings.pixel_size_angstrom, "dstnet gain reference: corrected = raw x gain")
+            write_mrc(
+                path,
+                camera.gain.cpu().numpy(),
+                shot.settings.pixel_size_angstrom,
+                "dstnet gain reference: corrected = raw x gain",
+            )
     if camera.defects is not None and not (path := place / f"defects_{digest}.txt").is_file():
         with atomic_path(path) as temporary:
-            temporary.write_text("".join(f"{x} {y} {w} {h}\n" for x, y, w, h in camera.defect_list()))
+            temporary.write_text(
+                "".join(f"{x} {y} {w} {h}\n" for x, y, w, h in camera.defect_list())
+            )
     return name
 
 
@@ -139,17 +187,26 @@ def _motion(shot: Shot) -> dict:
     known = shot.truth
     return {
         "global_shift_angstrom_yx": known.global_shift_angstrom.tolist(),
-        "parts_angstrom_yx": {name: part.tolist() for name, part in known.motion_parts_angstrom.items()},
+        "parts_angstrom_yx": {
+            name: part.tolist() for name, part in known.motion_parts_angstrom.items()
+        },
         "local_coefficients_angstrom": known.local_coefficients_angstrom.tolist(),
-        "local_basis": "per frame, for y then x: x, y, x^2 - 1/3, y^2 - 1/3, x y; x and y from -1 to 1 over the field",
+        "local_basis": (
+            "per frame, for y then x: x, y, x^2 - 1/3, y^2 - 1/3, x y; x and y from -1 to 1 over"
+            " the field"
+        ),
         "height_drift_angstrom": known.height_drift_angstrom.tolist(),
     }
 
 
 def euler_angles_deg(rotation: Tensor) -> tuple[float, float, float]:
-    """RELION's rot, tilt, psi of a rotation r' = R r of a structure: R = Rz(psi) Ry(tilt) Rz(rot), each turning axes, not points."""
+    """RELION's rot, tilt, psi of a rotation r' = R r of a structure: R = Rz(psi) Ry(tilt) Rz(rot),
+    each turning axes, not points.
+    """
     r = rotation.double().tolist()
-    tilt = math.atan2(math.hypot(r[2][0], r[2][1]), r[2][2])  # not acos, which loses half the digits near 0 and 180
+    tilt = math.atan2(
+        math.hypot(r[2][0], r[2][1]), r[2][2]
+    )  # not acos, which loses half the digits near 0 and 180
     if abs(math.sin(tilt)) < 1e-6:  # only the sum (or difference) of rot and psi is defined
         rot = math.atan2(-r[1][0], r[0][0] if r[2][2] > 0 else -r[0][0])
         return math.degrees(rot), math.degrees(tilt), 0.0
@@ -202,5 +259,14 @@ def _particles(shot: Shot, movie: str) -> pd.DataFrame:
             "rlnAngleTilt": tilt,
             "rlnAnglePsi": psi,
         }
-        rows.append(place | _defocus(shot, p.height_angstrom) | {"dstnetSpecies": p.species, "dstnetHeight": p.height_angstrom})
-    return pd.DataFrame(rows, columns=None if rows else ["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"])
+        rows.append(
+            place
+            | _defocus(shot, p.height_angstrom)
+            | {
+                "dstnetSpecies": p.species,
+                "dstnetHeight": p.height_angstrom,
+            }
+        )
+    return pd.DataFrame(
+        rows, columns=None if rows else ["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"]
+    )

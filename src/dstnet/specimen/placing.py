@@ -16,11 +16,14 @@ from dstnet.specimen.species import Species
 MISSES = 500  # in a row, after which the ice counts as full
 SEARCH_AFTER = 50  # misses in a row, after which only places are tried that are not plainly taken
 AGGREGATE_SIZES = 5, 30
-UNEQUAL_DISCS = 1.1  # discs of unequal sizes, and the free edge of a small field, hold so much more than JAMMING
+# discs of unequal sizes, and the free edge of a small field, hold so much more than JAMMING
+UNEQUAL_DISCS = 1.1
 
 
 class _Discs:
-    """The discs placed so far, found by the cells of a grid as wide as the farthest that two of them can conflict."""
+    """The discs placed so far, found by the cells of a grid as wide as the farthest that two of
+    them can conflict.
+    """
 
     def __init__(self, largest_radius: float, gap: float):
         self.gap, self.cell = gap, 2 * largest_radius + gap
@@ -43,7 +46,9 @@ class _Discs:
         return True
 
     def room(self, extent: tuple[float, float], smallest_radius: float) -> tuple[np.ndarray, float]:
-        """Corners (y, x) of the squares in which a disc may still be placed, and their side: all but those wholly too near a disc."""
+        """Corners (y, x) of the squares in which a disc may still be placed, and their side: all
+        but those wholly too near a disc.
+        """
         side = max(smallest_radius / 4, 1.0)
         rows, columns = (math.ceil(e / side) for e in extent)
         taken = np.zeros((rows, columns), bool)
@@ -55,7 +60,9 @@ class _Discs:
             cy, cx = y / side - 0.5, x / side - 0.5
             y0, y1 = max(0, math.ceil(cy - reach)), min(rows, math.floor(cy + reach) + 1)
             x0, x1 = max(0, math.ceil(cx - reach)), min(columns, math.floor(cx + reach) + 1)
-            taken[y0:y1, x0:x1] |= (np.arange(y0, y1)[:, None] - cy) ** 2 + (np.arange(x0, x1)[None, :] - cx) ** 2 < reach**2
+            taken[y0:y1, x0:x1] |= (np.arange(y0, y1)[:, None] - cy) ** 2 + (
+                np.arange(x0, x1)[None, :] - cx
+            ) ** 2 < reach**2
         return np.argwhere(~taken) * side, side
 
     def add(self, y: float, x: float, radius: float) -> None:
@@ -68,7 +75,12 @@ class _Field:
     """The field's pixels, which of them may hold a centre, and the ice there."""
 
     def __init__(
-        self, extent: tuple[float, float], pixel: float, settings: SpecimenSettings, allowed: Tensor | None, thickness: Image | None
+        self,
+        extent: tuple[float, float],
+        pixel: float,
+        settings: SpecimenSettings,
+        allowed: Tensor | None,
+        thickness: Image | None,
     ):
         self.extent, self.pixel, self.settings = extent, pixel, settings
         self.allowed = None if allowed is None else allowed.cpu()
@@ -82,10 +94,15 @@ class _Field:
         self.area_angstrom2 = share * extent[0] * extent[1]
 
     def anywhere(self, u: float, v: float, generator: torch.Generator) -> tuple[float, float]:
-        """A centre (y, x) in Å on an allowed pixel, from uniform `u` and `v`, or, within a mask, from the generator."""
+        """A centre (y, x) in Å on an allowed pixel, from uniform `u` and `v`, or, within a mask,
+        from the generator.
+        """
         if self.places is None:
             return self.snapped(u * self.extent[0], v * self.extent[1])
-        row, column = divmod(int(self.places[int(torch.randint(len(self.places), (1,), generator=generator))]), self.shape[1])
+        row, column = divmod(
+            int(self.places[int(torch.randint(len(self.places), (1,), generator=generator))]),
+            self.shape[1],
+        )
         return row * self.pixel, column * self.pixel
 
     def snapped(self, y: float, x: float) -> tuple[float, float]:
@@ -106,16 +123,24 @@ class _Field:
         allowed, last = self.allowed.numpy(), np.array(self.shape) - 1
         found = np.zeros(len(corners), bool)
         for step in ((0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)):
-            row, column = np.minimum(np.rint((corners + np.array(step) * side) / self.pixel).astype(int), last).T
+            row, column = np.minimum(
+                np.rint((corners + np.array(step) * side) / self.pixel).astype(int), last
+            ).T
             found |= allowed[row, column]
         return found
 
     def slack(self, y: float, x: float, radius: float) -> float:
-        """How far in Å from the ice's middle a particle can lie there; 0 where the ice is thinner than it."""
+        """How far in Å from the ice's middle a particle can lie there; 0 where the ice is thinner
+        than it.
+        """
         thickness = self.settings.ice_thickness_angstrom
         if self.thickness is not None:
             rows, columns = self.shape
-            thickness = float(self.thickness[min(round(y / self.pixel), rows - 1), min(round(x / self.pixel), columns - 1)])
+            thickness = float(
+                self.thickness[
+                    min(round(y / self.pixel), rows - 1), min(round(x / self.pixel), columns - 1)
+                ]
+            )
         return max(0.0, thickness / 2 - radius)
 
 
@@ -128,11 +153,14 @@ def place(
     allowed: Tensor | None = None,
     thickness_angstrom: Image | None = None,
 ) -> Iterator[tuple[Particle, Tensor]]:
-    """Particles at random (random sequential addition), each with its phase patch; aggregates come first.
+    """Particles at random (random sequential addition), each with its phase patch; aggregates come
+    first.
 
-    Discs, of the particles' radii, keep `settings.gap_angstrom` between them; only the members of one aggregate overlap freely. Centres
-    lie on pixels, so that a patch is added without interpolation. Heights are uniform within the ice that holds the particle, or at one
-    of its surfaces. Where the ice is full before the coverage is reached (500 misses in a row), placing ends there.
+    Discs, of the particles' radii, keep `settings.gap_angstrom` between them; only the members of
+    one aggregate overlap freely. Centres lie on pixels, so that a patch is added without
+    interpolation. Heights are uniform within the ice that holds the particle, or at one of its
+    surfaces. Where the ice is full before the coverage is reached (500 misses in a row), placing
+    ends there.
 
     Parameters
     ----------
@@ -147,29 +175,36 @@ def place(
     generator
         Of places, heights and poses.
     allowed
-        Where centres may lie, bool ``[y, x]``; None is everywhere. The coverage is that of this area.
+        Where centres may lie, bool ``[y, x]``; None is everywhere. The coverage is that of this
+        area.
     thickness_angstrom
         The ice's thickness ``[y, x]``; None is `settings.ice_thickness_angstrom` everywhere.
 
     Raises
     ------
     SettingsError
-        Before anything is drawn, if a species' disc is larger than the field, or discs with their gaps can never cover so much.
+        Before anything is drawn, if a species' disc is larger than the field, or discs with their
+        gaps can never cover so much.
     """
     if not species or not settings.populated:
         return
     for one in species:
         if 2 * one.radius_angstrom > min(extent_angstrom):
             raise SettingsError(
-                f"{one.name} is {2 * one.radius_angstrom:.0f} Å wide, the padded field {min(extent_angstrom):.0f} Å; "
-                "make the field (shape x pixel size) larger"
+                f"{one.name} is {2 * one.radius_angstrom:.0f} Å wide, the padded field"
+                f" {min(extent_angstrom):.0f} Å; make the field (shape x pixel size) larger"
             )
     gap, radii = settings.gap_angstrom, [one.radius_angstrom for one in species]
-    with_gaps = settings.coverage * sum(max(0.0, r + gap / 2) ** 2 for r in radii) / sum(r**2 for r in radii)
+    with_gaps = (
+        settings.coverage
+        * sum(max(0.0, r + gap / 2) ** 2 for r in radii)
+        / sum(r**2 for r in radii)
+    )
     if with_gaps > JAMMING * UNEQUAL_DISCS:
         raise SettingsError(
-            f"a coverage of {settings.coverage} with {gap} Å between particles cannot be reached: with their gaps they would cover "
-            f"{with_gaps:.2f}, and random discs jam at {JAMMING}; lower coverage or gap_angstrom"
+            f"a coverage of {settings.coverage} with {gap} Å between particles cannot be reached:"
+            f" with their gaps they would cover {with_gaps:.2f}, and random discs jam at {JAMMING};"
+            " lower coverage or gap_angstrom"
         )
     field = _Field(extent_angstrom, pixel_size_angstrom, settings, allowed, thickness_angstrom)
     if field.places is not None and len(field.places) == 0:
@@ -184,7 +219,11 @@ def _any(species: Sequence[Species], generator: torch.Generator) -> Species:
 
 
 def _singles(
-    species: Sequence[Species], settings: SpecimenSettings, field: _Field, discs: _Discs, generator: torch.Generator
+    species: Sequence[Species],
+    settings: SpecimenSettings,
+    field: _Field,
+    discs: _Discs,
+    generator: torch.Generator,
 ) -> Iterator[tuple[Particle, Tensor]]:
     """Particles one by one until the coverage is reached or no more fit."""
     wanted = settings.coverage * field.area_angstrom2
@@ -200,11 +239,17 @@ def _singles(
                 return
         one = _any(species, generator)
         u, v, w = torch.rand(3, generator=generator).tolist()
-        if settings.clustering > 0 and discs.all and float(torch.rand(1, generator=generator)) < settings.clustering:
+        if (
+            settings.clustering > 0
+            and discs.all
+            and float(torch.rand(1, generator=generator)) < settings.clustering
+        ):
             y, x, radius = discs.all[int(torch.randint(len(discs.all), (1,), generator=generator))]
             # a pixel more, as snapping to pixels could bring them nearer than the gap
             apart = max(0.0, radius + one.radius_angstrom + settings.gap_angstrom) + field.pixel
-            y, x = field.snapped(y + apart * math.sin(2 * math.pi * u), x + apart * math.cos(2 * math.pi * u))
+            y, x = field.snapped(
+                y + apart * math.sin(2 * math.pi * u), x + apart * math.cos(2 * math.pi * u)
+            )
         elif room is not None:
             y, x = room[int(torch.randint(len(room), (1,), generator=generator))].tolist()
             y, x = field.snapped(y + u * side, x + v * side)
@@ -220,7 +265,11 @@ def _singles(
 
 
 def _aggregates(
-    species: Sequence[Species], settings: SpecimenSettings, field: _Field, discs: _Discs, generator: torch.Generator
+    species: Sequence[Species],
+    settings: SpecimenSettings,
+    field: _Field,
+    discs: _Discs,
+    generator: torch.Generator,
 ) -> Iterator[tuple[Particle, Tensor]]:
     """Lumps in which every particle overlaps an earlier one."""
     if settings.aggregates_per_um2 == 0:
@@ -235,15 +284,27 @@ def _aggregates(
             if place is None:  # the hole's edge leaves no room
                 break
             members.append((*place, one.radius_angstrom))
-            yield _particle(one, *place, 2 * float(torch.rand(1, generator=generator)) - 1, settings, field, generator)
+            yield _particle(
+                one,
+                *place,
+                2 * float(torch.rand(1, generator=generator)) - 1,
+                settings,
+                field,
+                generator,
+            )
         for member in members:
             discs.add(*member)
 
 
 def _beside(
-    members: list[tuple[float, float, float]], radius: float, field: _Field, generator: torch.Generator
+    members: list[tuple[float, float, float]],
+    radius: float,
+    field: _Field,
+    generator: torch.Generator,
 ) -> tuple[float, float] | None:
-    """A centre from which a particle overlaps one of `members`, or any centre for the first; None where 100 tries find none."""
+    """A centre from which a particle overlaps one of `members`, or any centre for the first; None
+    where 100 tries find none.
+    """
     if not members:
         u, v = torch.rand(2, generator=generator).tolist()
         return field.anywhere(u, v, generator)
@@ -251,25 +312,45 @@ def _beside(
         angle, part, which = torch.rand(3, generator=generator).tolist()
         y, x, other = members[int(which * len(members))]
         apart = (0.3 + 0.5 * part) * (other + radius)
-        y, x = field.snapped(y + apart * math.sin(2 * math.pi * angle), x + apart * math.cos(2 * math.pi * angle))
+        y, x = field.snapped(
+            y + apart * math.sin(2 * math.pi * angle), x + apart * math.cos(2 * math.pi * angle)
+        )
         if field.holds(y, x):
             return y, x
     return None
 
 
 def _particle(
-    one: Species, y: float, x: float, height: float, settings: SpecimenSettings, field: _Field, generator: torch.Generator
+    one: Species,
+    y: float,
+    x: float,
+    height: float,
+    settings: SpecimenSettings,
+    field: _Field,
+    generator: torch.Generator,
 ) -> tuple[Particle, Tensor]:
-    """A particle at (y, x), at `height` -1 to 1 of the way from the ice's middle to its surface or, by chance, at a surface itself."""
-    if settings.at_interface > 0 and float(torch.rand(1, generator=generator)) < settings.at_interface:
+    """A particle at (y, x), at `height` -1 to 1 of the way from the ice's middle to its surface or,
+    by chance, at a surface itself.
+    """
+    if (
+        settings.at_interface > 0
+        and float(torch.rand(1, generator=generator)) < settings.at_interface
+    ):
         height = math.copysign(1.0, height)
     rotation, patch = one.draw(generator)
-    return Particle(one.name, y, x, height * field.slack(y, x, one.radius_angstrom), rotation), patch
+    return (
+        Particle(one.name, y, x, height * field.slack(y, x, one.radius_angstrom), rotation),
+        patch,
+    )
 
 
-def overlap(shape: tuple[int, ...], size: int, centre: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a patch of `size` pixels, its centre at [n // 2, n // 2], lies on a canvas of `shape` around the pixel `centre`: that part
-    of the canvas, and of the patch. Both empty where they do not meet."""
+def overlap(
+    shape: tuple[int, ...], size: int, centre: tuple[int, int]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where a patch of `size` pixels, its centre at [n // 2, n // 2], lies on a canvas of `shape`
+    around the pixel `centre`: that part of the canvas, and of the patch. Both empty where they do
+    not meet.
+    """
     on_canvas, of_patch = [], []
     for extent, middle in zip(shape, centre, strict=True):
         start = middle - size // 2
@@ -280,7 +361,9 @@ def overlap(shape: tuple[int, ...], size: int, centre: tuple[int, int]) -> tuple
 
 
 def add_patch(canvas: Tensor, patch: Tensor, centre: tuple[int, int]) -> None:
-    """Add a patch to `canvas` around the pixel `centre` (see `overlap`), cut at the canvas' edges."""
+    """Add a patch to `canvas` around the pixel `centre` (see `overlap`), cut at the canvas'
+    edges.
+    """
     there, part = overlap(canvas.shape, patch.shape[0], centre)
     canvas[there] += patch[part]
 
@@ -289,7 +372,8 @@ FOOTPRINT_PART = 0.15  # of the smoothed phase's maximum
 
 
 def footprint(patch: Tensor) -> Tensor:
-    """Pixels that a particle covers, bool ``[n, n]``: where its phase, smoothed over 5 x 5 pixels, is above 0.15 of its maximum.
+    """Pixels that a particle covers, bool ``[n, n]``: where its phase, smoothed over 5 x 5 pixels,
+    is above 0.15 of its maximum.
 
     The smoothing closes the gaps between atoms; the level lies well above the ringing around them.
     """

@@ -28,29 +28,48 @@ class PoseSettings(Settings):
     """How a species' poses are distributed."""
 
     preferred_spread_deg: float | None = Field(
-        default=None, gt=0, le=180, description="spread of the viewing direction, per axis, about the favoured view; None is uniform poses"
+        default=None,
+        gt=0,
+        le=180,
+        description=(
+            "spread of the viewing direction, per axis, about the favoured view; None is uniform"
+            " poses"
+        ),
     )
     preferred_rot_deg: float = Field(default=0.0, description="RELION's rot of the favoured view")
-    preferred_tilt_deg: float = Field(default=0.0, ge=0, le=180, description="RELION's tilt of the favoured view")
+    preferred_tilt_deg: float = Field(
+        default=0.0, ge=0, le=180, description="RELION's tilt of the favoured view"
+    )
 
 
 def draw_rotation(settings: PoseSettings, generator: torch.Generator) -> Tensor:
     """A random rotation matrix ``[3, 3]``, r' = R r.
 
-    Uniform, or with a viewing direction (R's last row) about the favoured one by the von Mises-Fisher distribution of concentration
-    1 / spread² (spread in rad; for small spreads a Gaussian of that width along each of two axes) and a uniform psi. Its cosine with the
-    favoured direction is drawn by inverting the cumulative distribution (Ulrich, J. R. Stat. Soc. C 33, 158 (1984)).
+    Uniform, or with a viewing direction (R's last row) about the favoured one by the von
+    Mises-Fisher distribution of concentration 1 / spread² (spread in rad; for small spreads a
+    Gaussian of that width along each of two axes) and a uniform psi. Its cosine with the favoured
+    direction is drawn by inverting the cumulative distribution (Ulrich, J. R. Stat. Soc. C 33, 158
+    (1984)).
     """
     if settings.preferred_spread_deg is None:
         return random_rotation(generator)
     concentration = 1 / math.radians(settings.preferred_spread_deg) ** 2
     u, around, psi = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-    cosine = max(-1.0, 1 + math.log(u + (1 - u) * math.exp(-2 * concentration) + 1e-300) / concentration)
+    cosine = max(
+        -1.0, 1 + math.log(u + (1 - u) * math.exp(-2 * concentration) + 1e-300) / concentration
+    )
     sine = math.sqrt(1 - cosine * cosine)
-    favoured = rotation_of_angles(settings.preferred_rot_deg, settings.preferred_tilt_deg, 0.0).double()
-    local = torch.tensor([sine * math.cos(2 * math.pi * around), sine * math.sin(2 * math.pi * around), cosine], dtype=torch.float64)
+    favoured = rotation_of_angles(
+        settings.preferred_rot_deg, settings.preferred_tilt_deg, 0.0
+    ).double()
+    local = torch.tensor(
+        [sine * math.cos(2 * math.pi * around), sine * math.sin(2 * math.pi * around), cosine],
+        dtype=torch.float64,
+    )
     x, y, z = (local @ favoured).tolist()
-    return rotation_of_angles(math.degrees(math.atan2(y, x)), math.degrees(math.atan2(math.hypot(x, y), z)), 360 * psi)
+    return rotation_of_angles(
+        math.degrees(math.atan2(y, x)), math.degrees(math.atan2(math.hypot(x, y), z)), 360 * psi
+    )
 
 
 UNIFORM = PoseSettings()
@@ -65,7 +84,9 @@ class SpeciesSettings(Settings):
 
 
 class Species(Protocol):
-    """Something that can be drawn in a random pose, as a square patch of projected phase in rad centred at pixel [n // 2, n // 2]."""
+    """Something that can be drawn in a random pose, as a square patch of projected phase in rad
+    centred at pixel [n // 2, n // 2].
+    """
 
     @property
     def name(self) -> str: ...
@@ -96,7 +117,12 @@ class ProjectedSpecies:
         device: torch.device | str | None = None,
     ) -> Self:
         """The species of a potential."""
-        return cls(potential.name, potential.radius_angstrom, Projector(potential, voltage_kv, device), poses)
+        return cls(
+            potential.name,
+            potential.radius_angstrom,
+            Projector(potential, voltage_kv, device),
+            poses,
+        )
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         rotation = draw_rotation(self.poses, generator)
@@ -109,8 +135,8 @@ def is_map(source: str | Path) -> bool:
 
 
 def load_structure(source: str | Path) -> Atoms:
-    """The atoms of a structure file (PDB or mmCIF, .gz allowed), of an entry of the Protein Data Bank, ``pdb:ID``, or of a complex made by
-    formula, ``phantom:SEED``.
+    """The atoms of a structure file (PDB or mmCIF, .gz allowed), of an entry of the Protein Data
+    Bank, ``pdb:ID``, or of a complex made by formula, ``phantom:SEED``.
 
     Raises
     ------
@@ -134,7 +160,8 @@ def load_potential(
     Parameters
     ----------
     source
-        An EM map (``.mrc``, ``.map``, ``.ccp4``, .gz allowed), or anything that `load_structure` takes.
+        An EM map (``.mrc``, ``.map``, ``.ccp4``, .gz allowed), or anything that `load_structure`
+        takes.
     pixel_size_angstrom
         Of the potential's voxels.
     structure, em_map
@@ -153,28 +180,47 @@ def load_potential(
 
 
 class BankedSpecies:
-    """A species with a fixed bank of projections, for training: poses repeat, drawing one costs nothing.
+    """A species with a fixed bank of projections, for training: poses repeat, drawing one costs
+    nothing.
 
-    Flips and quarter turns of the patch stand for further poses (and the mirror image) of the structure; the rotation returned is the
-    banked one, so use this where poses are not read.
+    Flips and quarter turns of the patch stand for further poses (and the mirror image) of the
+    structure; the rotation returned is the banked one, so use this where poses are not read.
     """
 
     def __init__(self, name: str, radius_angstrom: float, rotations: Tensor, patches: Tensor):
-        self.name, self.radius_angstrom, self.rotations, self.patches = name, radius_angstrom, rotations, patches
+        self.name, self.radius_angstrom, self.rotations, self.patches = (
+            name,
+            radius_angstrom,
+            rotations,
+            patches,
+        )
 
     @classmethod
     def from_projector(
-        cls, name: str, radius_angstrom: float, projector: Projector, poses: int, generator: torch.Generator
+        cls,
+        name: str,
+        radius_angstrom: float,
+        projector: Projector,
+        poses: int,
+        generator: torch.Generator,
     ) -> "BankedSpecies":
-        """A bank of `poses` random projections, kept in half precision (phases are below a few rad: relative error 5e-4)."""
+        """A bank of `poses` random projections, kept in half precision (phases are below a few rad:
+        relative error 5e-4).
+        """
         rotations = torch.stack([random_rotation(generator) for _ in range(poses)])
-        return cls(name, radius_angstrom, rotations, torch.stack([projector.phase(r).half() for r in rotations]))
+        return cls(
+            name,
+            radius_angstrom,
+            rotations,
+            torch.stack([projector.phase(r).half() for r in rotations]),
+        )
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         index, turn = (int(i) for i in torch.randint(0, 1 << 20, (2,), generator=generator))
         pose = index % len(self.patches)
         patch = self.patches[pose].float()
-        # An even patch has its centre at n // 2: flipping about that pixel drops row and column 0, which are empty margin.
+        # An even patch has its centre at n // 2: flipping about that pixel drops row and column 0,
+        # which are empty margin.
         if turn & 4:
             patch = torch.roll(patch.flip(0), 1, 0)
         for _ in range(turn & 3):

@@ -9,8 +9,12 @@ import numpy as np
 
 from dstnet.errors import BadInputError
 
-_DEUTERIUM = 119  # gemmi's code for D in arrays of elements; all others are atomic numbers, 0 for unknown
-MAX_ATOMS = 5_000_000  # a whole HIV capsid has 2.4 million with its hydrogens; far more is a mistaken assembly or a filled memory
+_DEUTERIUM = (
+    119  # gemmi's code for D in arrays of elements; all others are atomic numbers, 0 for unknown
+)
+# a whole HIV capsid has 2.4 million with its hydrogens; far more is a mistaken assembly or a filled
+# memory
+MAX_ATOMS = 5_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +48,9 @@ class Atoms:
     def centred(self) -> Self:
         """These atoms with their mean position moved to the origin."""
         centre = self.positions_angstrom.mean(axis=0, dtype=np.float64)
-        return replace(self, positions_angstrom=(self.positions_angstrom - centre).astype(np.float32))
+        return replace(
+            self, positions_angstrom=(self.positions_angstrom - centre).astype(np.float32)
+        )
 
     @property
     def diameter_angstrom(self) -> float:
@@ -63,22 +69,24 @@ class Atoms:
 def read_structure(path: Path | str, *, assembly: bool = True) -> Atoms:
     """Read one complex from a PDB or mmCIF file, gzipped or not, centred on its mean position.
 
-    The first model is taken. Waters are dropped; ligands, metals and nucleic acids stay. Where a residue has alternative conformations
-    only the one of highest occupancy stays, carrying the occupancy of all of them. Hydrogens are kept as in the file: most files have
-    none, and none are added.
+    The first model is taken. Waters are dropped; ligands, metals and nucleic acids stay. Where a
+    residue has alternative conformations only the one of highest occupancy stays, carrying the
+    occupancy of all of them. Hydrogens are kept as in the file: most files have none, and none are
+    added.
 
     Parameters
     ----------
     path : Path or str
         The file.
     assembly : bool
-        Build biological assembly 1 where the file describes one; otherwise the coordinates are taken as written.
+        Build biological assembly 1 where the file describes one; otherwise the coordinates are
+        taken as written.
 
     Raises
     ------
     BadInputError
-        If the file is missing, is no structure, holds no atom to use, an unknown element or a position that is not finite, or if the
-        complex has more than `MAX_ATOMS` atoms.
+        If the file is missing, is no structure, holds no atom to use, an unknown element or a
+        position that is not finite, or if the complex has more than `MAX_ATOMS` atoms.
     """
     path = Path(path)
     structure = _parse(path)
@@ -90,14 +98,19 @@ def read_structure(path: Path | str, *, assembly: bool = True) -> Atoms:
         _expand(structure, path)
     structure.remove_waters()  # not before: an assembly may name a chain that holds water only
     if not structure or structure[0].count_atom_sites() == 0:
-        raise BadInputError(f"no atoms (other than water) in {path}; give a PDB or mmCIF file of a molecule")
+        raise BadInputError(
+            f"no atoms (other than water) in {path}; give a PDB or mmCIF file of a molecule"
+        )
 
     flat = gemmi.FlatStructure(structure)
     elements = np.array(flat.elements, dtype=np.int64)
     elements[elements == _DEUTERIUM] = 1
     positions = np.array(flat.pos, dtype=np.float64)
     occupancies = np.array(flat.occ, dtype=np.float32)
-    for wrong, what in ((elements == 0, "an unknown element"), (~np.isfinite(positions).all(axis=1), "no finite position")):
+    for wrong, what in (
+        (elements == 0, "an unknown element"),
+        (~np.isfinite(positions).all(axis=1), "no finite position"),
+    ):
         if wrong.any():
             i = int(np.argmax(wrong))
             names = (flat.chain_ids, flat.resnums, flat.residue_names, flat.atom_names)
@@ -106,19 +119,25 @@ def read_structure(path: Path | str, *, assembly: bool = True) -> Atoms:
     if not occupancies.any():
         raise BadInputError(f"every atom in {path} has occupancy 0; set the occupancy column to 1")
     name = path.name.removesuffix(".gz").rsplit(".", 1)[0]
-    return Atoms(name, positions, elements, np.array(flat.b_iso, dtype=np.float32), occupancies).centred()
+    return Atoms(
+        name, positions, elements, np.array(flat.b_iso, dtype=np.float32), occupancies
+    ).centred()
 
 
 def _parse(path: Path) -> gemmi.Structure:
     if not path.is_file():
-        raise BadInputError(f"no such structure file: {path}; give a PDB or mmCIF file (.gz allowed)")
+        raise BadInputError(
+            f"no such structure file: {path}; give a PDB or mmCIF file (.gz allowed)"
+        )
     if path.stat().st_size == 0:
         raise BadInputError(f"{path} is an empty file; give a PDB or mmCIF file (.gz allowed)")
     try:
         structure = gemmi.read_structure(str(path), format=gemmi.CoorFormat.Detect)
     except (RuntimeError, ValueError, OSError, IndexError) as error:
         reason = " ".join(str(error).split())
-        raise BadInputError(f"cannot read {path} as a structure: {reason}; give a PDB or mmCIF file (.gz allowed)") from None
+        raise BadInputError(
+            f"cannot read {path} as a structure: {reason}; give a PDB or mmCIF file (.gz allowed)"
+        ) from None
     if structure:
         _refuse_too_many(structure[0].count_atom_sites(), path)
     return structure
@@ -126,24 +145,33 @@ def _parse(path: Path) -> gemmi.Structure:
 
 def _refuse_too_many(count: int, path: Path) -> None:
     if count > MAX_ATOMS:
-        raise BadInputError(f"{path} gives {count} atoms, more than the {MAX_ATOMS} allowed; read it without its assembly or give a part")
+        raise BadInputError(
+            f"{path} gives {count} atoms, more than the {MAX_ATOMS} allowed; read it without its"
+            " assembly or give a part"
+        )
 
 
 def _expand(structure: gemmi.Structure, path: Path) -> None:
     """Turn `structure` into its biological assembly 1 in place."""
     assembly = next((a for a in structure.assemblies if a.name == "1"), structure.assemblies[0])
     copies = sum(len(generator.operators) for generator in assembly.generators)
-    _refuse_too_many(structure[0].count_atom_sites() * copies, path)  # an upper bound: an operator may apply to some chains only
+    _refuse_too_many(
+        structure[0].count_atom_sites() * copies, path
+    )  # an upper bound: an operator may apply to some chains only
     try:
         structure.transform_to_assembly(assembly.name, gemmi.HowToNameCopiedChain.Dup)
     except (RuntimeError, ValueError) as error:
-        raise BadInputError(f"assembly {assembly.name} of {path} cannot be built: {error}; read the file without its assembly") from None
+        raise BadInputError(
+            f"assembly {assembly.name} of {path} cannot be built: {error}; read the file without"
+            " its assembly"
+        ) from None
 
 
 def _keep_main_conformer(chain: gemmi.Chain) -> None:
     """Drop all but the conformer of highest mean occupancy from every residue of `chain`, in place.
 
-    Residues of one sequence number are judged together, because a point mutation is written as two residues with one number.
+    Residues of one sequence number are judged together, because a point mutation is written as two
+    residues with one number.
     """
     groups: dict[str, list[tuple[int, int]]] = {}
     for r, residue in enumerate(chain):
@@ -167,5 +195,7 @@ def _keep_main_conformer(chain: gemmi.Chain) -> None:
 
 
 def _text(value: np.ndarray | np.int32) -> str:
-    """A name or number from one row of a `gemmi.FlatStructure`, whose names are rows of zero-padded bytes."""
+    """A name or number from one row of a `gemmi.FlatStructure`, whose names are rows of zero-padded
+    bytes.
+    """
     return value.tobytes().rstrip(b"\0").decode(errors="replace") if value.ndim else str(value)

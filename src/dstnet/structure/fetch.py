@@ -18,7 +18,9 @@ TIMEOUT_S = 60
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``$DSTNET_CACHE``, or `dstnet` in the platform's folder for caches."""
+    """Where downloads are kept: ``$DSTNET_CACHE``, or `dstnet` in the platform's folder for
+    caches.
+    """
     if chosen := os.environ.get("DSTNET_CACHE"):
         return Path(chosen)
     if sys.platform == "win32":
@@ -49,7 +51,10 @@ def fetch_structure(entry: str, archive: str = ARCHIVE) -> Path:
     """
     name = entry.lower()
     if not re.fullmatch(r"[0-9][a-z0-9]{3}", name):
-        raise BadInputError(f"{entry!r} is no PDB identifier; give four characters such as 6z6u, or a structure file")
+        raise BadInputError(
+            f"{entry!r} is no PDB identifier; give four characters such as 6z6u, or a structure"
+            " file"
+        )
     path = cache_folder() / f"{name}.cif.gz"
     if path.is_file():
         return path
@@ -60,16 +65,22 @@ def fetch_structure(entry: str, archive: str = ARCHIVE) -> Path:
             content = response.read()
     except HTTPError as error:
         if error.code in (404, 410):
-            raise BadInputError(f"there is no PDB entry {name} at {address}; check its identifier") from None
+            raise BadInputError(
+                f"there is no PDB entry {name} at {address}; check its identifier"
+            ) from None
         raise BadInputError(f"cannot download {address}: {error}; {remedy}") from None
     except (OSError, HTTPException) as error:  # URLError is an OSError
-        raise BadInputError(f"cannot download {address}: {' '.join(str(error).split())}; {remedy}") from None
+        raise BadInputError(
+            f"cannot download {address}: {' '.join(str(error).split())}; {remedy}"
+        ) from None
     try:
         whole = gzip.decompress(content)
     except (OSError, EOFError, zlib.error):
         whole = b""
     if not whole.lstrip().startswith(b"data_"):
-        raise BadInputError(f"{address} gave no whole mmCIF file ({len(content)} bytes); try again, or {remedy}")
+        raise BadInputError(
+            f"{address} gave no whole mmCIF file ({len(content)} bytes); try again, or {remedy}"
+        )
     ensure_writable_folder(path.parent)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)

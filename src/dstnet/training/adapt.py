@@ -1,8 +1,10 @@
-"""Fine-tuning on the user's own movies, which have no truth: what one part of the frames shows must predict the other part.
+"""Fine-tuning on the user's own movies, which have no truth: what one part of the frames shows must
+predict the other part.
 
-Noise-to-noise (Lehtinen et al. 2018): frames that the input does not hold share its signal and not its noise, so the squared distance to
-them has its least expectation at the best estimate of the signal. What is learnt so is whatever the frames share: a camera's fixed pattern
-too, if it was not corrected. Everything is judged on crops kept apart, of other movies where there are several.
+Noise-to-noise (Lehtinen et al. 2018): frames that the input does not hold share its signal and not
+its noise, so the squared distance to them has its least expectation at the best estimate of the
+signal. What is learnt so is whatever the frames share: a camera's fixed pattern too, if it was not
+corrected. Everything is judged on crops kept apart, of other movies where there are several.
 """
 
 import json
@@ -27,21 +29,24 @@ from dstnet.network.weights import Card, build, load_weights, save_weights
 from dstnet.training.adapt_crops import Example, MovieCrops, cut, drawn, example, halves, split
 from dstnet.training.settings import AdaptSettings
 
-# Beyond it lie illumination and ice gradients: frames share them, and an enhanced micrograph is not to show them.
+# Beyond it lie illumination and ice gradients: frames share them, and an enhanced micrograph is not
+# to show them.
 COARSEST_ANGSTROM = 500.0
 # The ring correlation is averaged between these: where single particles have their detail.
 RING_BAND_ANGSTROM = 150.0, 25.0
 RINGS = 120
-# What counts as at a point of the spectrum, and beside it, in lines of a crop's spectrum; what lies between is neither.
+# What counts as at a point of the spectrum, and beside it, in lines of a crop's spectrum; what lies
+# between is neither.
 _LINES_AT, _LINES_BESIDE = 2, 7
 _STANDS_OUT = 1.5  # times the start's ratio of one to the other
 
 
 def checkerboard(images: Tensor, stride: int) -> Tensor:
-    """How much of images' energy lies at multiples of 1/2, 1/4, ... 1/`stride` cycles per pixel, against that beside them.
+    """How much of images' energy lies at multiples of 1/2, 1/4, ... 1/`stride` cycles per pixel,
+    against that beside them.
 
-    A sub-pixel shuffle or an up-sampling whose phases differ leaves a pattern of its period, and copies of the image's own low frequencies
-    about the pattern's.
+    A sub-pixel shuffle or an up-sampling whose phases differ leaves a pattern of its period, and
+    copies of the image's own low frequencies about the pattern's.
 
     Parameters
     ----------
@@ -53,9 +58,10 @@ def checkerboard(images: Tensor, stride: int) -> Tensor:
     Returns
     -------
     Tensor
-        [2, period], for 2, 4, ... `stride`, or up to a sixteenth of the side: the points of longer ones are too close for anything to lie
-        beside. First the mean energy at the points over that beside, about 1 for a smooth spectrum; then what is more at the points, as a
-        share of all energy.
+        [2, period], for 2, 4, ... `stride`, or up to a sixteenth of the side: the points of longer
+        ones are too close for anything to lie beside. First the mean energy at the points over that
+        beside, about 1 for a smooth spectrum; then what is more at the points, as a share of all
+        energy.
     """
     side = images.shape[-1]
     # Without a window the borders' jumps would lie on the axes, where some of the points are.
@@ -75,7 +81,9 @@ def checkerboard(images: Tensor, stride: int) -> Tensor:
     while period <= min(stride, side // 16):
         points = {(i / period, j / period) for i in range(period) for j in range(period)} - seen
         seen |= points
-        at, beside = (sum(values) for values in zip(*(energies(y, x) for y, x in sorted(points)), strict=True))
+        at, beside = (
+            sum(values) for values in zip(*(energies(y, x) for y, x in sorted(points)), strict=True)
+        )
         found.append((at / max(beside, 1e-30), at - beside))
         period *= 2
     return torch.tensor(found).T
@@ -88,7 +96,8 @@ class Judgement:
     Attributes
     ----------
     sums
-        [direction, term, crop, ring]: of Re(a b*), |a|^2 and |b|^2, a the spectrum of what is predicted and b that of the other part.
+        [direction, term, crop, ring]: of Re(a b*), |a|^2 and |b|^2, a the spectrum of what is
+        predicted and b that of the other part.
     checkerboard
         [2, period]: see there.
     """
@@ -97,15 +106,19 @@ class Judgement:
     checkerboard: Tensor
 
     def agreement(self, weight: Tensor, without: int | None = None) -> Tensor:
-        """[direction]: correlation with the other part, rings weighted; that is noise-to-noise distance at the best scale.
+        """[direction]: correlation with the other part, rings weighted; that is noise-to-noise
+        distance at the best scale.
 
-        A change of contrast alone is no gain, so the scale is left out of it. `without` leaves a crop out.
+        A change of contrast alone is no gain, so the scale is left out of it. `without` leaves a
+        crop out.
         """
         cross, own, other = self._kept(without) @ weight.double()
         return cross / (own * other).clamp(min=1e-30).sqrt()
 
     def ring_correlation(self, band: Tensor, without: int | None = None) -> Tensor:
-        """[direction]: Fourier ring correlation, mean over the rings in `band`; `without` leaves a crop out."""
+        """[direction]: Fourier ring correlation, mean over the rings in `band`; `without` leaves a
+        crop out.
+        """
         cross, own, other = self._kept(without)[..., band]
         return (cross / (own * other).clamp(min=1e-30).sqrt()).mean(-1)
 
@@ -167,16 +180,21 @@ class Adaptation:
         k = (torch.arange(RINGS) + 0.5) / RINGS * 0.5 / card.working_pixel_angstrom
         self.band = (k > 1 / RING_BAND_ANGSTROM[0]) & (k < 1 / RING_BAND_ANGSTROM[1])
         power = self.judged(self.start, learn).sums[:, 1].mean((0, 1))  # a crop's, by ring
-        terms = torch.bincount(_rings(learn[0].images.shape[-1]).flatten(), minlength=RINGS).clamp(min=1)
+        terms = torch.bincount(_rings(learn[0].images.shape[-1]).flatten(), minlength=RINGS).clamp(
+            min=1
+        )
         density = power / terms
-        weight = (density + 1e-3 * density.max()).pow(-settings.whitening) * (k > 1 / COARSEST_ANGSTROM)
+        weight = (density + 1e-3 * density.max()).pow(-settings.whitening) * (
+            k > 1 / COARSEST_ANGSTROM
+        )
         self.weight = (weight / (weight * power).sum()).float()
         self.before = self.judged(self.start, judge)
 
     def train(self, report: Callable[[dict], None] = lambda record: None) -> Outcome:
         """Run until nothing is gained any more; `report` gets each judgement.
 
-        The outcome's network is that of the best judgement before any checkerboard, if it is surely better than the start.
+        The outcome's network is that of the best judgement before any checkerboard, if it is surely
+        better than the start.
         """
         s = self.settings
         network = _with(self.start.state_dict(), self.card, self.device).train()
@@ -195,7 +213,9 @@ class Adaptation:
             optimizer.zero_grad(set_to_none=True)
             total = 0.0
             for _ in range(s.batch):
-                loss = self._loss(network, drawn(self.learn, self.card.fractions, generator)) / s.batch
+                loss = (
+                    self._loss(network, drawn(self.learn, self.card.fractions, generator)) / s.batch
+                )
                 loss.backward()
                 total += float(loss.detach())
             if not math.isfinite(total):
@@ -210,15 +230,24 @@ class Adaptation:
             if step % s.check_every and step != s.steps:
                 continue
             # As they would be released: in half precision.
-            candidate = _with({k: v.half().float() for k, v in average.items()}, self.card, self.device)
+            candidate = _with(
+                {k: v.half().float() for k, v in average.items()}, self.card, self.device
+            )
             judgement = self.judged(candidate, self.judge)
             records.append(self._record(step, judgement))
             report(records[-1])
-            (ratio, share), (ratio_before, share_before) = judgement.checkerboard, self.before.checkerboard
+            (ratio, share), (ratio_before, share_before) = (
+                judgement.checkerboard,
+                self.before.checkerboard,
+            )
             grown = share - share_before
-            # Where there is next to no energy, ratios alone mean nothing; where particles have theirs, shares alone do not.
+            # Where there is next to no energy, ratios alone mean nothing; where particles have
+            # theirs, shares alone do not.
             if bool(((grown > s.checkerboard) & (ratio > _STANDS_OUT * ratio_before)).any()):
-                why = f"a checkerboard began to show at step {step}, with {float(grown.max()):.2%} of the output's energy"
+                why = (
+                    f"a checkerboard began to show at step {step}, with {float(grown.max()):.2%} of"
+                    " the output's energy"
+                )
                 break
             if records[-1]["gain"] > best_record["gain"] and records[-1]["harm"] == 0:
                 best, best_record = candidate, records[-1]
@@ -226,16 +255,28 @@ class Adaptation:
                 why = f"nothing was gained after step {best_record['step']}"
                 break
         if best is None:
-            return Outcome(None, None, records, f"{why}; no weights on the way predicted the held-out frames better than the starting ones")
+            return Outcome(
+                None,
+                None,
+                records,
+                f"{why}; no weights on the way predicted the held-out frames better than the"
+                " starting ones",
+            )
         if best_record["gain"] < s.certainty * best_record["gain_error"]:
             gain, error = best_record["gain"], best_record["gain_error"]
             return Outcome(
-                None, None, records, f"{why}; the best gain, {gain:.2%}, is below {s.certainty:g} standard errors of {error:.2%}"
+                None,
+                None,
+                records,
+                f"{why}; the best gain, {gain:.2%}, is below {s.certainty:g} standard errors of"
+                f" {error:.2%}",
             )
         return Outcome(best, best_record, records, why)
 
     def judged(self, network: MovieNetwork, movies: Sequence[MovieCrops]) -> Judgement:
-        """Judge weights on all crops of `movies`: halves of the groups, either predicting the other."""
+        """Judge weights on all crops of `movies`: halves of the groups, either predicting the
+        other.
+        """
         sums, outputs = [], []
         for direction in (0, 1):
             for movie in movies:
@@ -246,18 +287,27 @@ class Adaptation:
                     outputs.append(output)
                     sums.append(_ring_sums(output * shown.ratio, shown.target))
         smallest = min(o.shape[-1] for o in outputs)
-        pattern = checkerboard(torch.stack([o[:smallest, :smallest] for o in outputs]), self.start.stride)
+        pattern = checkerboard(
+            torch.stack([o[:smallest, :smallest] for o in outputs]), self.start.stride
+        )
         return Judgement(torch.stack(sums).unflatten(0, (2, -1)).transpose(1, 2), pattern)
 
     def _record(self, step: int, judgement: Judgement) -> dict:
-        """What is logged of a judgement: gains relative to the start, on the same crops, so that the crops' own noise hardly counts.
+        """What is logged of a judgement: gains relative to the start, on the same crops, so that
+        the crops' own noise hardly counts.
 
-        "harm" is by how much the worst of either measure in either direction is lower than at the start; the error is no excuse.
+        "harm" is by how much the worst of either measure in either direction is lower than at the
+        start; the error is no excuse.
         """
 
         def measures(judged: Judgement, without: int | None) -> Tensor:
             """[measure, direction]."""
-            return torch.stack((judged.agreement(self.weight, without), judged.ring_correlation(self.band, without)))
+            return torch.stack(
+                (
+                    judged.agreement(self.weight, without),
+                    judged.ring_correlation(self.band, without),
+                )
+            )
 
         def gains(without: int | None = None) -> Tensor:
             before = measures(self.before, without)
@@ -275,18 +325,25 @@ class Adaptation:
             "gain_error": float(error(without[:, 0].mean(1))),
             "harm": max(0.0, -float(gain.min())),
             "agreement": [round(v, 5) for v in judgement.agreement(self.weight).tolist()],
-            "ring_correlation": [round(v, 5) for v in judgement.ring_correlation(self.band).tolist()],
+            "ring_correlation": [
+                round(v, 5) for v in judgement.ring_correlation(self.band).tolist()
+            ],
             "checkerboard_ratio": [round(v, 3) for v in judgement.checkerboard[0].tolist()],
             "checkerboard_share": [round(v, 6) for v in judgement.checkerboard[1].tolist()],
         }
 
     def _loss(self, network: MovieNetwork, shown: Example) -> Tensor:
-        """Weighted squared distance from the other frames, and of all outputs from those of the starting weights."""
+        """Weighted squared distance from the other frames, and of all outputs from those of the
+        starting weights.
+        """
         output = self._run(network, shown)[0]
         side = output.shape[-1]
-        spectrum = torch.fft.rfft2(output[0] * shown.ratio - shown.target.to(self.device), norm="ortho")
+        spectrum = torch.fft.rfft2(
+            output[0] * shown.ratio - shown.target.to(self.device), norm="ortho"
+        )
         weight = (self.weight[_rings(side)] * _columns(side)).to(self.device)
-        # In units of the target's noise, targets of many frames would drown those of few; in units of contrast, the reverse.
+        # In units of the target's noise, targets of many frames would drown those of few; in units
+        # of contrast, the reverse.
         loss = (weight * spectrum.abs().square()).sum() / shown.ratio
         if not self.settings.anchor:
             return loss
@@ -320,7 +377,9 @@ def _rings(side: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _columns(side: int) -> Tensor:
-    """How many terms of the whole plane each column of the half of it stands for; `side` is even."""
+    """How many terms of the whole plane each column of the half of it stands for; `side` is
+    even.
+    """
     columns = torch.full((side // 2 + 1,), 2.0)
     columns[0] = columns[-1] = 1.0
     return columns
@@ -331,7 +390,9 @@ def _ring_sums(image: Tensor, other: Tensor) -> Tensor:
     side = image.shape[-1]
     a, b = torch.fft.rfft2(image, norm="ortho"), torch.fft.rfft2(other, norm="ortho")
     terms = torch.stack(((a * b.conj()).real, a.abs().square(), b.abs().square())) * _columns(side)
-    return torch.zeros(3, RINGS, dtype=torch.float64).index_add_(1, _rings(side).flatten(), terms.double().flatten(1))
+    return torch.zeros(3, RINGS, dtype=torch.float64).index_add_(
+        1, _rings(side).flatten(), terms.double().flatten(1)
+    )
 
 
 def adapt_run(
@@ -343,12 +404,14 @@ def adapt_run(
     say: Callable[[str], None] = lambda line: None,
     report: Callable[[dict], None] = lambda record: None,
 ) -> tuple[Path | None, list[str]]:
-    """Fine-tune on movies and write the weights with their card into `folder`, if they are better than those they started from.
+    """Fine-tune on movies and write the weights with their card into `folder`, if they are better
+    than those they started from.
 
     Parameters
     ----------
     folder
-        Gets ``settings.yaml``, ``log.jsonl`` with every judgement, ``outcome.json``, and ``weights.safetensors`` with ``weights.json``.
+        Gets ``settings.yaml``, ``log.jsonl`` with every judgement, ``outcome.json``, and
+        ``weights.safetensors`` with ``weights.json``.
     movies
         What opens each movie, by its name. One that cannot be used is said, and the others go on.
     settings
@@ -361,7 +424,8 @@ def adapt_run(
     Returns
     -------
     path, failures
-        ``folder/weights.safetensors``, None where nothing was gained and so nothing written; and what was wrong with each movie left out.
+        ``folder/weights.safetensors``, None where nothing was gained and so nothing written; and
+        what was wrong with each movie left out.
 
     Raises
     ------
@@ -370,7 +434,8 @@ def adapt_run(
     OutputError
         If the folder cannot be written, or holds adapted weights already.
     SettingsError, WeightsError
-        If the weights or the device cannot be used, or the network has no layer that `frozen` names.
+        If the weights or the device cannot be used, or the network has no layer that `frozen`
+        names.
     """
     ensure_writable_folder(folder)
     path = folder / "weights.safetensors"
@@ -380,18 +445,28 @@ def adapt_run(
     try:
         network = network.to(device)
     except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use --device cpu") from None
+        raise SettingsError(
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use --device cpu"
+        ) from None
     layers = [name for name, _ in network.named_parameters()]
     for name in settings.frozen:
         if not any(layer.startswith(name) for layer in layers):
-            raise SettingsError(f"frozen: {card.name} has no layer {name!r}; its parameters are called {layers[0]} to {layers[-1]}")
+            raise SettingsError(
+                f"frozen: {card.name} has no layer {name!r}; its parameters are called {layers[0]}"
+                f" to {layers[-1]}"
+            )
     if all(layer.startswith(settings.frozen) for layer in layers):
-        raise SettingsError(f"frozen: {', '.join(settings.frozen)} is all of {card.name}; leave something to learn")
+        raise SettingsError(
+            f"frozen: {', '.join(settings.frozen)} is all of {card.name}; leave something to learn"
+        )
     crops, failures = [], []
     for name, opened in movies.items():
         try:
             crops.append(cut(opened(), card, network.stride, settings, device))
-            say(f"{name}: {len(crops[-1].images)} crops of {crops[-1].images.shape[-1]} pixels, {len(crops[-1].noise)} groups of frames")
+            say(
+                f"{name}: {len(crops[-1].images)} crops of {crops[-1].images.shape[-1]} pixels,"
+                f" {len(crops[-1].noise)} groups of frames"
+            )
         except DstnetError as error:
             failures.append(str(error))
             say(f"failed: {error}")
@@ -410,19 +485,38 @@ def adapt_run(
 
     outcome = adaptation.train(logged)
     say(f"ended: {outcome.why}")
-    told = {"adapted_from": {"name": card.name, "sha256": card.sha256}, "movies": held, "ended": outcome.why, "version": __version__}
+    told = {
+        "adapted_from": {"name": card.name, "sha256": card.sha256},
+        "movies": held,
+        "ended": outcome.why,
+        "version": __version__,
+    }
     if outcome.network is None or outcome.record is None:
-        _write(folder / "outcome.json", json.dumps({**told, "released": None, "failures": failures}, indent=2) + "\n")
+        _write(
+            folder / "outcome.json",
+            json.dumps({**told, "released": None, "failures": failures}, indent=2) + "\n",
+        )
         return None, failures
     made = card.model_copy(
         update={
             "name": f"{card.name}-{folder.resolve().name}",
-            "training": {**told, "settings": settings.model_dump(mode="json"), "steps": outcome.record["step"], "before": card.training},
-            "scores": {"held-out halves, before": outcome.records[0], "held-out halves, adapted": outcome.record},
+            "training": {
+                **told,
+                "settings": settings.model_dump(mode="json"),
+                "steps": outcome.record["step"],
+                "before": card.training,
+            },
+            "scores": {
+                "held-out halves, before": outcome.records[0],
+                "held-out halves, adapted": outcome.record,
+            },
         }
     )
     save_weights(outcome.network, made, path)
-    _write(folder / "outcome.json", json.dumps({**told, "released": outcome.record, "failures": failures}, indent=2) + "\n")
+    _write(
+        folder / "outcome.json",
+        json.dumps({**told, "released": outcome.record, "failures": failures}, indent=2) + "\n",
+    )
     return path, failures
 
 

@@ -1,4 +1,6 @@
-"""What weights are adapted on: crops of the user's movies, in groups of frames that are dealt to the network's input and its target."""
+"""What weights are adapted on: crops of the user's movies, in groups of frames that are dealt to
+the network's input and its target.
+"""
 
 import math
 from collections.abc import Sequence
@@ -28,10 +30,12 @@ class MovieCrops:
     images
         [crop, group, y, x], half precision: mean zero and unit noise over the field.
     noise
-        [group]: the noise's deviation, in one unit for all groups. Signal goes with exposure and so does shot noise's variance: `noise`
-        squared is each group's share of the signal, whatever the groups' exposures.
+        [group]: the noise's deviation, in one unit for all groups. Signal goes with exposure and so
+        does shot noise's variance: `noise` squared is each group's share of the signal, whatever
+        the groups' exposures.
     own, middle
-        [group]: exposure of the group and accumulated exposure at its middle, e-/A^2; None where unknown.
+        [group]: exposure of the group and accumulated exposure at its middle, e-/A^2; None where
+        unknown.
     """
 
     name: str
@@ -66,17 +70,25 @@ class Example:
     ratio: float
 
 
-def cut(movie: Movie, card: Card, stride: int, settings: AdaptSettings, device: torch.device | str = "cpu") -> MovieCrops:
+def cut(
+    movie: Movie,
+    card: Card,
+    stride: int,
+    settings: AdaptSettings,
+    device: torch.device | str = "cpu",
+) -> MovieCrops:
     """Align a movie and cut crops that do not overlap, spread at random over the field.
 
     Raises
     ------
     BadInputError
-        If the movie has one frame, a field smaller than 64 working pixels, or cannot be used at all.
+        If the movie has one frame, a field smaller than 64 working pixels, or cannot be used at
+        all.
     """
     if len(movie) < 2:
         raise BadInputError(
-            f"{movie.name} is a single image: fine-tuning compares frames with frames; give the movie it was summed from, 2 frames or more"
+            f"{movie.name} is a single image: fine-tuning compares frames with frames; give the"
+            " movie it was summed from, 2 frames or more"
         )
     aligned = align(
         movie,
@@ -86,7 +98,9 @@ def cut(movie: Movie, card: Card, stride: int, settings: AdaptSettings, device: 
         device=device,
     )
     groups = aligned.fractions.cpu()
-    noise = torch.tensor([noise_level(g, f"{movie.name}: frames of group {i + 1}") for i, g in enumerate(groups)])
+    noise = torch.tensor(
+        [noise_level(g, f"{movie.name}: frames of group {i + 1}") for i, g in enumerate(groups)]
+    )
     groups = (groups - groups.mean((1, 2), keepdim=True)) / noise[:, None, None]
     scale = aligned.pixel_size_angstrom / aligned.working_pixel_angstrom
     margins = [math.ceil(m * scale) for m in aligned.margin_px]
@@ -94,11 +108,18 @@ def cut(movie: Movie, card: Card, stride: int, settings: AdaptSettings, device: 
     side = min(settings.crop, *inside) // stride * stride
     if side < 64:
         raise BadInputError(
-            f"{movie.name}: {groups.shape[2]} x {groups.shape[1]} pixels of {aligned.working_pixel_angstrom:.2f} Å leave no crop of 64 "
-            "within its motion; give whole fields"
+            f"{movie.name}: {groups.shape[2]} x {groups.shape[1]} pixels of"
+            f" {aligned.working_pixel_angstrom:.2f} Å leave no crop of 64 within its motion; give"
+            " whole fields"
         )
-    corners = [(y, x) for y in _starts(inside[0], side, margins[0]) for x in _starts(inside[1], side, margins[1])]
-    order = torch.randperm(len(corners), generator=stream(settings.seed, "crops", movie.name)).tolist()
+    corners = [
+        (y, x)
+        for y in _starts(inside[0], side, margins[0])
+        for x in _starts(inside[1], side, margins[1])
+    ]
+    order = torch.randperm(
+        len(corners), generator=stream(settings.seed, "crops", movie.name)
+    ).tolist()
     chosen = [corners[i] for i in order[: settings.crops_per_movie]]
     exposure = movie.exposure_e_per_a2
     return MovieCrops(
@@ -106,17 +127,28 @@ def cut(movie: Movie, card: Card, stride: int, settings: AdaptSettings, device: 
         torch.stack([groups[:, y : y + side, x : x + side] for y, x in chosen]).half(),
         noise,
         None if exposure is None else torch.tensor(aligned.fraction_frames) * exposure,
-        None if aligned.fraction_exposure_e_per_a2 is None else torch.tensor(aligned.fraction_exposure_e_per_a2),
+        (
+            None
+            if aligned.fraction_exposure_e_per_a2 is None
+            else torch.tensor(aligned.fraction_exposure_e_per_a2)
+        ),
     )
 
 
 def _starts(length: int, side: int, margin: int) -> list[int]:
-    """Starts of as many tiles of `side` as fit into `length` pixels behind `margin`, evenly spread."""
+    """Starts of as many tiles of `side` as fit into `length` pixels behind `margin`, evenly
+    spread.
+    """
     count = length // side
-    return [margin + (length - count * side) * (2 * i + 1) // (2 * count) + i * side for i in range(count)]
+    return [
+        margin + (length - count * side) * (2 * i + 1) // (2 * count) + i * side
+        for i in range(count)
+    ]
 
 
-def split(movies: Sequence[MovieCrops], settings: AdaptSettings) -> tuple[list[MovieCrops], list[MovieCrops]]:
+def split(
+    movies: Sequence[MovieCrops], settings: AdaptSettings
+) -> tuple[list[MovieCrops], list[MovieCrops]]:
     """Movies to learn from and to judge by; of a single movie, some of its crops.
 
     Raises
@@ -135,14 +167,18 @@ def split(movies: Sequence[MovieCrops], settings: AdaptSettings) -> tuple[list[M
     if sum(len(m.images) for m in parts[1]) < 2:
         found, side = sum(len(m.images) for m in movies), movies[0].images.shape[-1]
         raise BadInputError(
-            f"only {found} crops of {side} pixels come of {len(movies)} movies: with fewer than two to judge by, chance cannot be told "
-            "from gain; give more movies or whole fields, or a smaller crop in the settings"
+            f"only {found} crops of {side} pixels come of {len(movies)} movies: with fewer than two"
+            " to judge by, chance cannot be told from gain; give more movies or whole fields, or a"
+            " smaller crop in the settings"
         )
     return parts
 
 
-def example(movie: MovieCrops, crop: int, given: Sequence[int], fractions: int, turn: int = 0) -> Example:
-    """An example whose input is the sum and fractions of the groups `given`, and whose target is the sum of all others.
+def example(
+    movie: MovieCrops, crop: int, given: Sequence[int], fractions: int, turn: int = 0
+) -> Example:
+    """An example whose input is the sum and fractions of the groups `given`, and whose target is
+    the sum of all others.
 
     Parameters
     ----------
@@ -163,7 +199,10 @@ def example(movie: MovieCrops, crop: int, given: Sequence[int], fractions: int, 
         images = images.mT
     images = torch.rot90(images, turn % 4, (1, 2)) * movie.noise[:, None, None]
     count = min(fractions, len(given))
-    parts = [[given[j] for j in range(i * len(given) // count, (i + 1) * len(given) // count)] for i in range(count)]
+    parts = [
+        [given[j] for j in range(i * len(given) // count, (i + 1) * len(given) // count)]
+        for i in range(count)
+    ]
 
     def summed(which: Sequence[int]) -> tuple[Tensor, float]:
         noise = float(movie.noise[list(which)].square().sum().sqrt())
@@ -190,7 +229,8 @@ def halves(movie: MovieCrops) -> tuple[list[int], list[int]]:
 def drawn(movies: Sequence[MovieCrops], fractions: int, generator: torch.Generator) -> Example:
     """An example at random, of any crop and turn, its groups dealt to input and target at random.
 
-    The part of more exposure is the input: what is learnt of a few frames is bought with what the whole movie shows.
+    The part of more exposure is the input: what is learnt of a few frames is bought with what the
+    whole movie shows.
     """
     index = int(torch.randint(sum(len(m.images) for m in movies), (), generator=generator))
     for movie in movies:

@@ -19,7 +19,9 @@ def tensorboard_writer(folder: Path) -> Callable[[dict], None]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise SettingsError("tensorboard is not installed; install it with: pip install 'dstnet[tensorboard]'") from None
+        raise SettingsError(
+            "tensorboard is not installed; install it with: pip install 'dstnet[tensorboard]'"
+        ) from None
     writer = None
 
     def write(record: dict) -> None:

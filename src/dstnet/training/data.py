@@ -16,8 +16,8 @@ Batch = tuple[Tensor, ...]
 
 
 class Batches(Dataset):
-    """Batch number i of a seed, the same in every process and on every later day: frames, total, exposure, target, contrast, particles,
-    frame target, which; see `dstnet.training.stream.Crop`.
+    """Batch number i of a seed, the same in every process and on every later day: frames, total,
+    exposure, target, contrast, particles, frame target, which; see `dstnet.training.stream.Crop`.
 
     Parameters
     ----------
@@ -46,9 +46,16 @@ class Batches(Dataset):
     ):
         if movies and (ranges.window is not None or not ranges.aligned):
             raise SettingsError(
-                "movies on disk are learnt from as aligned whole movies; leave stream.window and stream.aligned as they are"
+                "movies on disk are learnt from as aligned whole movies; leave stream.window and"
+                " stream.aligned as they are"
             )
-        self.ranges, self.species, self.movies, self.batch, self.seed = ranges, species, movies, batch, seed
+        self.ranges, self.species, self.movies, self.batch, self.seed = (
+            ranges,
+            species,
+            movies,
+            batch,
+            seed,
+        )
         self.recorded = recorded if species and movies else float(bool(movies))
         self.device = device
 
@@ -56,12 +63,22 @@ class Batches(Dataset):
         if float(torch.rand(1, generator=stream(self.seed, "source", index))) < self.recorded:
             return recorded_batch(self.ranges, self.movies, self.batch, self.seed, index)
         worker = get_worker_info()
-        first = index - (worker.id if worker else 0)  # a stream in a worker process begins that much later
-        return next(iter(CropStream(self.ranges, self.species, self.batch, self.seed, first, index + 1, self.device)))
+        first = index - (
+            worker.id if worker else 0
+        )  # a stream in a worker process begins that much later
+        return next(
+            iter(
+                CropStream(
+                    self.ranges, self.species, self.batch, self.seed, first, index + 1, self.device
+                )
+            )
+        )
 
 
 class _Safe(Dataset):
-    """Gives errors back instead of raising them: those that a loader's worker raises come with a traceback in their message."""
+    """Gives errors back instead of raising them: those that a loader's worker raises come with a
+    traceback in their message.
+    """
 
     def __init__(self, batches: Batches):
         self.batches = batches
@@ -74,7 +91,8 @@ class _Safe(Dataset):
 
 
 def loaded(batches: Batches, indices: Sequence[int], workers: int) -> Iterator[Batch]:
-    """Batches of these numbers in their order, made by `workers` processes ahead of time, or between steps by none.
+    """Batches of these numbers in their order, made by `workers` processes ahead of time, or
+    between steps by none.
 
     Raises
     ------
@@ -99,7 +117,8 @@ def loaded(batches: Batches, indices: Sequence[int], workers: int) -> Iterator[B
             if "DataLoader worker" not in str(error):
                 raise
             raise DstnetError(
-                f"a process that makes crops died ({' '.join(str(error).split())[:120]}); the last checkpoint stays"
+                f"a process that makes crops died ({' '.join(str(error).split())[:120]}); the last"
+                " checkpoint stays"
             ) from None
         if isinstance(batch, DstnetError):
             raise batch

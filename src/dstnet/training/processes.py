@@ -1,4 +1,6 @@
-"""One training process among several, started by torchrun on one machine or many; one process alone is the plain case of it."""
+"""One training process among several, started by torchrun on one machine or many; one process alone
+is the plain case of it.
+"""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +17,9 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Process:
-    """Which of `count` processes this is, and the device it works on. The first, number 0, is the one that writes and speaks."""
+    """Which of `count` processes this is, and the device it works on. The first, number 0, is the
+    one that writes and speaks.
+    """
 
     number: int = 0
     count: int = 1
@@ -37,7 +41,9 @@ class Process:
         """What the first process has, NaN aside."""
         if self.count == 1:
             return value
-        shared = torch.tensor(float("nan") if value is None else value, dtype=torch.float64, device=self.device)
+        shared = torch.tensor(
+            float("nan") if value is None else value, dtype=torch.float64, device=self.device
+        )
         distributed.broadcast(shared, 0)
         return None if shared.isnan() else float(shared)
 
@@ -49,21 +55,27 @@ def joined(device: str) -> Iterator[Process]:
     Parameters
     ----------
     device
-        "cpu", "cuda", "cuda:1", ...; of several processes on a machine with "cuda", each takes the GPU of its local number.
+        "cpu", "cuda", "cuda:1", ...; of several processes on a machine with "cuda", each takes the
+        GPU of its local number.
 
     Raises
     ------
     SettingsError
         If the device cannot be used.
     """
-    number, count, local = (int(os.environ.get(n, d)) for n, d in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")))
+    number, count, local = (
+        int(os.environ.get(n, d))
+        for n, d in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+    )
     try:
         chosen = torch.device(f"cuda:{local}" if device == "cuda" and count > 1 else device)
         torch.empty(1, device=chosen)
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
     except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use --device cpu") from None
+        raise SettingsError(
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use --device cpu"
+        ) from None
     if count == 1:
         yield Process(device=chosen)
         return

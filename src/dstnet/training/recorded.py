@@ -30,7 +30,8 @@ from dstnet.simulation.writer import movie_path
 from dstnet.training.species import NEVER_TRAINED, stem
 from dstnet.training.stream import StreamSettings, domes
 
-MARGIN = 16  # working pixels around a crop that are aligned with it and cut off; beyond, what the motion is
+# working pixels around a crop that are aligned with it and cut off; beyond, what the motion is
+MARGIN = 16
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,18 @@ class RecordedMovie:
     @cached_property
     def settings(self) -> SimulationSettings:
         """What it was simulated with."""
-        return SimulationSettings.checked(self.record.settings, f"{self.folder / 'truth' / self.record.name}_settings.yaml")
+        return SimulationSettings.checked(
+            self.record.settings, f"{self.folder / 'truth' / self.record.name}_settings.yaml"
+        )
 
     @property
     def structures(self) -> frozenset[str]:
-        """What is in it, by every name that it goes by: of the species, and of the files that they were read from."""
-        sources = (source.split(" sha256:")[0].removeprefix("pdb:") for source in self.record.sources)
+        """What is in it, by every name that it goes by: of the species, and of the files that they
+        were read from.
+        """
+        sources = (
+            source.split(" sha256:")[0].removeprefix("pdb:") for source in self.record.sources
+        )
         return frozenset(stem(Path(name)) for name in (*self.record.species, *sources))
 
     @property
@@ -74,9 +81,15 @@ class RecordedMovie:
             shifts = torch.tensor(values["global_shift_angstrom_yx"], dtype=torch.float32)
             local = torch.tensor(values["local_coefficients_angstrom"], dtype=torch.float32)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadInputError(f"cannot read the motion in {path}: {' '.join(str(error).split())}; simulate this movie again") from None
+            raise BadInputError(
+                f"cannot read the motion in {path}: {' '.join(str(error).split())}; simulate this"
+                " movie again"
+            ) from None
         if shifts.shape != (self.settings.frames, 2) or local.shape != (self.settings.frames, 2, 5):
-            raise BadInputError(f"{path} is not the motion of {self.settings.frames} frames; simulate this movie again")
+            raise BadInputError(
+                f"{path} is not the motion of {self.settings.frames} frames; simulate this movie"
+                " again"
+            )
         return MovieMotion(shifts, local)
 
     def movie(self) -> Movie:
@@ -88,17 +101,30 @@ class RecordedMovie:
             If it cannot be read, or is not as its record says.
         """
         s = self.settings
-        path = next((p for f in ("tif", "mrc") if (p := movie_path(self.folder, self.record.name, f)).is_file()), None)
+        path = next(
+            (
+                p
+                for f in ("tif", "mrc")
+                if (p := movie_path(self.folder, self.record.name, f)).is_file()
+            ),
+            None,
+        )
         if path is None:
-            raise BadInputError(f"{self.folder / 'movies'} has no {self.record.name}; simulate it again, or take its truths away")
+            raise BadInputError(
+                f"{self.folder / 'movies'} has no {self.record.name}; simulate it again, or take"
+                " its truths away"
+            )
         movie = open_movie(path, pixel_size_angstrom=s.pixel_size_angstrom)
         if (len(movie), *movie.shape) != (s.frames, *s.shape):
             raise BadInputError(
-                f"{path} has {len(movie)} frames of {movie.shape[0]} x {movie.shape[1]}, its record says {s.frames} of {s.shape[0]} x "
-                f"{s.shape[1]}; simulate it again"
+                f"{path} has {len(movie)} frames of {movie.shape[0]} x {movie.shape[1]}, its record"
+                f" says {s.frames} of {s.shape[0]} x {s.shape[1]}; simulate it again"
             )
         camera = hashlib.sha256(f"{s.detector.to_yaml()}{s.shape}".encode()).hexdigest()[:8]
-        gain, defects = (self.folder / "camera" / name for name in (f"gain_{camera}.mrc", f"defects_{camera}.txt"))
+        gain, defects = (
+            self.folder / "camera" / name
+            for name in (f"gain_{camera}.mrc", f"defects_{camera}.txt")
+        )
         return Corrections(
             read_gain(gain) if gain.is_file() else None,
             None,
@@ -123,16 +149,28 @@ def read_folder(folder: Path) -> list[RecordedMovie]:
             movies.append(RecordedMovie(folder, record))
             _ = movies[-1].settings
         except (OSError, UnicodeDecodeError, yaml.YAMLError, SettingsError) as error:
-            raise BadInputError(f"cannot read the record {path}: {' '.join(str(error).split())[:300]}; simulate this movie again") from None
+            raise BadInputError(
+                f"cannot read the record {path}: {' '.join(str(error).split())[:300]}; simulate"
+                " this movie again"
+            ) from None
     if not movies:
-        raise BadInputError(f"{folder} holds no movies with truths (truth/NAME_settings.yaml); give a folder that dstnet simulate wrote")
+        raise BadInputError(
+            f"{folder} holds no movies with truths (truth/NAME_settings.yaml); give a folder that"
+            " dstnet simulate wrote"
+        )
     return movies
 
 
-def split_movies(movies: Sequence[RecordedMovie], held_out: Collection[str]) -> tuple[list[RecordedMovie], list[RecordedMovie]]:
-    """Movies to train on, and held-out ones: all that hold a held-out structure, by name, or one of `NEVER_TRAINED`."""
+def split_movies(
+    movies: Sequence[RecordedMovie], held_out: Collection[str]
+) -> tuple[list[RecordedMovie], list[RecordedMovie]]:
+    """Movies to train on, and held-out ones: all that hold a held-out structure, by name, or one of
+    `NEVER_TRAINED`.
+    """
     names = {h.lower() for h in held_out} | NEVER_TRAINED
-    return [m for m in movies if not m.structures & names], [m for m in movies if m.structures & names]
+    return [m for m in movies if not m.structures & names], [
+        m for m in movies if m.structures & names
+    ]
 
 
 def check_movies(movies: Sequence[RecordedMovie], ranges: StreamSettings) -> None:
@@ -148,34 +186,63 @@ def check_movies(movies: Sequence[RecordedMovie], ranges: StreamSettings) -> Non
         where = f"{one.folder}: {one.record.name}"
         if s.pixel_size_angstrom > 1.01 * ranges.working_pixel_angstrom:
             raise BadInputError(
-                f"{where} has pixels of {s.pixel_size_angstrom:g} Å, more than the working {ranges.working_pixel_angstrom:g} Å; "
-                "raise stream.working_pixel_angstrom, or leave the folder out"
+                f"{where} has pixels of {s.pixel_size_angstrom:g} Å, more than the working"
+                f" {ranges.working_pixel_angstrom:g} Å; raise stream.working_pixel_angstrom, or"
+                " leave the folder out"
             )
         if min(s.shape) * s.pixel_size_angstrom < wanted:
             raise BadInputError(
-                f"{where} is {min(s.shape) * s.pixel_size_angstrom:.0f} Å wide, less than a crop's {wanted:.0f} Å; lower stream.crop"
+                f"{where} is {min(s.shape) * s.pixel_size_angstrom:.0f} Å wide, less than a crop's"
+                f" {wanted:.0f} Å; lower stream.crop"
             )
         one.movie()
         one.motion()
         for what in ("clean", "phase", "label"):
             if one.truth(what).shape != (1, *s.shape):
-                raise BadInputError(f"{where}: its truth {what} has not the movie's shape; simulate this movie again")
+                raise BadInputError(
+                    f"{where}: its truth {what} has not the movie's shape; simulate this movie"
+                    " again"
+                )
 
 
-def motion_in(motion: MovieMotion, shape: tuple[int, int], corner: tuple[int, int], side: int) -> MovieMotion:
-    """The motion of a field of `shape` pixels as that of its square window of `side` pixels whose first pixel is `corner`."""
+def motion_in(
+    motion: MovieMotion, shape: tuple[int, int], corner: tuple[int, int], side: int
+) -> MovieMotion:
+    """The motion of a field of `shape` pixels as that of its square window of `side` pixels whose
+    first pixel is `corner`.
+    """
     # The field's coordinates, from -1 to 1, in terms of the window's: a + b times these.
-    (ay, by), (ax, bx) = (((2 * c + side - 1) / (n - 1) - 1, (side - 1) / (n - 1)) for c, n in zip(corner, shape, strict=True))
+    (ay, by), (ax, bx) = (
+        ((2 * c + side - 1) / (n - 1) - 1, (side - 1) / (n - 1))
+        for c, n in zip(corner, shape, strict=True)
+    )
     x, y, xx, yy, xy = motion.local_coefficients_angstrom.unbind(-1)
-    local = torch.stack((bx * (x + 2 * ax * xx + ay * xy), by * (y + 2 * ay * yy + ax * xy), bx * bx * xx, by * by * yy, bx * by * xy), -1)
+    local = torch.stack(
+        (
+            bx * (x + 2 * ax * xx + ay * xy),
+            by * (y + 2 * ay * yy + ax * xy),
+            bx * bx * xx,
+            by * by * yy,
+            bx * by * xy,
+        ),
+        -1,
+    )
     third = 1 / 3
-    middle = ax * x + ay * y + (ax * ax + bx * bx * third - third) * xx + (ay * ay + by * by * third - third) * yy + ax * ay * xy
+    middle = (
+        ax * x
+        + ay * y
+        + (ax * ax + bx * bx * third - third) * xx
+        + (ay * ay + by * by * third - third) * yy
+        + ax * ay * xy
+    )
     return MovieMotion(motion.shifts_angstrom + middle, local)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a crop lies in a movie: a window in pixels of the movie, `small` working pixels wide, and the crop's corner in it."""
+    """Where a crop lies in a movie: a window in pixels of the movie, `small` working pixels wide,
+    and the crop's corner in it.
+    """
 
     corner: tuple[int, int]
     side: int
@@ -190,7 +257,9 @@ def _place(shape: tuple[int, int], factor: float, crop: int, generator: torch.Ge
     side = min(round(small * factor), *shape)
     u = torch.rand(2, generator=generator).tolist()
     at = [u[i] * (shape[i] / factor - crop) for i in (0, 1)]  # the crop's corner
-    corner = [round(min(max(at[i] - MARGIN, 0), shape[i] / factor - small) * factor) for i in (0, 1)]
+    corner = [
+        round(min(max(at[i] - MARGIN, 0), shape[i] / factor - small) * factor) for i in (0, 1)
+    ]
     corner = [min(max(corner[i], 0), shape[i] - side) for i in (0, 1)]
     inner = [min(max(round(at[i] - corner[i] / factor), 0), small - crop) for i in (0, 1)]
     turn = int(torch.randint(8, (1,), generator=generator))
@@ -203,13 +272,17 @@ def _turned(images: Tensor, turn: int) -> Tensor:
     return images.flip(-1) if turn & 4 else images
 
 
-def recorded_batch(ranges: StreamSettings, movies: Sequence[RecordedMovie], batch: int, seed: int, index: int) -> tuple[Tensor, ...]:
-    """Batch number `index` under `seed`, from one of `movies`: crops at random places, turned at random.
+def recorded_batch(
+    ranges: StreamSettings, movies: Sequence[RecordedMovie], batch: int, seed: int, index: int
+) -> tuple[Tensor, ...]:
+    """Batch number `index` under `seed`, from one of `movies`: crops at random places, turned at
+    random.
 
     The tuple is that of `dstnet.training.stream.CropStream`.
 
-    One movie a batch, since to read it is most of the work. Half of the batches take the whole movie, the others some of its consecutive
-    frames, so that exposures vary. The true motion is taken out by the functions that enhancement uses.
+    One movie a batch, since to read it is most of the work. Half of the batches take the whole
+    movie, the others some of its consecutive frames, so that exposures vary. The true motion is
+    taken out by the functions that enhancement uses.
 
     Raises
     ------
@@ -223,54 +296,112 @@ def recorded_batch(ranges: StreamSettings, movies: Sequence[RecordedMovie], batc
     used = s.frames if u[0] < 0.5 else max(1, round(s.frames ** u[1]))
     first = math.floor(u[2] * (s.frames - used + 1))
     most = min(used, ranges.fractions)
-    fractions = 1 if u[3] < 0.2 else most if u[3] < 0.6 else min(most, 2 + math.floor((u[3] - 0.6) / 0.4 * max(most - 1, 0)))
+    fractions = (
+        1
+        if u[3] < 0.2
+        else (
+            most if u[3] < 0.6 else min(most, 2 + math.floor((u[3] - 0.6) / 0.4 * max(most - 1, 0)))
+        )
+    )
     which = math.floor(u[4] * fractions)
-    places = [_place(s.shape, factor, ranges.crop, stream(seed, "recorded crop", index, i)) for i in range(batch)]
+    places = [
+        _place(s.shape, factor, ranges.crop, stream(seed, "recorded crop", index, i))
+        for i in range(batch)
+    ]
 
     movie, motion = one.movie(), one.motion()
     windows: list[list[np.ndarray]] = [[] for _ in places]
     for t in range(first, first + used):
         frame = np.asarray(movie.frames[t])  # read once for all crops
         for window, p in zip(windows, places, strict=True):
-            window.append(frame[p.corner[0] : p.corner[0] + p.side, p.corner[1] : p.corner[1] + p.side].copy())
+            window.append(
+                frame[p.corner[0] : p.corner[0] + p.side, p.corner[1] : p.corner[1] + p.side].copy()
+            )
     label = torch.from_numpy(np.asarray(one.truth("label")[0]).astype(np.int64))
-    truths = {what: torch.from_numpy(np.asarray(one.truth(what)[0], dtype=np.float32)) for what in ("clean", "phase")}
+    truths = {
+        what: torch.from_numpy(np.asarray(one.truth(what)[0], dtype=np.float32))
+        for what in ("clean", "phase")
+    }
 
     made = []
     for i, (window, p) in enumerate(zip(windows, places, strict=True)):
         cut = Movie(np.stack(window), s.pixel_size_angstrom, movie.name)
         moved = motion_in(
-            MovieMotion(motion.shifts_angstrom[first:][:used], motion.local_coefficients_angstrom[first:][:used]), s.shape, p.corner, p.side
+            MovieMotion(
+                motion.shifts_angstrom[first:][:used],
+                motion.local_coefficients_angstrom[first:][:used],
+            ),
+            s.shape,
+            p.corner,
+            p.side,
         )
-        aligned = accumulate(cut, moved, working_pixel_angstrom=p.side / p.small * s.pixel_size_angstrom, max_fractions=fractions)
-        inside = (..., slice(p.inner[0], p.inner[0] + ranges.crop), slice(p.inner[1], p.inner[1] + ranges.crop))
+        aligned = accumulate(
+            cut,
+            moved,
+            working_pixel_angstrom=p.side / p.small * s.pixel_size_angstrom,
+            max_fractions=fractions,
+        )
+        inside = (
+            ...,
+            slice(p.inner[0], p.inner[0] + ranges.crop),
+            slice(p.inner[1], p.inner[1] + ranges.crop),
+        )
         frames, total, mean, noise = normalised(aligned.fractions[inside], movie.name)
         sharp, phase = (
-            resample(truths[what][p.corner[0] : p.corner[0] + p.side, p.corner[1] : p.corner[1] + p.side], (p.small, p.small))
+            resample(
+                truths[what][
+                    p.corner[0] : p.corner[0] + p.side, p.corner[1] : p.corner[1] + p.side
+                ],
+                (p.small, p.small),
+            )
             for what in ("clean", "phase")
         )
         ends = np.cumsum(aligned.fraction_frames)
         start = first + int(ends[which]) - aligned.fraction_frames[which]
-        left = _damage(s, range(start, first + int(ends[which])), (p.small, p.small), ranges.working_pixel_angstrom)
+        left = _damage(
+            s,
+            range(start, first + int(ends[which])),
+            (p.small, p.small),
+            ranges.working_pixel_angstrom,
+        )
         damaged = multiplied(sharp, left)
         corner_label = label[p.corner[0] : p.corner[0] + p.side, p.corner[1] : p.corner[1] + p.side]
         nearest = torch.round((torch.arange(p.small) + 0.5) * p.side / p.small - 0.5).long()
         covered = domes(corner_label[nearest[:, None], nearest])
-        images = torch.stack((sharp * (mean / noise), phase * (-2 * mean / noise), covered, damaged * (mean / noise)))[inside]
-        known = float(torch.rand(1, generator=stream(seed, "recorded known", index, i))) < ranges.exposure_known
+        images = torch.stack(
+            (sharp * (mean / noise), phase * (-2 * mean / noise), covered, damaged * (mean / noise))
+        )[inside]
+        known = (
+            float(torch.rand(1, generator=stream(seed, "recorded known", index, i)))
+            < ranges.exposure_known
+        )
         made.append(
-            (_turned(frames, p.turn), _turned(total, p.turn), _told(s, first, aligned.fraction_frames, known), *_turned(images, p.turn))
+            (
+                _turned(frames, p.turn),
+                _turned(total, p.turn),
+                _told(s, first, aligned.fraction_frames, known),
+                *_turned(images, p.turn),
+            )
         )
     return (*(torch.stack(parts) for parts in zip(*made, strict=True)), torch.tensor(which))
 
 
 def _damage(s: SimulationSettings, frames: range, shape: tuple[int, int], pixel: float) -> Tensor:
-    """Amplitude of the particles' Fourier terms that is left in a sum of `frames`, on the ``rfft2`` grid."""
+    """Amplitude of the particles' Fourier terms that is left in a sum of `frames`, on the ``rfft2``
+    grid.
+    """
     if s.damage is None:
         return torch.ones(1)
     k = radial_frequency(shape, pixel)
     middles = [s.pre_exposure_e_per_a2 + (t + 0.5) * s.exposure_e_per_a2 for t in frames]
-    left = (damage_amplitude(k, e, s.optics.voltage_kv) if s.damage == "grant_grigorieff" else b_factor_amplitude(k, e) for e in middles)
+    left = (
+        (
+            damage_amplitude(k, e, s.optics.voltage_kv)
+            if s.damage == "grant_grigorieff"
+            else b_factor_amplitude(k, e)
+        )
+        for e in middles
+    )
     return torch.stack(list(left)).mean(0)
 
 

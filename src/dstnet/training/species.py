@@ -1,4 +1,6 @@
-"""The structures that a network learns from, and those kept from it: the split is by structure, before anything is simulated."""
+"""The structures that a network learns from, and those kept from it: the split is by structure,
+before anything is simulated.
+"""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -26,7 +28,8 @@ def stem(path: Path) -> str:
 
 
 def split(structures: Sequence[Path], held_out: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """Structure files to train on and held-out ones; a structure is held out by name, and `NEVER_TRAINED` always are.
+    """Structure files to train on and held-out ones; a structure is held out by name, and
+    `NEVER_TRAINED` always are.
 
     Raises
     ------
@@ -36,7 +39,10 @@ def split(structures: Sequence[Path], held_out: Sequence[str]) -> tuple[list[Pat
     names = {stem(p) for p in structures}
     wanted = {h.lower() for h in held_out}
     if missing := wanted - names:
-        raise SettingsError(f"cannot hold out {', '.join(sorted(missing))}: no such structure among {', '.join(sorted(names))}")
+        raise SettingsError(
+            f"cannot hold out {', '.join(sorted(missing))}: no such structure among"
+            f" {', '.join(sorted(names))}"
+        )
     train = [p for p in structures if stem(p) not in wanted | NEVER_TRAINED]
     return train, [p for p in structures if p not in train]
 
@@ -47,20 +53,32 @@ def digest_of(atoms: Atoms) -> str:
 
 
 def piece(atoms: Atoms, generator: torch.Generator) -> Atoms:
-    """Debris: the atoms within a random 14 to 26 Å of a random one, 10 to 50 kDa, as complexes that fall apart leave it in the ice."""
+    """Debris: the atoms within a random 14 to 26 Å of a random one, 10 to 50 kDa, as complexes that
+    fall apart leave it in the ice.
+    """
     middle = int(torch.randint(len(atoms), (1,), generator=generator))
     radius = 14 + 12 * float(torch.rand(1, generator=generator))
-    near = np.linalg.norm(atoms.positions_angstrom - atoms.positions_angstrom[middle], axis=1) < radius
+    near = (
+        np.linalg.norm(atoms.positions_angstrom - atoms.positions_angstrom[middle], axis=1) < radius
+    )
     broken = Atoms(
-        f"{atoms.name}-piece", atoms.positions_angstrom[near], atoms.elements[near], atoms.b_factors[near], atoms.occupancies[near]
+        f"{atoms.name}-piece",
+        atoms.positions_angstrom[near],
+        atoms.elements[near],
+        atoms.b_factors[near],
+        atoms.occupancies[near],
     )
     return broken.centred()
 
 
 def bank(atoms: Atoms, pixel_size_angstrom: float, poses: int, seed: int) -> BankedSpecies:
-    """A structure's bank of random projections at 300 kV (at 200 kV phases are 12 % larger, less than ice and B-factor vary contrast)."""
+    """A structure's bank of random projections at 300 kV (at 200 kV phases are 12 % larger, less
+    than ice and B-factor vary contrast).
+    """
     projector = Projector(build_potential(atoms, pixel_size_angstrom), 300.0)
-    return BankedSpecies.from_projector(atoms.name, atoms.diameter_angstrom / 2, projector, poses, stream(seed, "poses", atoms.name))
+    return BankedSpecies.from_projector(
+        atoms.name, atoms.diameter_angstrom / 2, projector, poses, stream(seed, "poses", atoms.name)
+    )
 
 
 def prepare(
@@ -76,9 +94,10 @@ def prepare(
 ) -> tuple[list[BankedSpecies], list[BankedSpecies], dict[str, str]]:
     """Banks to train on, banks held out, and digests of all by name.
 
-    A structure that its file builds from copies is trained on both as built and as the single copy, a subcomplex; complexes wider than
-    `widest_angstrom` are left out, aloud. Phantoms 1 to `phantoms` are trained on as well, every fourth a cage (phantom 0, the
-    demonstration's, never is). Each structure gives a `piece` too.
+    A structure that its file builds from copies is trained on both as built and as the single copy,
+    a subcomplex; complexes wider than `widest_angstrom` are left out, aloud. Phantoms 1 to
+    `phantoms` are trained on as well, every fourth a cage (phantom 0, the demonstration's, never
+    is). Each structure gives a `piece` too.
     """
     train_files, held_files = split(structures, held_out) if structures else ([], [])
     digests: dict[str, str] = {}
@@ -87,7 +106,10 @@ def prepare(
         out = []
         for atoms in all_atoms:
             if atoms.diameter_angstrom > widest_angstrom:
-                report(f"{atoms.name}: {atoms.diameter_angstrom:.0f} Å wide, more than {widest_angstrom:.0f}: left out")
+                report(
+                    f"{atoms.name}: {atoms.diameter_angstrom:.0f} Å wide, more than"
+                    f" {widest_angstrom:.0f}: left out"
+                )
                 continue
             out.append(bank(atoms, pixel_size_angstrom, poses, seed))
             digests[atoms.name] = digest_of(atoms)
@@ -105,6 +127,15 @@ def prepare(
         raise SettingsError("nothing to train on; give structure files, or phantoms above 0")
     banks = banked(train)
     if not banks:
-        raise SettingsError(f"nothing to train on: all structures are wider than a crop's {widest_angstrom:.0f} Å; raise stream.crop")
-    banks += banked([piece(atoms, stream(seed, "piece", atoms.name)) for atoms in train if not atoms.name.endswith("-part")])
+        raise SettingsError(
+            f"nothing to train on: all structures are wider than a crop's {widest_angstrom:.0f} Å;"
+            " raise stream.crop"
+        )
+    banks += banked(
+        [
+            piece(atoms, stream(seed, "piece", atoms.name))
+            for atoms in train
+            if not atoms.name.endswith("-part")
+        ]
+    )
     return banks, banked([read_structure(path) for path in held_files]), digests

@@ -22,13 +22,14 @@ def train_run(
     say: Callable[[str], None] = lambda line: None,
     report: Callable[[dict], None] = lambda record: None,
 ) -> Path:
-    """Train in `folder` and write the weights with their card there. In each process that torchrun started, the same call.
+    """Train in `folder` and write the weights with their card there. In each process that torchrun
+    started, the same call.
 
     Parameters
     ----------
     data
-        PDB or mmCIF files, simulated from as crops are needed, and folders of movies that `dstnet simulate` wrote. With folders alone
-        nothing is simulated; with nothing at all, phantoms are.
+        PDB or mmCIF files, simulated from as crops are needed, and folders of movies that `dstnet
+        simulate` wrote. With folders alone nothing is simulated; with nothing at all, phantoms are.
     settings
         Of the run.
     resume
@@ -56,7 +57,10 @@ def train_run(
         # The run's own folder is judged before the minutes that banks take.
         ensure_writable_folder(folder)
         if not resume and (folder / "checkpoint.safetensors").exists():
-            raise OutputError(f"{folder} already holds a training run; add --resume to go on with it, or choose another folder")
+            raise OutputError(
+                f"{folder} already holds a training run; add --resume to go on with it, or choose"
+                " another folder"
+            )
         folders = [path for path in data if path.is_dir()]
         structures = [path for path in data if not path.is_dir()]
         movies = [movie for path in folders for movie in read_folder(path)]
@@ -64,13 +68,20 @@ def train_run(
         here = {stem(path) for path in structures}
         names = here.union(*(movie.structures for movie in movies))
         if movies and (missing := {h.lower() for h in settings.held_out} - names):
-            raise SettingsError(f"cannot hold out {', '.join(sorted(missing))}: no such structure among {', '.join(sorted(names))}")
+            raise SettingsError(
+                f"cannot hold out {', '.join(sorted(missing))}: no such structure among"
+                f" {', '.join(sorted(names))}"
+            )
         trained, held = split_movies(movies, settings.held_out)
         species, held_species, digests = [], [], {}
         if structures or not movies:
             species, held_species, digests = prepare(
                 structures,
-                [h for h in settings.held_out if h.lower() in here] if movies else settings.held_out,
+                (
+                    [h for h in settings.held_out if h.lower() in here]
+                    if movies
+                    else settings.held_out
+                ),
                 phantoms=settings.phantoms,
                 poses=settings.poses,
                 pixel_size_angstrom=settings.stream.working_pixel_angstrom,
@@ -79,14 +90,26 @@ def train_run(
                 report=say,
             )
         if not species and not trained:
-            raise SettingsError("nothing to train on: every movie holds a held-out structure; hold out fewer, or give other data")
+            raise SettingsError(
+                "nothing to train on: every movie holds a held-out structure; hold out fewer, or"
+                " give other data"
+            )
         for path in folders:
             own = [m in trained for m in movies if m.folder == path]
             say(f"{path}: {sum(own)} movies to train on, {len(own) - sum(own)} held out")
         learnt, kept = (
-            {one.name: digests[one.name] for one in banked} | {f"{m.folder.name}/{m.record.name}": m.digest for m in from_disk}
+            {one.name: digests[one.name] for one in banked}
+            | {f"{m.folder.name}/{m.record.name}": m.digest for m in from_disk}
             for banked, from_disk in ((species, trained), (held_species, held))
         )
-        run = Run(folder, settings, (species, trained), (held_species, held), resume, process, {"trained_on": learnt, "held_out": kept})
+        run = Run(
+            folder,
+            settings,
+            (species, trained),
+            (held_species, held),
+            resume,
+            process,
+            {"trained_on": learnt, "held_out": kept},
+        )
         run.train(report)
         return run.release()

@@ -1,4 +1,6 @@
-"""Endless training crops straight from the simulator, each with conditions of its own; nothing touches the disk."""
+"""Endless training crops straight from the simulator, each with conditions of its own; nothing
+touches the disk.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -26,13 +28,15 @@ from dstnet.simulation import Shot, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import Species
 
-# Windows are cut out of fields that are larger by this much on each side: what moves into a crop must exist. Frames lie within half of it
-# of their window's mean position, but for a few in a thousand; the other half is for how far moving rings at a border.
+# Windows are cut out of fields that are larger by this much on each side: what moves into a crop
+# must exist. Frames lie within half of it of their window's mean position, but for a few in a
+# thousand; the other half is for how far moving rings at a border.
 _BORDER_ANGSTROM = 32.0
-# Of some 30 kDa, where particles begin to be told from ice at all (Henderson, Q. Rev. Biophys. 28, 171 (1995): 38 kDa at the least).
+# Of some 30 kDa, where particles begin to be told from ice at all (Henderson, Q. Rev. Biophys. 28,
+# 171 (1995): 38 kDa at the least).
 DEBRIS_RADIUS_ANGSTROM = 28.0
-# Of the two courses of local motion (`dstnet.motion.field`), the early one settles within a few times this exposure, as there; the late
-# one is spread over the exposure of a usual movie.
+# Of the two courses of local motion (`dstnet.motion.field`), the early one settles within a few
+# times this exposure, as there; the late one is spread over the exposure of a usual movie.
 _EARLY_E_PER_A2, _MOVIE_E_PER_A2 = 4.0, 50.0
 
 
@@ -43,38 +47,71 @@ class StreamSettings(Settings):
     working_pixel_angstrom: float = Field(default=2.0, gt=0)
     fractions: int = Field(default=8, ge=1, description="most fractions of a crop")
     exposure_e_per_a2: tuple[float, float] = Field(
-        default=(0.7, 110.0), description="whole exposure; half of the crops lie above the range's 2/3 in log"
+        default=(0.7, 110.0),
+        description="whole exposure; half of the crops lie above the range's 2/3 in log",
     )
-    defocus_angstrom: tuple[float, float] = Field(default=(4000.0, 32000.0), description="log-uniform")
+    defocus_angstrom: tuple[float, float] = Field(
+        default=(4000.0, 32000.0), description="log-uniform"
+    )
     coverage: tuple[float, float] = (0.04, 0.45)
     contrast: tuple[float, float] = Field(default=(0.7, 3.5), description="log-uniform")
-    crowded: float = Field(default=0.25, ge=0, le=1, description="part of crops whose particles touch and overlap")
+    crowded: float = Field(
+        default=0.25, ge=0, le=1, description="part of crops whose particles touch and overlap"
+    )
     crowded_coverage: tuple[float, float] = (0.35, 0.6)
     frost: float = Field(default=0.12, ge=0, le=1, description="part of crops with frost")
     debris: float = Field(
-        default=0.25, ge=0, le=1, description="part of crops with pieces of structures strewn among the particles, where there are any"
+        default=0.25,
+        ge=0,
+        le=1,
+        description=(
+            "part of crops with pieces of structures strewn among the particles, where there"
+            " are any"
+        ),
     )
     empty: float = Field(default=0.06, ge=0, le=1, description="part of crops without any particle")
-    mixed: float = Field(default=0.3, ge=0, le=1, description="part of crops with two or three species")
-    exposure_known: float = Field(default=0.7, ge=0, le=1, description="part of crops whose exposure the network is told")
-    aligned: bool = Field(default=True, description="whether the motion is taken out, but for what an alignment leaves")
+    mixed: float = Field(
+        default=0.3, ge=0, le=1, description="part of crops with two or three species"
+    )
+    exposure_known: float = Field(
+        default=0.7, ge=0, le=1, description="part of crops whose exposure the network is told"
+    )
+    aligned: bool = Field(
+        default=True,
+        description="whether the motion is taken out, but for what an alignment leaves",
+    )
     window: int | None = Field(
         default=None,
         ge=1,
-        description="raw frames around the one that is learnt, odd: 5 is two past and two future ones; None: whole movies in fractions",
+        description=(
+            "raw frames around the one that is learnt, odd: 5 is two past and two future ones;"
+            " None: whole movies in fractions"
+        ),
     )
     frame_exposure_e_per_a2: tuple[float, float] = Field(
         default=(0.5, 5.0),
-        description="of a raw frame of a window, log-uniform; the exposure before a window reaches up to the end of exposure_e_per_a2",
+        description=(
+            "of a raw frame of a window, log-uniform; the exposure before a window reaches up to"
+            " the end of exposure_e_per_a2"
+        ),
     )
-    cut: float = Field(default=0.2, ge=0, le=1, description="part of batches whose windows are cut short, as at a movie's ends")
+    cut: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="part of batches whose windows are cut short, as at a movie's ends",
+    )
 
     @model_validator(mode="after")
     def _of_raw_frames(self) -> Self:
         if self.window is not None and self.window % 2 == 0:
-            raise ValueError(f"a window has as many past as future frames, so it is odd, not {self.window}")
+            raise ValueError(
+                f"a window has as many past as future frames, so it is odd, not {self.window}"
+            )
         if self.window is not None and self.aligned:
-            raise ValueError("a window is of raw frames, their motion in them: set aligned to false beside it")
+            raise ValueError(
+                "a window is of raw frames, their motion in them: set aligned to false beside it"
+            )
         return self
 
 
@@ -85,15 +122,21 @@ class Crop:
     frames: Tensor  # [frame, y, x], unit noise
     total: Tensor  # [y, x], unit noise; of a window, the very frame that is learnt
     exposure: Tensor  # [frame, 3]
-    target: Tensor  # [y, x], in units of total's noise, as are those below: all that stays, so particles, debris and frost, but no water
-    contrast: Tensor  # [y, x], what protein alone would show without the CTF and with all phase turned into contrast
+    # [y, x], in units of total's noise, as are those below: all that stays, so particles, debris
+    # and frost, but no water
+    target: Tensor
+    # [y, x], what protein alone would show without the CTF and with all phase turned into contrast
+    contrast: Tensor
     particles: Tensor  # [y, x], see `domes`
     frame_target: Tensor  # [y, x], of frame `which`
     settings: SimulationSettings
 
 
-def draw_settings(ranges: StreamSettings, fractions: int, generator: torch.Generator) -> SimulationSettings:
-    """Conditions of one crop: a movie of `fractions` frames at the working pixel, with the motion that alignment leaves, or all of it.
+def draw_settings(
+    ranges: StreamSettings, fractions: int, generator: torch.Generator
+) -> SimulationSettings:
+    """Conditions of one crop: a movie of `fractions` frames at the working pixel, with the motion
+    that alignment leaves, or all of it.
 
     Whether aligned or not, all else is drawn the same.
     """
@@ -147,7 +190,8 @@ def draw_settings(ranges: StreamSettings, fractions: int, generator: torch.Gener
         binning=ranges.working_pixel_angstrom / uniform(0.6, 1.9),
     )
     if ranges.window is None:
-        # Below a few e-/Å2 there is little to learn from: u^0.6 draws more of the stronger ones than log-uniform would.
+        # Below a few e-/Å2 there is little to learn from: u^0.6 draws more of the stronger ones
+        # than log-uniform would.
         exposure = low * (high / low) ** (next(numbers) ** 0.6) / fractions
         before = uniform(0, 40) if chance(0.3) else 0.0
     else:
@@ -177,9 +221,16 @@ def draw_settings(ranges: StreamSettings, fractions: int, generator: torch.Gener
 
 
 def make_crop(
-    settings: SimulationSettings, species: Sequence[Species], seed: int, which: int, known: bool, device: torch.device | str = "cpu"
+    settings: SimulationSettings,
+    species: Sequence[Species],
+    seed: int,
+    which: int,
+    known: bool,
+    device: torch.device | str = "cpu",
 ) -> Crop:
-    """Simulate one movie and bring it to the form that the network sees, with the very functions that enhancement uses, on `device`."""
+    """Simulate one movie and bring it to the form that the network sees, with the very functions
+    that enhancement uses, on `device`.
+    """
     shot = Shot(settings, species, seed, device)
     fractions = torch.stack(list(shot.frames()))
     frames, total, mean, noise = normalised(fractions)
@@ -196,16 +247,26 @@ def make_crop(
 
 
 def make_window(
-    settings: SimulationSettings, species: Sequence[Species], seed: int, which: int, known: bool, device: torch.device | str = "cpu"
+    settings: SimulationSettings,
+    species: Sequence[Species],
+    seed: int,
+    which: int,
+    known: bool,
+    device: torch.device | str = "cpu",
 ) -> Crop:
-    """Simulate a few raw frames as they are, and learn frame `which` where it lies: `total` is that frame, and truths are moved to it.
+    """Simulate a few raw frames as they are, and learn frame `which` where it lies: `total` is that
+    frame, and truths are moved to it.
 
-    Target and contrast are undamaged, like those of whole movies; only `frame_target` is damaged. So the sum of enhanced frames shows what
-    a whole movie's enhanced micrograph does, and weights its frames well: where the amplitude is damaged to d and the noise is strong, the
-    best estimate of the undamaged image is the input times d over the noise, as dose weighting has it; that of the damaged one has d^2.
+    Target and contrast are undamaged, like those of whole movies; only `frame_target` is damaged.
+    So the sum of enhanced frames shows what a whole movie's enhanced micrograph does, and weights
+    its frames well: where the amplitude is damaged to d and the noise is strong, the best estimate
+    of the undamaged image is the input times d over the noise, as dose weighting has it; that of
+    the damaged one has d^2.
     """
     border = math.ceil(_BORDER_ANGSTROM / settings.pixel_size_angstrom)
-    larger = settings.model_copy(update={"shape": (settings.shape[0] + 2 * border, settings.shape[1] + 2 * border)})
+    larger = settings.model_copy(
+        update={"shape": (settings.shape[0] + 2 * border, settings.shape[1] + 2 * border)}
+    )
     inside = (slice(border, -border), slice(border, -border))
     shot = Shot(larger, species, seed, device)
     raw = torch.stack([frame[inside] for frame in shot.frames()])
@@ -215,8 +276,12 @@ def make_window(
         _where_it_lies(image.to(device), shot.truth, which, settings.pixel_size_angstrom)
         for image in (shot.truth.clean.to(device) + shot.still(), shot.truth.phase)
     )
-    # Labels are whole numbers, and what local motion moves them by is less than their edges' own vagueness.
-    whole = [round(v) for v in (shot.truth.global_shift_angstrom[which] / settings.pixel_size_angstrom).tolist()]
+    # Labels are whole numbers, and what local motion moves them by is less than their edges' own
+    # vagueness.
+    whole = [
+        round(v)
+        for v in (shot.truth.global_shift_angstrom[which] / settings.pixel_size_angstrom).tolist()
+    ]
     return Crop(
         frames,
         alone,
@@ -233,19 +298,26 @@ def _whole(truth: Truth, species: Sequence[Species]) -> Tensor:
     """The truth's label without debris, which nobody wants picked."""
     debris = {one.name for one in parted(species)[1]}
     numbers = [i for i, particle in enumerate(truth.particles, 1) if particle.species in debris]
-    return truth.label.masked_fill(torch.isin(truth.label, torch.tensor(numbers, dtype=truth.label.dtype)), 0)
+    return truth.label.masked_fill(
+        torch.isin(truth.label, torch.tensor(numbers, dtype=truth.label.dtype)), 0
+    )
 
 
 def parted(species: Sequence[Species]) -> tuple[list[Species], list[Species]]:
-    """Particles, and debris: species too small to be looked for, never alone in a crop and without domes. Where all are small, none is."""
+    """Particles, and debris: species too small to be looked for, never alone in a crop and without
+    domes. Where all are small, none is.
+    """
     small = [one.radius_angstrom < DEBRIS_RADIUS_ANGSTROM for one in species]
     if all(small):
         return list(species), []
-    return [one for one, s in zip(species, small, strict=True) if not s], [one for one, s in zip(species, small, strict=True) if s]
+    return [one for one, s in zip(species, small, strict=True) if not s], [
+        one for one, s in zip(species, small, strict=True) if s
+    ]
 
 
 def domes(label: Tensor) -> Tensor:
-    """Where particles are: over each a dome, 1 where it is farthest from its edge, 0 there, and between particles that touch; float32.
+    """Where particles are: over each a dome, 1 where it is farthest from its edge, 0 there, and
+    between particles that touch; float32.
 
     A pore or cavity within a particle's outline is part of it: a picker looks for its middle.
 
@@ -263,7 +335,10 @@ def domes(label: Tensor) -> Tensor:
     for axis in (0, 1):
         differs = np.diff(covered, axis=axis) != 0
         # Two that touch: the pixels on both sides of their common edge belong to neither.
-        low, high = (slice(None),) * axis + (slice(None, -1),), (slice(None),) * axis + (slice(1, None),)
+        low, high = (
+            (slice(None),) * axis + (slice(None, -1),),
+            (slice(None),) * axis + (slice(1, None),),
+        )
         apart[low] &= ~differs
         apart[high] &= ~differs
     if apart.all():  # no edge anywhere
@@ -279,25 +354,37 @@ def _told(settings: SimulationSettings, known: bool) -> Tensor:
     if not known:
         return exposure_features(None, None, settings.frames)
     own = torch.full((settings.frames,), settings.exposure_e_per_a2)
-    middle = settings.pre_exposure_e_per_a2 + settings.exposure_e_per_a2 * (torch.arange(settings.frames) + 0.5)
+    middle = settings.pre_exposure_e_per_a2 + settings.exposure_e_per_a2 * (
+        torch.arange(settings.frames) + 0.5
+    )
     return exposure_features(middle, own, settings.frames)
 
 
 def _where_it_lies(image: Image, truth: Truth, frame: int, pixel: float) -> Image:
-    """An image at the mean position, moved to where frame `frame` has it; what enters at the borders comes from the opposite ones."""
+    """An image at the mean position, moved to where frame `frame` has it; what enters at the
+    borders comes from the opposite ones.
+    """
     shape = (image.shape[0], image.shape[1])
     dy, dx = (truth.global_shift_angstrom[frame] / pixel).tolist()
     spectrum = scale_(torch.fft.rfft2(image), shift_phase(shape, (dy, dx), image.device))
     local = truth.local_coefficients_angstrom[frame] / pixel
     if not bool(local.any()):
         return torch.fft.irfft2(spectrum, s=shape)
-    return warp_local(torch.fft.irfft2(scale_(spectrum, warp_prefilter(shape, image.device)), s=shape), local)
+    return warp_local(
+        torch.fft.irfft2(scale_(spectrum, warp_prefilter(shape, image.device)), s=shape), local
+    )
 
 
 def draw_batch(
-    ranges: StreamSettings, species: Sequence[Species], batch: int, seed: int, index: int, device: torch.device | str = "cpu"
+    ranges: StreamSettings,
+    species: Sequence[Species],
+    batch: int,
+    seed: int,
+    index: int,
+    device: torch.device | str = "cpu",
 ) -> tuple[list[Crop], int]:
-    """Batch number `index` of the stream under `seed`: crops with one number of fractions, and the frame whose own target they carry.
+    """Batch number `index` of the stream under `seed`: crops with one number of fractions, and the
+    frame whose own target they carry.
 
     Of windows, that frame is the middle one, unless the window is cut short.
     """
@@ -305,14 +392,20 @@ def draw_batch(
     u = torch.rand(2, generator=random).tolist()
     if ranges.window is not None:
         half = ranges.window // 2
-        past, future = torch.randint(half + 1, (2,), generator=random).tolist() if u[0] < ranges.cut else (half, half)
+        past, future = (
+            torch.randint(half + 1, (2,), generator=random).tolist()
+            if u[0] < ranges.cut
+            else (half, half)
+        )
         fractions = past + 1 + future
     elif u[0] < 0.2:
         fractions = 1
     elif u[0] < 0.6:
         fractions = ranges.fractions
     else:
-        fractions = min(ranges.fractions, 2 + math.floor((u[0] - 0.6) / 0.4 * (ranges.fractions - 1)))
+        fractions = min(
+            ranges.fractions, 2 + math.floor((u[0] - 0.6) / 0.4 * (ranges.fractions - 1))
+        )
     which = math.floor(u[1] * fractions) if ranges.window is None else past
     particles, debris = parted(species)
     crops = []
@@ -321,9 +414,16 @@ def draw_batch(
         settings = draw_settings(ranges, fractions, own)
         u = torch.rand(3, generator=own).tolist()
         number = 1 if u[0] >= ranges.mixed else 2 + int(u[1] < 0.5)
-        chosen = [particles[int(j)] for j in torch.randint(len(particles), (number,), generator=own)]
+        chosen = [
+            particles[int(j)] for j in torch.randint(len(particles), (number,), generator=own)
+        ]
         if debris and float(torch.rand(1, generator=own)) < ranges.debris:
-            chosen += [debris[int(j)] for j in torch.randint(len(debris), (int(torch.randint(1, 4, (1,), generator=own)),), generator=own)]
+            chosen += [
+                debris[int(j)]
+                for j in torch.randint(
+                    len(debris), (int(torch.randint(1, 4, (1,), generator=own)),), generator=own
+                )
+            ]
         number = int(torch.randint(1 << 62, (1,), generator=own))
         make = make_crop if ranges.window is None else make_window
         crops.append(make(settings, chosen, number, which, u[2] < ranges.exposure_known, device))
@@ -331,8 +431,8 @@ def draw_batch(
 
 
 class CropStream(torch.utils.data.IterableDataset):
-    """Batches `first`, `first` + 1, ... of the stream on `device`, stacked: frames, total, exposure, target, contrast, particles, frame
-    target, which.
+    """Batches `first`, `first` + 1, ... of the stream on `device`, stacked: frames, total,
+    exposure, target, contrast, particles, frame target, which.
     """
 
     def __init__(
@@ -345,13 +445,33 @@ class CropStream(torch.utils.data.IterableDataset):
         last: int,
         device: torch.device | str = "cpu",
     ):
-        self.ranges, self.species, self.batch, self.seed, self.first, self.last = ranges, species, batch, seed, first, last
+        self.ranges, self.species, self.batch, self.seed, self.first, self.last = (
+            ranges,
+            species,
+            batch,
+            seed,
+            first,
+            last,
+        )
         self.device = device
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         worker = torch.utils.data.get_worker_info()
         start, step = (worker.id, worker.num_workers) if worker else (0, 1)
         for index in range(self.first + start, self.last, step):
-            crops, which = draw_batch(self.ranges, self.species, self.batch, self.seed, index, self.device)
-            names = ("frames", "total", "exposure", "target", "contrast", "particles", "frame_target")
-            yield (*(torch.stack([getattr(c, name) for c in crops]) for name in names), torch.tensor(which))
+            crops, which = draw_batch(
+                self.ranges, self.species, self.batch, self.seed, index, self.device
+            )
+            names = (
+                "frames",
+                "total",
+                "exposure",
+                "target",
+                "contrast",
+                "particles",
+                "frame_target",
+            )
+            yield (
+                *(torch.stack([getattr(c, name) for c in crops]) for name in names),
+                torch.tensor(which),
+            )

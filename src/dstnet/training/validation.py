@@ -9,18 +9,22 @@ from dstnet.metrics.image import residual_energy
 from dstnet.network.blocks import MovieNetwork
 from dstnet.network.engine import autocast
 
-STRONG = 0.005  # of a target's power, in units of the noise's: about where particles come out of the noise by eye
+# of a target's power, in units of the noise's: about where particles come out of the noise by eye
+STRONG = 0.005
 
 
-def validate(network: MovieNetwork, batches: Iterable[tuple[Tensor, ...]], device: torch.device) -> dict[str, float]:
+def validate(
+    network: MovieNetwork, batches: Iterable[tuple[Tensor, ...]], device: torch.device
+) -> dict[str, float]:
     """Measures of `network` on `batches` (see `dstnet.training.data.Batches`).
 
     Returns
     -------
     dict
-        "residual": residual energy of the micrograph, mean over crops that hold particles; "residual_low" and "residual_high": of those
-        below and above a signal power of `STRONG`; "residual_contrast" and "residual_particles": of those images; "error_over_expected":
-        mean squared error over that which the network expected. Only what there is.
+        "residual": residual energy of the micrograph, mean over crops that hold particles;
+        "residual_low" and "residual_high": of those below and above a signal power of `STRONG`;
+        "residual_contrast" and "residual_particles": of those images; "error_over_expected": mean
+        squared error over that which the network expected. Only what there is.
     """
     found: dict[str, list[float]] = {
         "residual": [],
@@ -33,7 +37,11 @@ def validate(network: MovieNetwork, batches: Iterable[tuple[Tensor, ...]], devic
     for batch in batches:
         frames, total, exposure, target, contrast, particles = (x.to(device) for x in batch[:6])
         with torch.no_grad(), autocast(device):
-            output = dict(zip(network.outputs, network(frames, total, exposure).float().unbind(1), strict=True))
+            output = dict(
+                zip(
+                    network.outputs, network(frames, total, exposure).float().unbind(1), strict=True
+                )
+            )
         for i in range(len(target)):
             power = float(target[i].square().mean())
             if power == 0:
@@ -42,9 +50,13 @@ def validate(network: MovieNetwork, batches: Iterable[tuple[Tensor, ...]], devic
             found["residual"].append(residual)
             found["residual_high" if power > STRONG else "residual_low"].append(residual)
             if "contrast" in output:
-                found["residual_contrast"].append(residual_energy(output["contrast"][i], contrast[i]))
+                found["residual_contrast"].append(
+                    residual_energy(output["contrast"][i], contrast[i])
+                )
             if "particles" in output:
-                found["residual_particles"].append(residual_energy(output["particles"][i], particles[i]))
+                found["residual_particles"].append(
+                    residual_energy(output["particles"][i], particles[i])
+                )
         if "uncertainty" in output:
             error += float((output["micrograph"] - target).square().mean())
             expected += float(output["uncertainty"].square().mean())
