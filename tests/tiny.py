@@ -10,7 +10,7 @@ import torch
 
 from dstnet.cli import main
 from dstnet.network.blocks import MovieNetwork
-from dstnet.network.weights import Card, build, save_weights
+from dstnet.network.weights import ModelCard, build, save_weights
 
 SETTINGS = {"features": 8, "growth": 4, "dense_layers": 1, "widths": [8, 16], "blocks": [1, 1]}
 
@@ -21,7 +21,7 @@ def make_network(seed: int = 0) -> MovieNetwork:
     return build("dstnet", SETTINGS).eval()
 
 
-def make_card(network: MovieNetwork, **changes) -> Card:
+def make_card(network: MovieNetwork, **changes) -> ModelCard:
     """A card that fits `network`."""
     values = {
         "name": "tiny",
@@ -35,7 +35,7 @@ def make_card(network: MovieNetwork, **changes) -> Card:
         "normalisation": "unit noise",
         "training": {"trained_on": {}, "held_out": {}},
     }
-    return Card.checked({**values, **changes}, "card")
+    return ModelCard.checked({**values, **changes}, "card")
 
 
 def save_model(folder: Path, seed: int = 0) -> Path:

@@ -3,10 +3,10 @@
 import tiny
 import torch
 
-from dstnet.specimen.species import BankedSpecies
+from dstnet.specimen.species import ProjectionBank
 from dstnet.training import TrainingSettings
-from dstnet.training.loop import Run
-from dstnet.training.stream import StreamSettings
+from dstnet.training.simulated_crops import StreamSettings
+from dstnet.training.trainer import Run
 
 RANGES = StreamSettings(crop=64, fractions=3, defocus_angstrom=(4000.0, 12000.0))
 MADE_OF = {"trained_on": {"blob": "1"}, "held_out": {"held": "2"}}
@@ -16,7 +16,7 @@ def species(name="blob", width=8.0):
     """A Gaussian blob, at 2 Å."""
     x = (torch.arange(32.0) - 16) * 2
     patch = 0.3 * torch.exp(-(x[:, None] ** 2 + x[None, :] ** 2) / (2 * width**2))
-    return BankedSpecies(name, 24.0, torch.eye(3)[None], patch[None].half())
+    return ProjectionBank(name, 24.0, torch.eye(3)[None], patch[None].half())
 
 
 def settings(**changes):

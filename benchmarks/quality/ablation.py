@@ -28,13 +28,13 @@ from dstnet.movie.normalise import normalised
 from dstnet.network.blocks import MovieNetwork
 from dstnet.network.dstnet import exposure_features
 from dstnet.network.engine import autocast
-from dstnet.simulation import Shot, SimulationSettings
-from dstnet.specimen.species import BankedSpecies
+from dstnet.simulation import MovieSimulator, SimulationSettings
+from dstnet.specimen.species import ProjectionBank
 from dstnet.structure import phantom, read_structure
-from dstnet.training.loop import Run
 from dstnet.training.settings import TrainingSettings
+from dstnet.training.simulated_crops import StreamSettings, draw_settings
 from dstnet.training.species import bank
-from dstnet.training.stream import StreamSettings, draw_settings
+from dstnet.training.trainer import Run
 
 TINY = {"features": 12, "growth": 8, "dense_layers": 1, "widths": [24, 40, 56], "blocks": [1, 1, 1]}
 FRAMES, EXPOSURE_E_PER_A2, MOVIES, CROP = 24, 40.0, 24, 128
@@ -94,7 +94,7 @@ def settings_of(changes: dict, steps: int) -> TrainingSettings:
 
 
 def movies(
-    species: list[BankedSpecies], aligned: bool
+    species: list[ProjectionBank], aligned: bool
 ) -> list[tuple[torch.Tensor, torch.Tensor, SimulationSettings]]:
     """Frames [frame, y, x], truth [y, x] and conditions of the movies that all are scored on."""
     made = []
@@ -106,7 +106,7 @@ def movies(
         settings = drawn.model_copy(
             update={"exposure_e_per_a2": EXPOSURE_E_PER_A2 / FRAMES, "pre_exposure_e_per_a2": 0.0}
         )
-        shot = Shot(settings, [species[number % len(species)]], number)
+        shot = MovieSimulator(settings, [species[number % len(species)]], number)
         made.append((torch.stack(list(shot.frames())), shot.truth.clean, settings))
     return made
 

@@ -25,12 +25,12 @@ from dstnet.metrics.image import residual_after_best_shift
 from dstnet.movie import Movie
 from dstnet.network.weights import load_weights
 from dstnet.potential import Projector, build_potential
-from dstnet.simulation import Shot, SimulationSettings
+from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import read_structure
-from dstnet.training.adapt import Adaptation, Outcome
-from dstnet.training.adapt_crops import cut, split
+from dstnet.training.finetune.crops import cut, split
+from dstnet.training.finetune.finetune import Adaptation, Outcome
 from dstnet.training.settings import AdaptSettings
 
 PIXEL_ANGSTROM = 1.5  # of the fields
@@ -125,7 +125,7 @@ def structure(
                 build_potential(atoms, base.pixel_size_angstrom), optics.voltage_kv
             )
         species = ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)
-        shots.append(Shot(base.model_copy(update={"optics": optics}), [species], seed))
+        shots.append(MovieSimulator(base.model_copy(update={"optics": optics}), [species], seed))
     movies = [shot.movie(f"{atoms.name}-{seed}") for seed, shot in enumerate(shots)]
     outcome = adapted(movies[:adapt_to], settings)
     rows = []

@@ -29,7 +29,7 @@ from dstnet.io import open_movie, write_tiff
 from dstnet.motion.field import local_displacement
 from dstnet.motion.relion import from_relion
 from dstnet.potential import Projector, build_potential
-from dstnet.simulation import Shot, SimulationSettings
+from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import phantom, read_structure
@@ -41,7 +41,7 @@ CASES = (
 LARGE = (4096, 40, 1.0, 5)
 
 
-def errors(motion: MovieMotion, shot: Shot) -> dict[str, float]:
+def errors(motion: MovieMotion, shot: MovieSimulator) -> dict[str, float]:
     """Rms errors in pixels."""
     field, planted = (
         torch.stack([local_displacement(c, (9, 9)) for c in coefficients])
@@ -100,7 +100,7 @@ def main() -> None:
                 )
                 pixel = settings.pixel_size_angstrom
                 projector = Projector(build_potential(atoms, pixel), settings.optics.voltage_kv)
-                shot = Shot(
+                shot = MovieSimulator(
                     settings,
                     [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)],
                     seed,

@@ -30,7 +30,7 @@ from scipy import ndimage
 
 from dstnet import __version__
 from dstnet.potential import build_potential
-from dstnet.simulation import Shot, SimulationSettings
+from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.simulation.recipe import Recipe
 from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import read_structure
@@ -107,7 +107,7 @@ def simulated_fields(
         species = ProjectedSpecies.of(
             build_potential(atoms, settings.pixel_size_angstrom), settings.optics.voltage_kv
         )
-        shot = Shot(settings, [species], seed + index)
+        shot = MovieSimulator(settings, [species], seed + index)
         average, one = np.zeros(shape), np.zeros(shape)
         for t, frame in enumerate(shot.frames()):
             average += frame.numpy() / settings.frames

@@ -27,10 +27,10 @@ from held_out import DEFOCUS_ANGSTROM, best_gaussian, filtered
 from dstnet import __version__
 from dstnet.core.fourier import radial_frequency
 from dstnet.enhancement import EnhancementSettings
-from dstnet.enhancement.window import restorer_of
+from dstnet.enhancement.frame_window import restorer_of
 from dstnet.metrics.image import residual_after_best_shift
 from dstnet.potential import Projector, build_potential
-from dstnet.simulation import Shot, SimulationSettings
+from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import read_structure
@@ -88,7 +88,7 @@ def main() -> None:
         projector = Projector(
             build_potential(atoms, settings.pixel_size_angstrom), settings.optics.voltage_kv
         )
-        shot = Shot(
+        shot = MovieSimulator(
             settings, [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)], number
         )
         movie = shot.movie(atoms.name)

@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 
 from dstnet import __version__
-from dstnet.core.fourier import multiplied, radial_frequency, shift_phase
+from dstnet.core.fourier import apply_transfer, radial_frequency, shift_phase
 from dstnet.enhancement import EnhancementSettings, NetworkRestorer
 from dstnet.metrics.image import best_shift, residual_after_best_shift
 from dstnet.network.weights import DEFAULT_MODEL
 from dstnet.optics.ctf import OpticsSettings
 from dstnet.potential import Projector, build_potential
-from dstnet.simulation import Shot, SimulationSettings
+from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import read_structure
@@ -38,7 +38,7 @@ DEFOCUS_ANGSTROM = (9000.0, 14000.0, 20000.0)
 
 def filtered(image: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
     """An image with its ``rfft2`` multiplied by `transfer`."""
-    return multiplied(image - image.mean(), transfer)
+    return apply_transfer(image - image.mean(), transfer)
 
 
 def best_gaussian(image: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
@@ -60,7 +60,9 @@ def oracle_wiener(image: torch.Tensor, truth: torch.Tensor, rings: int = 200) ->
     the truth itself.
     """
     shape = (image.shape[0], image.shape[1])
-    moved = multiplied(truth, shift_phase(shape, best_shift(filtered(image, torch.ones(1)), truth)))
+    moved = apply_transfer(
+        truth, shift_phase(shape, best_shift(filtered(image, torch.ones(1)), truth))
+    )
     a, b = torch.fft.rfft2(image - image.mean()), torch.fft.rfft2(moved - moved.mean())
     index = (radial_frequency(shape) / 0.75 * rings).long().clamp(max=rings - 1).flatten()
     cross = torch.zeros(rings).index_add_(0, index, (a.conj() * b).real.flatten())
@@ -102,7 +104,7 @@ def main() -> None:
             projector = Projector(
                 build_potential(atoms, settings.pixel_size_angstrom), optics.voltage_kv
             )
-            shot = Shot(
+            shot = MovieSimulator(
                 settings,
                 [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)],
                 seed,

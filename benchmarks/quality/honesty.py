@@ -28,12 +28,12 @@ from dstnet.movie import Movie
 from dstnet.network.engine import autocast
 from dstnet.network.weights import DEFAULT_MODEL
 from dstnet.potential import Projector, build_potential
-from dstnet.simulation import Shot, SimulationSettings
+from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import read_structure
+from dstnet.training.simulated_crops import CropStream, StreamSettings
 from dstnet.training.species import bank
-from dstnet.training.stream import CropStream, StreamSettings
 
 EXPOSURES_E_PER_A2 = (1.0, 2.0, 5.0, 10.0, 20.0, 48.0, 100.0)
 CLASSES = 20
@@ -89,7 +89,7 @@ def noise_curve(restorer: NetworkRestorer, structure: Path) -> list[dict[str, fl
             specimen = SpecimenSettings(coverage=0.3 if what == "particles" else 0.0)
             settings = base.model_copy(update={"specimen": specimen})
             power[what] = restorer(
-                Shot(
+                MovieSimulator(
                     settings,
                     [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)],
                     5,

@@ -7,7 +7,7 @@ Small movies are made on the fly; the network is a tiny one of random weights, a
 bookkeeping that is tried. Asks for: every good movie's results, byte for byte those of an
 undisturbed run in one process; one failure by name for each bad one; memory that does not grow.
 Images and STAR files are compared; provenance.json and records hold times
-(dstnet.enhancement.records.VOLATILE).
+(dstnet.pipeline.records.VOLATILE).
 """
 
 import json
@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from dstnet.enhancement.files import Job, run_files
-from dstnet.enhancement.records import read_records
+from dstnet.correction.corrections import CorrectionSettings
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.io import write_mrc, write_tiff
-from dstnet.io.inputs import InputMovie
-from dstnet.movie.correction import CorrectionSettings
+from dstnet.pipeline.inputs import InputMovie
+from dstnet.pipeline.records import read_records
+from dstnet.pipeline.run import Job, run_files
 
 FRAMES, SIDE, PIXEL = 4, 128, 2.0
 KINDS = (

@@ -51,7 +51,7 @@ def make(path: Path) -> None:
     """A 4096 x 4096 x 40 movie at 1.06 Å/px and 1 e-/Å2 a frame, of the phantom."""
     from dstnet.io import write_tiff
     from dstnet.potential import Projector, build_potential
-    from dstnet.simulation import Shot, SimulationSettings
+    from dstnet.simulation import MovieSimulator, SimulationSettings
     from dstnet.specimen.species import ProjectedSpecies
     from dstnet.structure import phantom
 
@@ -60,7 +60,9 @@ def make(path: Path) -> None:
     projector = Projector(
         build_potential(atoms, settings.pixel_size_angstrom), settings.optics.voltage_kv
     )
-    shot = Shot(settings, [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)], 0)
+    shot = MovieSimulator(
+        settings, [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)], 0
+    )
     write_tiff(
         path,
         (frame.numpy().astype("uint8") for frame in shot.frames()),

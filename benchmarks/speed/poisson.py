@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from dstnet.core.randomness import stream
-from dstnet.detector.sampling import poisson
+from dstnet.detector.poisson import poisson
 
 SIDE = 4096
 RATES = (0.5, 1.0, 5.0)

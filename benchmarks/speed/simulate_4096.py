@@ -25,8 +25,8 @@ def simulate(shape: int, frames: int, out: Path | None) -> dict:
     from dstnet.core.randomness import stream
     from dstnet.io import write_tiff
     from dstnet.potential import Projector, build_potential
-    from dstnet.simulation import Shot, SimulationSettings
-    from dstnet.specimen.species import BankedSpecies, ProjectedSpecies
+    from dstnet.simulation import MovieSimulator, SimulationSettings
+    from dstnet.specimen.species import ProjectedSpecies, ProjectionBank
     from dstnet.structure import phantom
 
     settings = SimulationSettings(shape=(shape, shape), frames=frames, exposure_e_per_a2=1.0)
@@ -36,15 +36,15 @@ def simulate(shape: int, frames: int, out: Path | None) -> dict:
     )
     species = ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)
     if out is None:
-        species = BankedSpecies.from_projector(
+        species = ProjectionBank.from_projector(
             atoms.name, atoms.diameter_angstrom / 2, projector, 30, stream(0, "bank")
         )
     small = settings.model_copy(update={"shape": (128, 128), "frames": 2})
     list(
-        Shot(small, [species], 0).frames()
+        MovieSimulator(small, [species], 0).frames()
     )  # what is done once in a process, such as loading compiled code
     wall, cpu = time.perf_counter(), time.process_time()
-    shot = Shot(settings, [species], 0)
+    shot = MovieSimulator(settings, [species], 0)
     setup = {"setup_wall_s": time.perf_counter() - wall, "setup_cpu_s": time.process_time() - cpu}
     wall, cpu = time.perf_counter(), time.process_time()
     if out is None:

@@ -13,10 +13,10 @@ from cyclopts import App
 from tiny import dstnet
 
 from dstnet.cli.gain import ReferenceOptions, correction_settings
+from dstnet.correction.corrections import Corrections, CorrectionSettings, notes_on, orient
+from dstnet.correction.reference_fit import fit_gain
 from dstnet.io import open_movie, write_mrc
 from dstnet.io.reference import read_defects, read_gain
-from dstnet.movie.correction import Corrections, CorrectionSettings, notes_on, turned
-from dstnet.movie.reference_fit import fit_gain
 
 CAMERA = """
 detector:
@@ -86,8 +86,8 @@ def test_the_options_it_names_turn_the_gain_right(camera, tmp_path, capsys, sett
         candidate
         for r in (0, 90, 180, 270)
         for f in (None, "up-down")
-        for candidate in [turned(right, CorrectionSettings(gain_rotate=r, gain_flip=f))]
-        if np.array_equal(turned(candidate, CorrectionSettings(**settings)), right)
+        for candidate in [orient(right, CorrectionSettings(gain_rotate=r, gain_flip=f))]
+        if np.array_equal(orient(candidate, CorrectionSettings(**settings)), right)
     )
     if settings.get("gain_invert"):
         stored = np.divide(1, stored, out=np.zeros_like(stored), where=stored > 0)

@@ -17,14 +17,15 @@ import starfile
 from tiny import make_frames
 
 from dstnet.alignment import AlignmentSettings
-from dstnet.enhancement import EnhancementSettings, files
-from dstnet.enhancement.files import Job, run_files
-from dstnet.enhancement.records import VOLATILE, read_records
-from dstnet.enhancement.schedule import watch
+from dstnet.enhancement import EnhancementSettings
 from dstnet.errors import BadInputError, OutputError, SettingsError
 from dstnet.io import write_mrc
-from dstnet.io.inputs import InputMovie
 from dstnet.motion.relion import from_relion
+from dstnet.pipeline import run as pipeline_run
+from dstnet.pipeline.inputs import InputMovie
+from dstnet.pipeline.records import VOLATILE, read_records
+from dstnet.pipeline.run import Job, run_files
+from dstnet.pipeline.watch import watch
 from dstnet.report.page import write_page
 
 SOAK = Path(__file__).resolve().parents[2] / "benchmarks" / "quality" / "soak.py"
@@ -87,7 +88,7 @@ def test_shards_write_into_one_folder_what_one_run_writes(movies, job, tmp_path)
 
 def test_shards_at_once_lose_no_record(movies, job, tmp_path):
     code = (
-        "import pickle, sys; from dstnet.enhancement.files import run_files\nmovies, out, job,"
+        "import pickle, sys; from dstnet.pipeline.run import run_files\nmovies, out, job,"
         " shard = pickle.load(sys.stdin.buffer); run_files(movies, out, job, threads=1,"
         " shard=shard)"
     )
@@ -138,14 +139,14 @@ def test_a_record_broken_off_by_a_kill_is_passed_over(movies, job, tmp_path):
 
 
 def test_a_mistake_of_ours_costs_one_movie(movies, tmp_path, monkeypatch):
-    real = files.align
+    real = pipeline_run.align
 
     def align(movie, *arguments, **options):
         if movie.name.endswith("m1.mrc"):
             raise ZeroDivisionError("oops")
         return real(movie, *arguments, **options)
 
-    monkeypatch.setattr(files, "align", align)
+    monkeypatch.setattr(pipeline_run, "align", align)
     summary = run_files(movies, tmp_path / "out", ALIGN)
     assert [r["status"] for r in summary.records] == ["done", "failed", "done", "done"]
     assert (
@@ -160,9 +161,9 @@ def test_a_mistake_of_ours_costs_one_movie(movies, tmp_path, monkeypatch):
 def test_black_flat_and_broken_results_are_refused(movies, tmp_path, monkeypatch, value, says):
     from dataclasses import replace
 
-    real = files.align
+    real = pipeline_run.align
     monkeypatch.setattr(
-        files,
+        pipeline_run,
         "align",
         lambda *a, **o: (got := real(*a, **o)) and replace(got, total=got.total * 0 + value),
     )
@@ -439,16 +440,16 @@ def test_a_small_soak(tmp_path):
 
 DEADLY = """
 import os, signal, sys, pickle
-from dstnet.enhancement import files
-real = files.align
+from dstnet.pipeline import run as pipeline_run
+real = pipeline_run.align
 def align(movie, *rest, **more):
     if movie.name.endswith("m1.mrc"):
         os.kill(os.getpid(), signal.SIGSEGV)
     return real(movie, *rest, **more)
-files.align = align
+pipeline_run.align = align
 if __name__ == "__main__":
     movies, out, job = pickle.load(sys.stdin.buffer)
-    summary = files.run_files(movies, out, job, workers=2, retries=1)
+    summary = pipeline_run.run_files(movies, out, job, workers=2, retries=1)
     print([r["status"] for r in summary.records], summary.records[1]["error"])
 """
 

@@ -13,7 +13,7 @@ from tiny import dstnet
 
 from dstnet.io import MrcFrames, open_movie, write_tiff
 from dstnet.potential import Projector, build_potential
-from dstnet.simulation import Shot, SimulationSettings
+from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import phantom
@@ -34,7 +34,7 @@ def shot():
         exposure_e_per_a2=5.0,
         specimen=specimen,
     )
-    return Shot(
+    return MovieSimulator(
         settings,
         [
             ProjectedSpecies(

@@ -318,8 +318,8 @@ def test_preview_shows_the_movie(simulate, tmp_path):
 
 KILLER = """
 import os, pathlib, signal, sys
-from dstnet.simulation import make
-real, first = make.write_shot, pathlib.Path(sys.argv[2])
+from dstnet.dataset import generate
+real, first = generate.write_shot, pathlib.Path(sys.argv[2])
 def write(shot, folder, record, *rest, **more):
     # the worker of movie 1 is killed in the midst of it: once, or always
     if record.seed == 1 and (sys.argv[1] == "always" or not first.exists()):
@@ -327,7 +327,7 @@ def write(shot, folder, record, *rest, **more):
         (folder / "movies" / f"{record.name}.tif").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
     return real(shot, folder, record, *rest, **more)
-make.write_shot = write
+generate.write_shot = write
 if __name__ == "__main__":
     from dstnet.cli import main
     main(sys.argv[3:])

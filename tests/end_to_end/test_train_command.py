@@ -106,7 +106,7 @@ def test_tensorboard_gets_every_number_of_a_record(tmp_path):
     )
     # In a process of its own: the package's imports warn, which is an error here.
     script = f"""
-from dstnet.training.board import tensorboard_writer
+from dstnet.training.tensorboard import tensorboard_writer
 from pathlib import Path
 folder = Path({str(tmp_path)!r})
 write = tensorboard_writer(folder)

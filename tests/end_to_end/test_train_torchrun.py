@@ -17,7 +17,7 @@ sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent / "src")!r}]
 from pathlib import Path
 from safetensors.torch import save_file
 import training_runs
-from dstnet.training.processes import joined
+from dstnet.training.process_group import joined
 
 folder = Path(sys.argv[1])
 with joined("cpu") as process:

@@ -11,8 +11,8 @@ import pytest
 import tifffile
 from tiny import dstnet, make_frames, save_model
 
-from dstnet.enhancement import files
 from dstnet.io import write_mrc, write_tiff
+from dstnet.pipeline import run as pipeline_run
 
 
 @pytest.fixture
@@ -427,7 +427,7 @@ def test_a_write_that_fails_leaves_nothing_half_done(enhance, good, tmp_path, mo
     """The disk fills up within output `number`: what is there is whole, and the next run makes the
     rest.
     """
-    real, written = files.write_mrc, []
+    real, written = pipeline_run.write_mrc, []
 
     def write(path, array, *arguments, **options):
         if len(written) == number:
@@ -435,7 +435,7 @@ def test_a_write_that_fails_leaves_nothing_half_done(enhance, good, tmp_path, mo
         real(path, array, *arguments, **options)
         written.append(path)
 
-    monkeypatch.setattr(files, "write_mrc", write)
+    monkeypatch.setattr(pipeline_run, "write_mrc", write)
     code, _, err = enhance(good, "--dose-per-frame", "2")
     assert (
         code == 2
@@ -465,14 +465,14 @@ def _no_space(*_arguments):
 
 
 def test_out_of_memory_is_one_inputs_failure(enhance, good, data, monkeypatch):
-    real = files.NetworkRestorer.__call__
+    real = pipeline_run.NetworkRestorer.__call__
 
     def call(self, movie, **options):
         if "good" in movie.name:
             raise MemoryError("9 GB")
         return real(self, movie, **options)
 
-    monkeypatch.setattr(files.NetworkRestorer, "__call__", call)
+    monkeypatch.setattr(pipeline_run.NetworkRestorer, "__call__", call)
     write_mrc(data / "other.mrc", make_frames(1), 2.0, "x", stack=True)
     code, _, err = enhance(good, data / "other.mrc")
     assert (

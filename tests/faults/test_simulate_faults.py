@@ -14,8 +14,8 @@ import starfile
 import yaml
 from tiny import dstnet
 
+from dstnet.dataset import generate
 from dstnet.io import open_movie
-from dstnet.simulation import make
 
 SMALL = {
     "--shape": ["128", "128"],
@@ -51,7 +51,7 @@ def refused(simulate, tmp_path, monkeypatch):
 
     def run(*arguments, words=(), **options):
         with monkeypatch.context() as patch:
-            patch.setattr(make, "Shot", None)  # not even begun
+            patch.setattr(generate, "MovieSimulator", None)  # not even begun
             lines = []
             for more in ([], ["--dry-run"]):
                 code, text, err = simulate(*arguments, *more, **options)
@@ -224,7 +224,7 @@ def test_folder_that_cannot_be_written(refused, simulate, tmp_path, monkeypatch)
     assert (tmp_path / "file").read_text() == "mine"
     with monkeypatch.context() as patch:
         patch.setattr(
-            make.os, "access", lambda path, mode: False
+            generate.os, "access", lambda path, mode: False
         )  # permission bits mean nothing where the tests are root's
         refused(words=("no permission", "that you may write to"))
     (tmp_path / "half").mkdir()
@@ -240,10 +240,10 @@ def test_folder_that_cannot_be_written(refused, simulate, tmp_path, monkeypatch)
 def test_too_little_space_shows_in_the_plan(refused, simulate, monkeypatch):
     usage = shutil.disk_usage("/")
     with monkeypatch.context() as patch:
-        patch.setattr(make.shutil, "disk_usage", lambda path: usage._replace(free=50 << 20))
+        patch.setattr(generate.shutil, "disk_usage", lambda path: usage._replace(free=50 << 20))
         refused(words=("0.05 GB free", "are needed", "free some space"))
     assert simulate()[0] == 0
-    monkeypatch.setattr(make.shutil, "disk_usage", lambda path: usage._replace(free=0))
+    monkeypatch.setattr(generate.shutil, "disk_usage", lambda path: usage._replace(free=0))
     assert simulate()[0] == 0, "what is there already needs no space"
 
 
@@ -284,14 +284,14 @@ def test_a_disk_that_fills_up_leaves_nothing_half_done(simulate, tmp_path, monke
 def test_a_movie_that_cannot_be_made_is_named_and_the_others_finished(
     simulate, tmp_path, monkeypatch
 ):
-    real = make.write_shot
+    real = generate.write_shot
 
     def write(shot, folder, record, *rest, **more):
         if record.seed == 1:
             raise MemoryError("9 GB")
         return real(shot, folder, record, *rest, **more)
 
-    monkeypatch.setattr(make, "write_shot", write)
+    monkeypatch.setattr(generate, "write_shot", write)
     code, out, err = simulate("--movies", "3")
     assert code == 1 and "2 made, 0 already there, 1 failed" in err
     assert (

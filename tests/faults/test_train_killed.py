@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import training_runs
-from dstnet.training import checkpoint, loop
+from dstnet.training import checkpoint, trainer
 
 folder, resume, place = Path(sys.argv[1]), sys.argv[2] == "resume", sys.argv[3]
 
@@ -30,11 +30,11 @@ def die():
 options = dict(steps=7, checkpoint_every=2, patience=9, schedule="plateau", plateau=1)
 run = training_runs.start(folder, resume, **options)
 if place == "between checkpoints":
-    real = loop.Run._step
-    loop.Run._step = lambda self, *a: die() if self.progress.step == 3 else real(self, *a)
+    real = trainer.Run._step
+    trainer.Run._step = lambda self, *a: die() if self.progress.step == 3 else real(self, *a)
 elif place == "after the log, before the checkpoint":
-    real_save = loop.Run.save
-    loop.Run.save = lambda self: die() if self.progress.step == 4 else real_save(self)
+    real_save = trainer.Run.save
+    trainer.Run.save = lambda self: die() if self.progress.step == 4 else real_save(self)
 elif place == "while the checkpoint is written":
     real_file = checkpoint.save_file
     def save_file(tensors, path, metadata):
@@ -44,14 +44,14 @@ elif place == "while the checkpoint is written":
         real_file(tensors, path, metadata)
     checkpoint.save_file = save_file
 elif place == "while the log is written":
-    real_append = loop.append_log
+    real_append = trainer.append_log
     def append_log(path, record):
         if record["step"] == 4:
             with open(path, "a") as log:
                 log.write('{{"step": 4, "lo')
             die()
         real_append(path, record)
-    loop.append_log = append_log
+    trainer.append_log = append_log
 run.train(lambda record: None)
 run.release()
 """

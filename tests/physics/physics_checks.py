@@ -21,8 +21,8 @@ from dstnet.motion.field import MotionSettings
 from dstnet.optics import ctf
 from dstnet.optics.ctf import OpticsSettings
 from dstnet.potential import random_rotation
-from dstnet.simulation import Shot, SimulationSettings
-from dstnet.specimen import layers, placing
+from dstnet.simulation import MovieSimulator, SimulationSettings
+from dstnet.specimen import ice, placement
 from dstnet.specimen.settings import SpecimenSettings
 
 # --- A world small enough to compute by hand
@@ -261,7 +261,7 @@ def check_integrating_noise():
 def check_counting_shot_follows_mtf():
     """Of a counting camera the expectation is blurred by the MTF, once."""
     sharp, blurred = (
-        Shot(
+        MovieSimulator(
             quiet(specimen=ONE_PARTICLE, exposure_e_per_a2=1.0, detector=d),
             [Blob(1.0)],
             CENTRAL_SEED,
@@ -284,7 +284,7 @@ def check_counting_shot_follows_mtf():
 def check_ice_strength():
     """0.05 rad rms for 300 Å at 1 Å/px, growing as the root of thickness."""
     for thickness, expected in ((300.0, 0.05), (1200.0, 0.1)):
-        amplitude = layers.ice_amplitude(
+        amplitude = ice.ice_amplitude(
             (256, 256), 1.0, SpecimenSettings(ice_thickness_angstrom=thickness)
         )
         phase = torch.fft.irfft2(
@@ -300,7 +300,7 @@ def check_patch_lands_on_its_pixel():
     for size in (16, 17):
         canvas = torch.zeros(64, 80)
         patch = Blob(1.5, size=size).patch
-        placing.add_patch(canvas, patch, (20, 50))
+        placement.add_patch(canvas, patch, (20, 50))
         y, x = centre_of_mass(canvas)
         # An even patch has one row more before its centre, at 5 sigma: it weighs under 1e-5.
         assert abs(y - 20) < 1e-3
@@ -322,7 +322,7 @@ def check_frames_move_by_the_truth():
     """frame_t(x) = clean(x - u_t): interpolating the truth by splines, another method, gives the
     frames.
     """
-    shot = Shot(
+    shot = MovieSimulator(
         quiet(frames=4, motion=DRIFTING, specimen=BARE_ICE, exposure_e_per_a2=1.0), [Blob()], 5
     )
     inner = (slice(12, -12), slice(12, -12))
@@ -339,7 +339,7 @@ def check_frames_move_by_the_truth():
 
 def check_particles_lie_where_they_are_said():
     for size in (31, 32):
-        shot = Shot(quiet(), [Blob(size=size)], 3)
+        shot = MovieSimulator(quiet(), [Blob(size=size)], 3)
         assert len(shot.truth.particles) >= 5
         phase = shot.truth.phase
         for p in shot.truth.particles:
@@ -364,7 +364,7 @@ def check_damage_is_the_exposure_filter():
         "specimen": ONE_PARTICLE,
     }
     hurt, whole = (
-        Shot(quiet(damage=d, **common), [Blob(1.0)], CENTRAL_SEED)
+        MovieSimulator(quiet(damage=d, **common), [Blob(1.0)], CENTRAL_SEED)
         for d in ("grant_grigorieff", None)
     )
     k = fourier.radial_frequency((96, 128))
@@ -384,7 +384,7 @@ def check_damage_spares_the_noise():
     five standard errors.
     """
     detector = DetectorSettings(quantum_efficiency=0.8)
-    shot = Shot(
+    shot = MovieSimulator(
         quiet(
             shape=(192, 192),
             damage="grant_grigorieff",
@@ -413,6 +413,6 @@ def check_dose_at_any_pixel_size():
             specimen=EMPTY,
             detector=DetectorSettings(quantum_efficiency=0.8),
         )
-        frame = next(iter(Shot(settings, [], 1).frames()))
+        frame = next(iter(MovieSimulator(settings, [], 1).frames()))
         area = frame.numel() * pixel**2
         assert abs(float(frame.double().sum()) / area - 1.2) < 5 * math.sqrt(1.2 / area), pixel

@@ -7,7 +7,7 @@ from physics_checks import BARE_ICE, quiet
 
 from dstnet.optics.ctf import OpticsSettings
 from dstnet.potential import random_rotation
-from dstnet.simulation import Shot
+from dstnet.simulation import MovieSimulator
 
 PIXEL = 1.2
 
@@ -40,4 +40,4 @@ def rods_shot(shape, frames, electrons_per_pixel, motion, seed=4):
         optics=OpticsSettings(defocus_angstrom=8000),
         motion=motion,
     )
-    return Shot(settings, [Rods()], seed)
+    return MovieSimulator(settings, [Rods()], seed)

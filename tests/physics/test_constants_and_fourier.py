@@ -11,7 +11,7 @@ from dstnet.core import constants
 from dstnet.core.fourier import (
     crop_spectrum,
     frequencies,
-    good_size,
+    next_fast_size,
     radial_frequency,
     radial_mean,
     resample,
@@ -144,7 +144,7 @@ def test_good_size():
         return n == 1
 
     for n in range(1, 600):
-        got = good_size(n)
+        got = next_fast_size(n)
         assert got == next(m for m in range(max(n, 2), 2 * n + 3) if m % 2 == 0 and is_good(m))
 
 

@@ -17,9 +17,9 @@ from dstnet.core.randomness import stream
 from dstnet.motion.field import MotionSettings
 from dstnet.optics.ctf import OpticsSettings
 from dstnet.potential import Projector, build_potential
-from dstnet.simulation import Shot, SimulationSettings
+from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
-from dstnet.specimen.species import BankedSpecies
+from dstnet.specimen.species import ProjectionBank
 from dstnet.structure import phantom
 
 PIXEL_ANGSTROM = {300: 1.0, 200: 1.4}
@@ -40,7 +40,7 @@ def optics(defocus: float, **changes) -> OpticsSettings:
     return OpticsSettings(**{**values, **changes})
 
 
-def ice_movie(planted: OpticsSettings, seed: int = 1) -> Shot:
+def ice_movie(planted: OpticsSettings, seed: int = 1) -> MovieSimulator:
     """Nothing but ice, which moves as waters do, at 60 e-/Å2."""
     settings = SimulationSettings(
         shape=(1024, 1024),
@@ -51,10 +51,10 @@ def ice_movie(planted: OpticsSettings, seed: int = 1) -> Shot:
         optics=planted,
         motion=STILL,
     )
-    return Shot(settings, [], seed)
+    return MovieSimulator(settings, [], seed)
 
 
-def band_of(shot: Shot, tiles: slice = slice(None), low: float = 25.0) -> "Band":
+def band_of(shot: MovieSimulator, tiles: slice = slice(None), low: float = 25.0) -> "Band":
     """The movie's periodogram from `low` to 2.2 pixels."""
     s = shot.settings
     spectra = tile_spectra(shot.frames(), 512)[tiles]
@@ -417,14 +417,14 @@ def test_particles_are_dark_in_underfocus_and_bright_in_overfocus(defocus):
         optics=optics(defocus),
         motion=STILL,
     )
-    shot = Shot(settings, [Blob(sigma=6.0, radius_angstrom=40.0)], 3)
+    shot = MovieSimulator(settings, [Blob(sigma=6.0, radius_angstrom=40.0)], 3)
     image = next(iter(shot.frames())).numpy()
     sites = [(round(p.y_angstrom / 2), round(p.x_angstrom / 2)) for p in shot.truth.particles]
     dark = (
         np.mean([image[max(y - 3, 0) : y + 4, max(x - 3, 0) : x + 4].mean() for y, x in sites])
         - image.mean()
     )
-    # Shot noise of the mean of 49 pixels at all sites.
+    # MovieSimulator noise of the mean of 49 pixels at all sites.
     error = math.sqrt(image.mean() / (49 * len(sites)))
     assert len(sites) > 10
     assert dark * math.copysign(1, -defocus) > 10 * error
@@ -437,10 +437,10 @@ def test_a_movie_of_default_settings_fits_within_one_per_cent():
     """
     atoms = phantom(25)
     projector = Projector(build_potential(atoms, 1.06), 300.0)
-    species = BankedSpecies.from_projector(
+    species = ProjectionBank.from_projector(
         atoms.name, atoms.diameter_angstrom / 2, projector, 100, stream(1, "poses")
     )
-    shot = Shot(SimulationSettings(frames=12, exposure_e_per_a2=4.0), [species], 2)
+    shot = MovieSimulator(SimulationSettings(frames=12, exposure_e_per_a2=4.0), [species], 2)
     got = fit(band_of(shot), 3000, 35000)
     off = got.values - planted_values(shot.settings.optics)
     print(f"default movie: off by {np.round(off, 1)} +- {np.round(got.errors, 1)} Å")

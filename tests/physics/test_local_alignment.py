@@ -9,13 +9,13 @@ from rods import PIXEL, rods_shot
 from dstnet.alignment import AlignmentSettings, MovieMotion, align
 from dstnet.motion.field import MotionSettings, local_displacement
 from dstnet.potential import Projector, build_potential
-from dstnet.simulation import Shot, SimulationSettings
+from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import phantom
 
 
-def errors(motion: MovieMotion, shot: Shot) -> tuple[float, float]:
+def errors(motion: MovieMotion, shot: MovieSimulator) -> tuple[float, float]:
     """Rms errors in pixels per axis: of the global shifts, and of the local field at 9 x 9 places
     of all frames.
     """
@@ -85,7 +85,7 @@ def test_local_correction_never_lowers_the_likeness_to_the_truth(seed, local_ang
     projector = Projector(
         build_potential(atoms, settings.pixel_size_angstrom), settings.optics.voltage_kv
     )
-    shot = Shot(
+    shot = MovieSimulator(
         settings, [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)], seed
     )
     movie = shot.movie()

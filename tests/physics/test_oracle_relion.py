@@ -19,7 +19,7 @@ from rods import PIXEL, rods_shot
 from dstnet.io import open_movie, write_mrc, write_tiff
 from dstnet.motion.field import MotionSettings, local_displacement
 from dstnet.motion.relion import from_relion
-from dstnet.simulation import Shot
+from dstnet.simulation import MovieSimulator
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 
@@ -27,7 +27,7 @@ SUFFIXES = (".tif", ".mrcs")
 
 
 @pytest.fixture(scope="module")
-def shot() -> Shot:
+def shot() -> MovieSimulator:
     """1024 x 1024 pixels, 30 frames of one electron per pixel; a field that reads otherwise when
     mirrored, motion of no symmetry either.
     """

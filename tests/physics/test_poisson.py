@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from dstnet.core.randomness import stream
-from dstnet.detector.sampling import poisson
+from dstnet.detector.poisson import poisson
 
 
 def chi_square(counts: np.ndarray, rate: float) -> float:

@@ -26,7 +26,7 @@ from dstnet.core.fourier import shift_phase
 from dstnet.motion.field import MotionSettings
 from dstnet.optics.ctf import OpticsSettings, contrast_transfer
 from dstnet.potential import Potential, Projector, build_potential
-from dstnet.simulation import Shot, SimulationSettings
+from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import phantom
@@ -68,7 +68,7 @@ def critical_exposure(k: np.ndarray) -> np.ndarray:
     return 0.245 * np.maximum(k, 1e-6) ** -1.665 + 2.81
 
 
-def aligned_sum(shot: Shot) -> np.ndarray:
+def aligned_sum(shot: MovieSimulator) -> np.ndarray:
     """The frames' counts summed after each was moved back by its true shift, as contrast."""
     shape, total = shot.settings.shape, 0.0
     for frame, shift in zip(shot.frames(), shot.truth.global_shift_angstrom, strict=True):
@@ -108,7 +108,7 @@ def views() -> tuple[View, ...]:
     found = []
     for seed, defocus in enumerate(DEFOCI):
         settings = movie_settings(defocus)
-        shot = Shot(settings, [species], seed)
+        shot = MovieSimulator(settings, [species], seed)
         image = aligned_sum(shot)
         for p in shot.truth.particles:
             centre = p.y_angstrom / PIXEL, p.x_angstrom / PIXEL
@@ -196,7 +196,7 @@ def expected_correlation(taken) -> np.ndarray:
         settings = movie_settings(
             defocus, shape=(640, 640), specimen=SPECIMEN.model_copy(update={"coverage": 0.0})
         )
-        ice = Shot(settings, [], 100 + seed)
+        ice = MovieSimulator(settings, [], 100 + seed)
         image = np.mean([f.double().numpy() for f in ice.expected_frames()], axis=0)
         power = np.abs(np.fft.rfft2(image / image.mean() - 1)) ** 2 * PIXEL**2 / image.size
         ring = ring_of(image.shape, PIXEL)
@@ -343,7 +343,7 @@ def test_halves_of_the_exposure_recover_the_critical_exposure(damage, voltage):
         motion=STILL,
         detector=PERFECT,
     )
-    shot = Shot(settings, [Blob(sigma=0.8, peak=1.0)], 1)
+    shot = MovieSimulator(settings, [Blob(sigma=0.8, peak=1.0)], 1)
     counts = [f.double().numpy() for f in shot.frames()]
     clean = np.fft.rfft2(shot.truth.clean.double().numpy())
     first, second = (spectrum(counts[i : i + frames // 2]) for i in (0, frames // 2))
@@ -431,7 +431,7 @@ def test_odd_and_even_frames_correlate_as_signal_and_noise_say(ice):
     def mean(values: np.ndarray) -> np.ndarray:
         return ring_mean(values, index, rings + 1)[:rings]
 
-    shot = Shot(settings, [Blob(sigma=1.5, peak=0.6)], 2)
+    shot = MovieSimulator(settings, [Blob(sigma=1.5, peak=0.6)], 2)
     counts = [f.double().numpy() for f in shot.frames()]
     odd, even = spectrum(counts[::2]), spectrum(counts[1::2])
     got = mean(np.real(odd * even.conj())) / np.sqrt(
@@ -444,7 +444,7 @@ def test_odd_and_even_frames_correlate_as_signal_and_noise_say(ice):
     shot_noise = 2 / (frames * exposure * passed)
     empty = settings.model_copy(update={"specimen": specimen.model_copy(update={"coverage": 0.0})})
     fields = [
-        next(iter(Shot(empty, [], seed).expected_frames())).double().numpy()
+        next(iter(MovieSimulator(empty, [], seed).expected_frames())).double().numpy()
         for seed in range(10, 14)
     ]
     ice_power = np.mean([mean(np.abs(spectrum([f])) ** 2) for f in fields], axis=0) * to_density

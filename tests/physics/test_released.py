@@ -5,12 +5,12 @@ told the truth.
 import pytest
 import torch
 
-from dstnet.core.fourier import multiplied, radial_frequency
+from dstnet.core.fourier import apply_transfer, radial_frequency
 from dstnet.enhancement import EnhancementSettings
-from dstnet.enhancement.window import restorer_of
+from dstnet.enhancement.frame_window import restorer_of
 from dstnet.metrics.image import residual_after_best_shift
 from dstnet.potential import Projector, build_potential
-from dstnet.simulation import Shot, SimulationSettings
+from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import phantom
@@ -32,7 +32,7 @@ def shot():
     projector = Projector(
         build_potential(atoms, settings.pixel_size_angstrom), settings.optics.voltage_kv
     )
-    return Shot(
+    return MovieSimulator(
         settings, [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)], seed=5
     )
 
@@ -42,7 +42,7 @@ def best_gaussian(image, truth):
     sigmas = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     return min(
         residual_after_best_shift(
-            multiplied(image - image.mean(), torch.exp(-2 * (torch.pi * s * k) ** 2)), truth
+            apply_transfer(image - image.mean(), torch.exp(-2 * (torch.pi * s * k) ** 2)), truth
         )
         for s in sigmas
     )

@@ -12,9 +12,9 @@ from dstnet.core import constants, fourier
 from dstnet.detector import camera
 from dstnet.motion import warp
 from dstnet.optics import ctf
-from dstnet.simulation import Shot
-from dstnet.simulation import shot as recipe
-from dstnet.specimen import layers, placing
+from dstnet.simulation import MovieSimulator
+from dstnet.simulation import movie_simulator as recipe
+from dstnet.specimen import ice, placement
 
 # --- Faults: each plants one mistake through `plant(module, name, value)`, wherever the name is
 # used ------------------------------------
@@ -108,7 +108,7 @@ def damage_of_power_taken_for_amplitude(plant):
 
 
 def damage_at_the_end_of_the_frame(plant):
-    honest = Shot.damage
+    honest = MovieSimulator.damage
 
     def damage(self, frame):
         s = self.settings
@@ -121,7 +121,7 @@ def damage_at_the_end_of_the_frame(plant):
         finally:
             self.settings = s
 
-    plant(Shot, "damage", damage)
+    plant(MovieSimulator, "damage", damage)
 
 
 def damage_after_the_counts(plant):
@@ -163,21 +163,21 @@ def mtf_on_a_scale_of_zero_to_one(plant):
 
 
 def ice_without_the_root(plant):
-    honest = layers.ice_amplitude
+    honest = ice.ice_amplitude
     plant(
-        layers,
+        ice,
         "ice_amplitude",
         lambda shape, pixel, settings: honest(shape, pixel, settings).square() * pixel,
     )
 
 
 def ice_grows_with_thickness_not_its_root(plant):
-    honest = layers.ice_amplitude
+    honest = ice.ice_amplitude
 
     def amplitude(shape, pixel, settings):
         return honest(shape, pixel, settings) * math.sqrt(settings.ice_thickness_angstrom / 300)
 
-    plant(layers, "ice_amplitude", amplitude)
+    plant(ice, "ice_amplitude", amplitude)
 
 
 def patch_centred_at_half_of_n_minus_one(plant):
@@ -193,12 +193,12 @@ def patch_centred_at_half_of_n_minus_one(plant):
         if y0 < y1 and x0 < x1:
             canvas[y0:y1, x0:x1] += patch[y0 - top : y1 - top, x0 - left : x1 - left]
 
-    for module in (placing, recipe):
+    for module in (placement, recipe):
         plant(module, "add_patch", add_patch)
 
 
 def patch_half_a_pixel_off(plant):
-    honest, shift = placing.add_patch, fourier.shift_phase
+    honest, shift = placement.add_patch, fourier.shift_phase
 
     def add_patch(canvas, patch, centre):
         shape = (patch.shape[0], patch.shape[1])
@@ -208,32 +208,36 @@ def patch_half_a_pixel_off(plant):
             centre,
         )
 
-    for module in (placing, recipe):
+    for module in (placement, recipe):
         plant(module, "add_patch", add_patch)
 
 
 def truth_one_frame_late(plant):
-    honest = Shot._moved
-    plant(Shot, "_moved", lambda self, spectrum, frame: honest(self, spectrum, max(0, frame - 1)))
+    honest = MovieSimulator._moved
+    plant(
+        MovieSimulator,
+        "_moved",
+        lambda self, spectrum, frame: honest(self, spectrum, max(0, frame - 1)),
+    )
 
 
 def margin_forgotten_in_coordinates(plant):
-    honest = Shot._crop
+    honest = MovieSimulator._crop
 
     def crop(self, image):
         return honest(self, torch.roll(image, (-1, -1), (-2, -1)))
 
-    plant(Shot, "_crop", crop)
+    plant(MovieSimulator, "_crop", crop)
 
 
 def dose_per_pixel_not_per_area(plant):
-    honest = Shot.expected_frames
+    honest = MovieSimulator.expected_frames
 
     def expected_frames(self):
         for frame in honest(self):
             yield frame / self.settings.pixel_size_angstrom**2
 
-    plant(Shot, "expected_frames", expected_frames)
+    plant(MovieSimulator, "expected_frames", expected_frames)
 
 
 def efficiency_applied_twice(plant):

@@ -26,15 +26,19 @@ from dstnet.detector.camera import DetectorSettings
 from dstnet.errors import SettingsError
 from dstnet.motion.field import MotionSettings, local_displacement
 from dstnet.optics.ctf import contrast_transfer
-from dstnet.simulation import Shot
-from dstnet.specimen.layers import ice_amplitude, ice_memory
+from dstnet.simulation import MovieSimulator
+from dstnet.specimen.ice import ice_amplitude, ice_memory
 from dstnet.specimen.settings import SpecimenSettings
-from dstnet.specimen.species import BankedSpecies
+from dstnet.specimen.species import ProjectionBank
 
 
 def expected_stack(settings, species=None, seed=6):
     return torch.stack(
-        list(Shot(settings, [Blob()] if species is None else species, seed).expected_frames())
+        list(
+            MovieSimulator(
+                settings, [Blob()] if species is None else species, seed
+            ).expected_frames()
+        )
     )
 
 
@@ -43,7 +47,7 @@ def expected_stack(settings, species=None, seed=6):
 
 
 def test_same_seed_same_bytes_other_seed_not():
-    a, b, c = (Shot(lively(), [Blob()], seed) for seed in (3, 3, 4))
+    a, b, c = (MovieSimulator(lively(), [Blob()], seed) for seed in (3, 3, 4))
     assert a.movie().frames.tobytes() == b.movie().frames.tobytes()
     assert torch.equal(a.truth.phase, b.truth.phase)
     assert torch.equal(a.truth.clean, b.truth.clean)
@@ -59,7 +63,7 @@ def test_same_seed_same_bytes_other_seed_not():
 
 def test_the_movie_says_how_it_was_taken():
     settings = lively(exposure_e_per_a2=1.25, pre_exposure_e_per_a2=2.0)
-    movie = Shot(settings, [Blob()], 0).movie("a name")
+    movie = MovieSimulator(settings, [Blob()], 0).movie("a name")
     assert (len(movie), movie.shape, movie.name) == (2, (64, 80), "a name")
     assert (
         movie.pixel_size_angstrom,
@@ -142,7 +146,7 @@ def test_no_setting_is_accepted_and_ignored(part, change):
 def test_settings_of_an_integrating_camera_matter(change):
     camera = DetectorSettings(mode="integrating")
     a, b = (
-        next(iter(Shot(lively(detector=d), [Blob()], 6).frames()))
+        next(iter(MovieSimulator(lively(detector=d), [Blob()], 6).frames()))
         for d in (camera, camera.model_copy(update=change))
     )
     assert not torch.allclose(a, b)
@@ -159,15 +163,15 @@ def test_integrating_cameras_blur_once():
 
 def test_wrong_settings_are_refused():
     with pytest.raises(SettingsError, match="no species"):
-        Shot(quiet(), [], 0)
+        MovieSimulator(quiet(), [], 0)
     with pytest.raises(SettingsError, match="too small"):
-        Shot(quiet(shape=(16, 64)), [Blob()], 0)
+        MovieSimulator(quiet(shape=(16, 64)), [Blob()], 0)
     with pytest.raises(SettingsError, match=r"wide.*larger"):
-        Shot(quiet(), [Blob(radius_angstrom=500.0)], 0)
+        MovieSimulator(quiet(), [Blob(radius_angstrom=500.0)], 0)
 
 
 def test_an_empty_field_needs_no_species():
-    shot = Shot(quiet(specimen=EMPTY, exposure_e_per_a2=2.0), [], 0)
+    shot = MovieSimulator(quiet(specimen=EMPTY, exposure_e_per_a2=2.0), [], 0)
     assert not shot.truth.phase.any()
     assert not shot.truth.clean.any()
     assert shot.truth.particles == ()
@@ -177,13 +181,13 @@ def test_an_empty_field_needs_no_species():
 def test_species_and_settings_are_left_alone():
     blob, settings = Blob(), lively()
     before, described = blob.patch.clone(), settings.to_yaml()
-    Shot(settings, [blob], 1).movie()
+    MovieSimulator(settings, [blob], 1).movie()
     assert torch.equal(blob.patch, before)
     assert settings.to_yaml() == described
 
 
 def test_frames_cannot_change_the_truth():
-    shot = Shot(lively(), [Blob()], 1)
+    shot = MovieSimulator(lively(), [Blob()], 1)
     before = shot.truth.clean.clone(), shot.truth.global_shift_angstrom.clone()
     for frame in shot.frames():
         frame.zero_()
@@ -201,7 +205,7 @@ def test_phase_lies_where_particles_are_said_to_be():
 
 
 def test_the_central_seed_is_central():
-    (p,) = Shot(quiet(specimen=ONE_PARTICLE), [Blob()], CENTRAL_SEED).truth.particles
+    (p,) = MovieSimulator(quiet(specimen=ONE_PARTICLE), [Blob()], CENTRAL_SEED).truth.particles
     assert math.hypot(p.y_angstrom - 48, p.x_angstrom - 64) < 16
 
 
@@ -209,7 +213,7 @@ def test_all_phase_belongs_to_listed_particles():
     """Blobs whose patches lie within the field hold all phase there but what reaches in over the
     edge.
     """
-    shot = Shot(
+    shot = MovieSimulator(
         quiet(shape=(256, 256), specimen=BARE_ICE.model_copy(update={"coverage": 0.3})), [Blob()], 1
     )
     missing = shot.truth.phase.clone()
@@ -224,7 +228,9 @@ def test_particles_keep_their_distance_and_the_ice_holds_them():
     specimen = BARE_ICE.model_copy(
         update={"coverage": 0.3, "gap_angstrom": 5.0, "ice_thickness_angstrom": 200.0}
     )
-    particles = Shot(quiet(shape=(256, 256), specimen=specimen), [Blob()], 2).truth.particles
+    particles = MovieSimulator(
+        quiet(shape=(256, 256), specimen=specimen), [Blob()], 2
+    ).truth.particles
     for i, a in enumerate(particles):
         assert abs(a.height_angstrom) <= 100 - 12
         for b in particles[:i]:
@@ -243,7 +249,11 @@ def test_coverage_is_reached():
     """
     specimen = BARE_ICE.model_copy(update={"coverage": 0.2})
     count = sum(
-        len(Shot(quiet(shape=(384, 384), specimen=specimen), [Blob()], seed).truth.particles)
+        len(
+            MovieSimulator(
+                quiet(shape=(384, 384), specimen=specimen), [Blob()], seed
+            ).truth.particles
+        )
         for seed in range(3)
     )
     expected = 3 * 0.2 * 384**2 / (math.pi * 12**2)
@@ -252,14 +262,15 @@ def test_coverage_is_reached():
 
 def test_species_share_the_field():
     species = [Blob(name="a"), Blob(name="b")]
-    names = [p.species for p in Shot(quiet(shape=(384, 384)), species, 0).truth.particles]
+    names = [p.species for p in MovieSimulator(quiet(shape=(384, 384)), species, 0).truth.particles]
     # Each is a fair coin: the difference of their numbers has the standard deviation sqrt(n).
     assert abs(names.count("a") - names.count("b")) < 5 * math.sqrt(len(names))
 
 
 def test_protein_is_dark_and_thickness_of_phase_counts():
     shot, strong = (
-        Shot(quiet(specimen=ONE_PARTICLE), [Blob(peak=peak)], CENTRAL_SEED) for peak in (0.1, 0.2)
+        MovieSimulator(quiet(specimen=ONE_PARTICLE), [Blob(peak=peak)], CENTRAL_SEED)
+        for peak in (0.1, 0.2)
     )
     (p,) = shot.truth.particles
     y, x = round(p.y_angstrom), round(p.x_angstrom)
@@ -278,10 +289,10 @@ def test_higher_particles_are_less_underfocused():
         if any(
             abs(p.height_angstrom) > 800
             and max(abs(p.y_angstrom - 80), abs(p.x_angstrom - 80)) < 24
-            for p in Shot(settings, [Blob(1.0)], s).truth.particles
+            for p in MovieSimulator(settings, [Blob(1.0)], s).truth.particles
         )
     )
-    truth = Shot(settings, [Blob(1.0)], seed).truth
+    truth = MovieSimulator(settings, [Blob(1.0)], seed).truth
     spectrum = torch.fft.rfft2(truth.phase)
     height = truth.particles[0].height_angstrom
 
@@ -302,7 +313,7 @@ def test_banked_poses_stay_centred(seed):
     them.
     """
     lopsided = Blob(1.5).patch + 0.5 * torch.roll(Blob(1.5).patch, (3, 7), (0, 1))
-    bank = BankedSpecies("banked", 12.0, torch.eye(3)[None], lopsided[None])
+    bank = ProjectionBank("banked", 12.0, torch.eye(3)[None], lopsided[None])
     generator = stream(seed, "bank")
     seen = {
         tuple(
@@ -324,7 +335,7 @@ def test_banked_poses_stay_centred(seed):
 
 
 def test_without_motion_every_frame_is_the_truth():
-    shot = Shot(quiet(frames=3), [Blob()], 1)
+    shot = MovieSimulator(quiet(frames=3), [Blob()], 1)
     assert float(shot.truth.clean.abs().max()) > 0.01
     for t in range(3):
         torch.testing.assert_close(shot.clean_frame(t), shot.truth.clean, atol=1e-6, rtol=0)
@@ -341,7 +352,7 @@ def test_expected_frames_move_with_the_clean_ones():
     motion = MotionSettings(
         burst_angstrom=0, drift_angstrom_per_e=0.4, jitter_angstrom=1.0, local_angstrom=0.5
     )
-    shot = Shot(
+    shot = MovieSimulator(
         quiet(frames=3, motion=motion, damage="grant_grigorieff", exposure_e_per_a2=1.0),
         [Blob()],
         5,
@@ -357,7 +368,7 @@ def test_local_motion_is_the_truths_polynomial():
     pixels wide some 2 %.
     """
     motion = STILL.model_copy(update={"local_angstrom": 3.0})
-    shot = Shot(quiet(frames=3, motion=motion, exposure_e_per_a2=2.0), [Blob()], 3)
+    shot = MovieSimulator(quiet(frames=3, motion=motion, exposure_e_per_a2=2.0), [Blob()], 3)
     y, x = np.mgrid[:96, :128]
     inner = (slice(16, -16), slice(16, -16))
     largest = 0.0
@@ -390,7 +401,7 @@ def test_damage_never_touches_the_noise():
 
 def test_the_truth_is_undamaged():
     a, b = (
-        Shot(quiet(damage=d, pre_exposure_e_per_a2=20.0), [Blob()], 1)
+        MovieSimulator(quiet(damage=d, pre_exposure_e_per_a2=20.0), [Blob()], 1)
         for d in ("grant_grigorieff", None)
     )
     assert torch.equal(a.truth.clean, b.truth.clean)
@@ -510,7 +521,7 @@ def test_thicker_ice_is_darker_where_it_is_thicker():
     bent = EMPTY.model_copy(
         update={"thickness_gradient": 0.5, "inelastic_mean_free_path_angstrom": 3400.0}
     )
-    shot = Shot(quiet(specimen=bent, exposure_e_per_a2=3.0), [], 1)
+    shot = MovieSimulator(quiet(specimen=bent, exposure_e_per_a2=3.0), [], 1)
     (frame,) = shot.expected_frames()
     assert float(shot.truth.thickness_angstrom.std()) > 20
     torch.testing.assert_close(frame, 3.0 * torch.exp(-shot.truth.thickness_angstrom / 3400))
@@ -525,7 +536,7 @@ def test_frames_average_to_one_plus_clean():
     sqrt(2 / pixels) of itself.
     """
     exposure, frames = 20000.0, 10
-    shot = Shot(quiet(frames=frames, exposure_e_per_a2=exposure), [Blob()], 1)
+    shot = MovieSimulator(quiet(frames=frames, exposure_e_per_a2=exposure), [Blob()], 1)
     mean = torch.stack(list(shot.frames())).double().mean(0) / exposure
     residual = mean - (1 + shot.truth.clean.double())
     chi2 = float((residual.square() / (1 + shot.truth.clean.double())).mean()) * exposure * frames
@@ -540,7 +551,7 @@ def test_mean_counts_of_everything_together():
     settings = lively(
         frames=4, detector=DetectorSettings(quantum_efficiency=0.85), specimen=SpecimenSettings()
     )
-    shot = Shot(settings, [Blob(peak=0.05)], 2)
+    shot = MovieSimulator(settings, [Blob(peak=0.05)], 2)
     frames = shot.movie().frames
     expected = 2.0 * 1.5**2 * 0.85 * float(torch.exp(-shot.truth.thickness_angstrom / 3400).mean())
     assert (
@@ -554,7 +565,7 @@ def test_mean_counts_of_everything_together():
 
 
 def test_labels_lie_on_their_particles():
-    shot = Shot(
+    shot = MovieSimulator(
         quiet(shape=(256, 256), specimen=BARE_ICE.model_copy(update={"coverage": 0.3})), [Blob()], 1
     )
     label = shot.truth.label
@@ -572,7 +583,7 @@ def test_labels_lie_on_their_particles():
 
 def test_of_overlapping_particles_the_later_is_labelled():
     crowded = BARE_ICE.model_copy(update={"coverage": 0.9, "gap_angstrom": -18.0})
-    shot = Shot(quiet(shape=(128, 128), specimen=crowded), [Blob()], 1)
+    shot = MovieSimulator(quiet(shape=(128, 128), specimen=crowded), [Blob()], 1)
     last = shot.truth.particles[-1]
     assert int(shot.truth.label[round(last.y_angstrom), round(last.x_angstrom)]) == len(
         shot.truth.particles
@@ -585,7 +596,7 @@ def test_the_ice_alone_is_what_the_first_frame_holds():
         frames=2,
         specimen=SpecimenSettings(coverage=0, thickness_gradient=0, contaminants_per_um2=20000.0),
     )
-    shot = Shot(settings, [], 5)
+    shot = MovieSimulator(settings, [], 5)
     seen = next(iter(shot.expected_frames()))
     phase = shot.ice_phase()
     transfer = contrast_transfer((96, 128), 1.0, settings.optics)
@@ -603,7 +614,7 @@ def test_the_film_rises_and_its_particles_see_less_underfocus():
     """
     rising = STILL.model_copy(update={"height_drift_angstrom": 800.0})
     plain = {"frames": 2, "specimen": ONE_PARTICLE, "exposure_e_per_a2": 1.0}
-    moving = Shot(
+    moving = MovieSimulator(
         quiet(
             **plain,
             motion=rising,
@@ -615,7 +626,7 @@ def test_the_film_rises_and_its_particles_see_less_underfocus():
     height = float(moving.truth.height_drift_angstrom[1])
     assert height > 100
     optics = NEAR_FOCUS.model_copy(update={"defocus_angstrom": 3000.0 - height})
-    still = Shot(quiet(**plain, optics=optics), [Blob(1.5)], CENTRAL_SEED)
+    still = MovieSimulator(quiet(**plain, optics=optics), [Blob(1.5)], CENTRAL_SEED)
     inner = (slice(16, -16), slice(16, -16))  # the two are padded by different margins
     (y, x), (v, u) = (
         (round(q) for q in (p.y_angstrom, p.x_angstrom))
@@ -631,7 +642,7 @@ def test_weak_phase_is_the_limit_of_multislice():
     errors = []
     for peak in (0.08, 0.04):
         linear, exact = (
-            Shot(
+            MovieSimulator(
                 quiet(
                     imaging=imaging,
                     specimen=BARE_ICE.model_copy(update={"ice_thickness_angstrom": 600.0}),
@@ -669,7 +680,7 @@ def test_the_number_of_threads_changes_no_bit():
     try:
         for number in (1, 2, 3):
             torch.set_num_threads(number)
-            shot = Shot(settings, [Blob()], 4)
+            shot = MovieSimulator(settings, [Blob()], 4)
             made.append(
                 (
                     shot.movie().frames.tobytes(),
@@ -689,7 +700,7 @@ def test_a_gpu_makes_the_same_expectation():
     rounding.
     """
     settings = quiet(frames=2, motion=MotionSettings())
-    here, there = (Shot(settings, [Blob()], 3, device) for device in ("cpu", "cuda"))
+    here, there = (MovieSimulator(settings, [Blob()], 3, device) for device in ("cpu", "cuda"))
     for a, b in zip(here.expected_frames(), there.expected_frames(), strict=True):
         torch.testing.assert_close(a, b.cpu(), atol=1e-4, rtol=1e-4)
     assert next(iter(there.frames())).device.type == "cuda"

@@ -17,9 +17,9 @@ from dstnet.core.fourier import radial_frequency
 from dstnet.core.randomness import stream
 from dstnet.errors import SettingsError
 from dstnet.potential import Projector, build_potential, random_rotation
-from dstnet.specimen import layers
-from dstnet.specimen.layers import IceNoise, contamination, draw_layers, thickness_map, transmitted
-from dstnet.specimen.placing import AGGREGATE_SIZES, add_patch, footprint, place
+from dstnet.specimen import ice
+from dstnet.specimen.ice import IceNoise, contamination, draw_layers, thickness_map, transmitted
+from dstnet.specimen.placement import AGGREGATE_SIZES, add_patch, footprint, place
 from dstnet.specimen.settings import JAMMING, SpecimenSettings
 from dstnet.specimen.species import PoseSettings, ProjectedSpecies, draw_rotation, load_potential
 from dstnet.structure import phantom
@@ -327,7 +327,7 @@ def test_loss_is_lamberts_law_and_larger_for_slower_electrons():
     for voltage, squared in ((200.0, 0.4835), (100.0, 0.3005)):
         loss = -torch.log(transmitted(thickness, settings, voltage))
         torch.testing.assert_close(loss, thickness / 3000 * 0.6030 / squared, rtol=1e-3, atol=1e-6)
-    film = torch.full((1, 3), layers.CARBON_MEAN_FREE_PATH_ANGSTROM)
+    film = torch.full((1, 3), ice.CARBON_MEAN_FREE_PATH_ANGSTROM)
     torch.testing.assert_close(
         transmitted(thickness, settings, 300.0, film),
         transmitted(thickness, settings, 300.0) * math.exp(-1),
@@ -369,7 +369,7 @@ def test_noise_drawn_in_fourier_space_is_white_and_real(shape):
     generator = stream(0)
     spectra = torch.stack(
         [
-            layers._white_noise(
+            ice._white_noise(
                 torch.empty(shape[0], shape[1] // 2 + 1, dtype=torch.complex64), shape, generator
             )
             for _ in range(200)
@@ -389,7 +389,7 @@ def test_noise_drawn_in_fourier_space_is_white_and_real(shape):
 
 
 def test_ice_looks_gaussian_though_drawn_uniformly():
-    white = layers._white_noise(torch.empty(512, 257, dtype=torch.complex64), (512, 512), stream(3))
+    white = ice._white_noise(torch.empty(512, 257, dtype=torch.complex64), (512, 512), stream(3))
     image = torch.fft.irfft2(white, s=(512, 512)).flatten().double()
     image = (image - image.mean()) / image.std()
     n = image.numel()
@@ -527,7 +527,7 @@ def test_ice_reflections_have_known_spacings_and_strengths():
     """Spacings of Goto et al.'s cell, multiplicities of 6/mmm, and the structure factors of two
     reflections by hand.
     """
-    g, terms = layers._ice_fourier_terms()
+    g, terms = ice._ice_fourier_terms()
     spacing = 1 / g.norm(dim=1)
     assert sorted({round(float(d), 2) for d in spacing}) == [2.26, 2.68, 3.45, 3.67, 3.91]
     counts = {
@@ -581,7 +581,7 @@ def test_hole_is_round_and_of_its_size():
     )
     assert made.hole is not None
     area = float(made.hole.sum()) * 20**2
-    assert area == pytest.approx(math.pi * (500 - layers.FILM_EDGE_ANGSTROM / 2) ** 2, rel=0.03)
+    assert area == pytest.approx(math.pi * (500 - ice.FILM_EDGE_ANGSTROM / 2) ** 2, rel=0.03)
     other = layered(
         shape=(200, 200), pixel=20.0, seed=4, **film_settings(hole_diameter_angstrom=1000.0)
     ).hole

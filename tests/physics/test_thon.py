@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dstnet.core.constants import electron_wavelength_angstrom
-from dstnet.core.fourier import multiplied, radial_frequency
+from dstnet.core.fourier import apply_transfer, radial_frequency
 from dstnet.core.randomness import stream
 from dstnet.optics.ctf import OpticsSettings, contrast_transfer
 from dstnet.optics.thon import LEAST_GAIN, fit_thon_rings
@@ -20,9 +20,9 @@ def noise(seed: int, shape: tuple[int, int] = SHAPE) -> torch.Tensor:
 
 def ringed(optics: OpticsSettings, strength: float = 0.5, seed: int = 0) -> torch.Tensor:
     """White noise seen through the transfer function, and white noise of power one that is not."""
-    return multiplied(noise(seed), strength / 2 * contrast_transfer(SHAPE, PIXEL, optics)) + noise(
-        seed + 100
-    )
+    return apply_transfer(
+        noise(seed), strength / 2 * contrast_transfer(SHAPE, PIXEL, optics)
+    ) + noise(seed + 100)
 
 
 @pytest.mark.parametrize("voltage", [200.0, 300.0])
@@ -71,7 +71,7 @@ def test_no_rings_are_found_in_noise():
     coloured = torch.exp(-(radial_frequency(SHAPE, PIXEL) * 4).square()) + 0.3
     for seed in range(10):
         assert fit_thon_rings(noise(seed), PIXEL) is None
-        assert fit_thon_rings(multiplied(noise(seed), coloured), PIXEL) is None
+        assert fit_thon_rings(apply_transfer(noise(seed), coloured), PIXEL) is None
 
 
 def test_faint_rings_are_left_alone_and_clear_ones_certain():
@@ -92,5 +92,7 @@ def test_coarse_pixels_are_no_trouble():
 
 
 def test_frequencies_that_hold_nothing_are_no_trouble():
-    fit_thon_rings(multiplied(noise(0), (radial_frequency(SHAPE, PIXEL) < 1 / 8).float()), PIXEL)
+    fit_thon_rings(
+        apply_transfer(noise(0), (radial_frequency(SHAPE, PIXEL) < 1 / 8).float()), PIXEL
+    )
     assert fit_thon_rings(torch.ones(SHAPE), PIXEL) is None

@@ -13,13 +13,14 @@ import torch
 from physics_checks import EMPTY, PERFECT, Blob, lively, quiet
 
 from dstnet.core.randomness import stream
+from dstnet.dataset import MovieRecord, write_shot
+from dstnet.dataset.simulated_movie import euler_angles_deg
 from dstnet.detector.camera import DetectorSettings
 from dstnet.errors import BadInputError
 from dstnet.io import open_movie
 from dstnet.motion.relion import from_relion
 from dstnet.potential import random_rotation
-from dstnet.simulation import MovieRecord, Shot, SimulationSettings, write_shot
-from dstnet.simulation.writer import euler_angles_deg
+from dstnet.simulation import MovieSimulator, SimulationSettings
 
 
 def record_of(shot, name="m1"):
@@ -34,7 +35,7 @@ def record_of(shot, name="m1"):
 
 @pytest.mark.parametrize("mode", ["counting", "integrating"])
 def test_what_is_written_reads_back(tmp_path, mode):
-    shot = Shot(lively(detector=DetectorSettings(mode=mode)), [Blob()], 8)
+    shot = MovieSimulator(lively(detector=DetectorSettings(mode=mode)), [Blob()], 8)
     assert write_shot(shot, tmp_path, record_of(shot))
     movie = open_movie(tmp_path / "movies" / "m1.tif")
     assert movie.pixel_size_angstrom == pytest.approx(1.5, rel=1e-5)
@@ -72,7 +73,7 @@ def test_what_is_written_reads_back(tmp_path, mode):
 
 
 def test_motion_in_relions_form_reads_back(tmp_path):
-    shot = Shot(lively(frames=6), [Blob()], 8)
+    shot = MovieSimulator(lively(frames=6), [Blob()], 8)
     write_shot(shot, tmp_path, record_of(shot))
     shift, local = from_relion(starfile.read(tmp_path / "truth" / "m1_motion.star"))
     np.testing.assert_allclose(shift.numpy(), shot.truth.global_shift_angstrom.numpy(), atol=1e-4)
@@ -88,7 +89,7 @@ def test_motion_in_relions_form_reads_back(tmp_path):
 
 
 def test_the_noise_free_frames_are_written_where_asked_for(tmp_path):
-    shot = Shot(lively(), [Blob()], 8)
+    shot = MovieSimulator(lively(), [Blob()], 8)
     assert write_shot(shot, tmp_path, record_of(shot))
     assert not (tmp_path / "truth" / "m1_expected.mrcs").exists()
     assert write_shot(shot, tmp_path, record_of(shot), expected=True)  # was not whole without them
@@ -98,7 +99,7 @@ def test_the_noise_free_frames_are_written_where_asked_for(tmp_path):
 
 
 def test_an_mrc_movie_holds_what_a_tiff_holds(tmp_path):
-    shot = Shot(lively(), [Blob()], 8)
+    shot = MovieSimulator(lively(), [Blob()], 8)
     assert write_shot(shot, tmp_path, record_of(shot))
     assert write_shot(shot, tmp_path, record_of(shot), "mrc")
     a, b = (open_movie(tmp_path / "movies" / name).stack() for name in ("m1.tif", "m1.mrcs"))
@@ -115,7 +116,7 @@ def test_a_camera_leaves_its_gain_and_defects(tmp_path):
         gain_variation=0.1, dead_columns=1, hot_pixels_ppm=500, dead_pixels_ppm=500
     )
     settings = quiet(specimen=EMPTY, exposure_e_per_a2=50.0, frames=40, detector=camera)
-    shot = Shot(settings, [], 2)
+    shot = MovieSimulator(settings, [], 2)
     write_shot(shot, tmp_path, record_of(shot))
     (path,) = (tmp_path / "camera").glob("gain_*.mrc")
     with mrcfile.open(path) as file:
@@ -134,7 +135,7 @@ def test_a_camera_leaves_its_gain_and_defects(tmp_path):
     assert float(corrected.std() / corrected.mean()) < 0.03
     general = starfile.read(tmp_path / "truth" / "m1_motion.star")["general"]
     assert general["rlnMicrographGainName"] == path.relative_to(tmp_path).as_posix()
-    other = Shot(
+    other = MovieSimulator(
         settings.model_copy(update={"detector": camera.model_copy(update={"camera_seed": 1})}),
         [],
         2,
@@ -155,7 +156,7 @@ def relion_matrix(rot, tilt, psi):
 
 
 def test_star_angles_rebuild_the_rotations_and_coordinates_find_the_particles(tmp_path):
-    shot = Shot(lively(pixel_size_angstrom=1.25, shape=(128, 128)), [Blob()], 8)
+    shot = MovieSimulator(lively(pixel_size_angstrom=1.25, shape=(128, 128)), [Blob()], 8)
     write_shot(shot, tmp_path, record_of(shot))
     blocks = starfile.read(tmp_path / "truth" / "m1_particles.star")
     table = blocks["particles"]
@@ -202,14 +203,14 @@ def test_angles_of_random_rotations():
 
 
 def test_a_movie_without_particles_is_written_too(tmp_path):
-    shot = Shot(quiet(specimen=EMPTY, detector=PERFECT), [], 0)
+    shot = MovieSimulator(quiet(specimen=EMPTY, detector=PERFECT), [], 0)
     assert write_shot(shot, tmp_path, record_of(shot))
     blocks = starfile.read(tmp_path / "truth" / "m1_particles.star", always_dict=True)
     assert len(blocks["particles"]) == 0
 
 
 def test_a_whole_movie_is_kept_and_a_changed_or_broken_one_made_again(tmp_path):
-    shot = Shot(lively(), [Blob()], 8)
+    shot = MovieSimulator(lively(), [Blob()], 8)
     movie, last = tmp_path / "movies" / "m1.tif", tmp_path / "truth" / "m1_settings.yaml"
     assert write_shot(shot, tmp_path, record_of(shot))
     written = movie.read_bytes()
@@ -217,7 +218,7 @@ def test_a_whole_movie_is_kept_and_a_changed_or_broken_one_made_again(tmp_path):
     assert not write_shot(shot, tmp_path, record_of(shot))
     assert movie.stat().st_mtime_ns == stamp
     # Another seed, other settings: made again.
-    other = Shot(lively(damage=None), [Blob()], 9)
+    other = MovieSimulator(lively(damage=None), [Blob()], 9)
     assert write_shot(other, tmp_path, record_of(other))
     assert movie.read_bytes() != written
     assert write_shot(shot, tmp_path, record_of(shot))
@@ -230,7 +231,7 @@ def test_a_whole_movie_is_kept_and_a_changed_or_broken_one_made_again(tmp_path):
 
 
 def test_a_movie_that_breaks_off_is_not_taken_for_whole(tmp_path, monkeypatch):
-    shot = Shot(lively(), [Blob()], 8)
+    shot = MovieSimulator(lively(), [Blob()], 8)
     write_shot(shot, tmp_path, record_of(shot))
 
     def broken():

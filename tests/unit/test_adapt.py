@@ -12,9 +12,9 @@ import torch
 from dstnet.alignment import AlignmentSettings
 from dstnet.errors import BadInputError, OutputError, SettingsError
 from dstnet.movie import Movie
-from dstnet.training import adapt as module
-from dstnet.training.adapt import Adaptation, adapt_run, checkerboard
-from dstnet.training.adapt_crops import cut, drawn, example, halves, split
+from dstnet.training.finetune import finetune as module
+from dstnet.training.finetune.crops import cut, drawn, example, halves, split
+from dstnet.training.finetune.finetune import Adaptation, adapt_run, checkerboard
 from dstnet.training.settings import AdaptSettings
 
 SETTINGS = AdaptSettings(

@@ -11,12 +11,12 @@ import pytest
 import tifffile
 
 from dstnet.core.settings import Settings
+from dstnet.correction.corrections import Corrections, CorrectionSettings, find_bad_pixels, orient
+from dstnet.correction.reference_fit import best_fit, fit_dark, fit_gain, why_no_gain_fits
 from dstnet.errors import BadInputError
 from dstnet.io import TiffFrames, open_movie, write_mrc, write_tiff
 from dstnet.io.reference import read_dark, read_defects, read_gain
 from dstnet.movie import Movie
-from dstnet.movie.correction import Corrections, CorrectionSettings, find_bad_pixels, turned
-from dstnet.movie.reference_fit import best_fit, fit_dark, fit_gain, why_no_gain_fits
 
 OFF = {"find_defects": False, "drop_bad_frames": False}
 
@@ -55,21 +55,21 @@ def test_each_turn_moves_pixels_as_documented():
         "gain_flip": ("up-down", (height - 1 - y, x)),
     }
     for name, (value, place) in places.items():
-        result = turned(reference, settings(**{name: value}))
+        result = orient(reference, settings(**{name: value}))
         np.testing.assert_array_equal(result[place], reference)
     np.testing.assert_array_equal(
-        turned(reference, settings(gain_flip="left-right"))[y, width - 1 - x], reference
+        orient(reference, settings(gain_flip="left-right"))[y, width - 1 - x], reference
     )
     np.testing.assert_array_equal(
-        turned(reference, settings(gain_rotate=270))[width - 1 - x, y], reference
+        orient(reference, settings(gain_rotate=270))[width - 1 - x, y], reference
     )
 
 
 def test_order_is_transpose_rotate_flip():
     reference = np.arange(6.0).reshape(2, 3)
     expected = reference.T
-    expected = turned(expected, settings(gain_rotate=90))[::-1]
-    got = turned(reference, settings(gain_transpose=True, gain_rotate=90, gain_flip="up-down"))
+    expected = orient(expected, settings(gain_rotate=90))[::-1]
+    got = orient(reference, settings(gain_transpose=True, gain_rotate=90, gain_flip="up-down"))
     np.testing.assert_array_equal(got, expected)
 
 
@@ -434,7 +434,7 @@ ORIENTATIONS = [
 def test_gain_orientation_is_found(orientation, invert):
     gain = uneven((96, 96), 0.03)
     gain[7, 9] = 0
-    placed = turned(gain, settings(**orientation))
+    placed = orient(gain, settings(**orientation))
     sensitivity = (
         placed / placed.mean()
         if invert
@@ -444,7 +444,7 @@ def test_gain_orientation_is_found(orientation, invert):
     mean[30, 31] = 1000  # a hot pixel
     best = best_fit(fit_gain(mean, gain))
     assert best is not None and best.settings.gain_invert == invert
-    np.testing.assert_array_equal(turned(gain, best.settings), placed)
+    np.testing.assert_array_equal(orient(gain, best.settings), placed)
     assert 0.4 < best.correlation < 0.7  # 0.03 of signal beside 0.05 of noise: 0.51
 
 
@@ -596,7 +596,7 @@ def test_turns_are_relions(tmp_path: Path, rotate, flip):
         pytest.skip("relion_run_motioncorr is not installed")
     gain = uneven((64, 80))
     values = {"gain_rotate": 90 * rotate, "gain_flip": (None, "up-down", "left-right")[flip]}
-    expected = turned(gain, settings(**values))
+    expected = orient(gain, settings(**values))
     write_mrc(tmp_path / "gain.mrc", gain, 1.0, "gain")
     write_mrc(tmp_path / "movie.mrcs", counts((2, *expected.shape)), 1.0, "movie", stack=True)
     (tmp_path / "movies.star").write_text(

@@ -9,11 +9,11 @@ import pytest
 import tiny
 import torch
 
-from dstnet.core.workers import torch_threads
 from dstnet.enhancement import EnhancementSettings, NetworkRestorer
 from dstnet.errors import SettingsError
 from dstnet.movie import Movie
 from dstnet.network.engine import TOLERANCE, EngineName, autocast, has_half_precision, make_engine
+from dstnet.runs.local import torch_threads
 
 CPU = torch.device("cpu")
 # Looked for without importing it: how it is imported decides whether it sends telemetry.

@@ -11,7 +11,7 @@ import torch
 from dstnet.core.fourier import radial_frequency
 from dstnet.core.randomness import stream
 from dstnet.enhancement import EnhancementSettings, NetworkRestorer
-from dstnet.enhancement.evidence import filled, linear_part
+from dstnet.enhancement.signal_recovery import filled, linear_part
 from dstnet.movie import Movie
 
 SHAPE = (384, 360)
@@ -80,7 +80,7 @@ def test_the_restorer_says_what_exposure_it_is(model, monkeypatch, each, whole):
         asked.append(exposure)
         return torch.zeros_like(enhanced)
 
-    monkeypatch.setattr("dstnet.enhancement.restorer.linear_part", record)
+    monkeypatch.setattr("dstnet.enhancement.network.linear_part", record)
     movie = Movie(tiny.make_frames(4), 2.0, "here.tif", exposure_e_per_a2=each)
     NetworkRestorer(EnhancementSettings(model=str(model)))(movie)
     assert asked == [whole]
@@ -89,7 +89,7 @@ def test_the_restorer_says_what_exposure_it_is(model, monkeypatch, each, whole):
 @pytest.mark.parametrize(("scale", "said"), [(0.0, False), (1.0, True)])
 def test_a_micrograph_that_is_mostly_the_filtered_sum_is_called_so(model, monkeypatch, scale, said):
     monkeypatch.setattr(
-        "dstnet.enhancement.restorer.linear_part", lambda total, *others: scale * total
+        "dstnet.enhancement.network.linear_part", lambda total, *others: scale * total
     )
     notes = NetworkRestorer(EnhancementSettings(model=str(model)))(
         Movie(tiny.make_frames(4), 2.0, "here.tif")

@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from dstnet.errors import BadInputError
-from dstnet.io import read_inputs
+from dstnet.pipeline import read_inputs
 
 OPTICS = """
 # version 30001

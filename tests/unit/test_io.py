@@ -17,8 +17,8 @@ import torch
 
 from dstnet.errors import BadInputError, OutputError
 from dstnet.io import (
+    CompressedMrcFrames,
     MrcFrames,
-    PackedMrcFrames,
     TiffFrames,
     atomic_path,
     ensure_writable_folder,
@@ -235,7 +235,7 @@ def test_packed_under_another_name(packed_file, tmp_path):
 
 def test_packed_movies_travel_to_worker_processes(packed_file):
     path, stack = packed_file
-    frames = PackedMrcFrames(path)
+    frames = CompressedMrcFrames(path)
     np.testing.assert_array_equal(frames[4], stack[4])
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(frames))[4], stack[4])
 
@@ -244,7 +244,7 @@ def test_unpacked_files_go_with_their_reader(packed_file, tmp_path, monkeypatch)
     path, _ = packed_file
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    frames = PackedMrcFrames(path)
+    frames = CompressedMrcFrames(path)
     frames[0]
 
     def ours():
@@ -278,7 +278,7 @@ def test_zstd_forms(tmp_path):
     ]
     for form in forms:
         (tmp_path / "a.mrc.zst").write_bytes(form)
-        frames = PackedMrcFrames(tmp_path / "a.mrc.zst")
+        frames = CompressedMrcFrames(tmp_path / "a.mrc.zst")
         np.testing.assert_array_equal(np.stack([frames[i] for i in range(3)]), stack)
 
 

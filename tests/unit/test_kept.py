@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from dstnet.correction.corrections import CorrectedFrames
 from dstnet.movie import Movie
-from dstnet.movie.correction import CorrectedFrames
-from dstnet.movie.kept import KeptFrames
+from dstnet.movie.frame_cache import FrameCache
 
 
 class Counted:
@@ -32,7 +32,7 @@ def with_hot(frames: np.ndarray, value: int) -> np.ndarray:
 
 def test_what_is_forgotten_is_read_again_and_held_again():
     source = Counted(counts("u1"))
-    corrected = CorrectedFrames(KeptFrames(source), range(3), None, None, None, [])
+    corrected = CorrectedFrames(FrameCache(source), range(3), None, None, None, [])
     movie = Movie(corrected, 1.0)
     first = [movie.frame(i) for i in range(3)]
     movie.forget()
@@ -57,7 +57,7 @@ CASES = {
 @pytest.mark.parametrize("frames", CASES.values(), ids=CASES.keys())
 def test_counts_come_back_and_are_read_once(frames):
     stack = Counted(frames)
-    kept = KeptFrames(stack)
+    kept = FrameCache(stack)
     assert kept.shape == frames.shape and len(kept) == 3
     for _ in range(3):
         for i in (2, 0, 1):
@@ -74,7 +74,7 @@ def test_counts_come_back_and_are_read_once(frames):
 )
 def test_what_does_not_fit_is_read_anew(frames):
     stack = Counted(frames)
-    kept = KeptFrames(stack)
+    kept = FrameCache(stack)
     for _ in range(2):
         np.testing.assert_array_equal(np.stack([kept[i] for i in range(3)]), frames)
     assert stack.reads == [2, 2, 2]
@@ -82,14 +82,14 @@ def test_what_does_not_fit_is_read_anew(frames):
 
 def test_no_more_is_held_than_allowed():
     stack = Counted(counts("u1", shape=(5, 32, 32)))
-    kept = KeptFrames(stack, limit_bytes=2 * 512 + 100)
+    kept = FrameCache(stack, limit_bytes=2 * 512 + 100)
     for _ in range(2):
         np.testing.assert_array_equal(np.stack([kept[i] for i in range(5)]), stack.frames)
     assert stack.reads == [1, 1, 2, 2, 2]
 
 
 def test_what_is_handed_out_can_be_written_to():
-    kept = KeptFrames(Counted(counts("u1")))
+    kept = FrameCache(Counted(counts("u1")))
     first = kept[0].copy()
     kept[0][:] = 9
     np.testing.assert_array_equal(kept[0], first)
@@ -97,4 +97,4 @@ def test_what_is_handed_out_can_be_written_to():
 
 def test_a_frame_beyond_the_end_is_refused():
     with pytest.raises(IndexError):
-        KeptFrames(Counted(counts("u1")))[3]
+        FrameCache(Counted(counts("u1")))[3]

@@ -10,7 +10,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import numpy as np
-from dstnet.core.memory import keep_freed_memory
+from dstnet.runs.memory import keep_freed_memory
 kept = sys.argv[1] == "keep" and keep_freed_memory()
 np.ones(1 << 24)  # what is needed once is no part of the count
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

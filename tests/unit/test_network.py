@@ -122,12 +122,14 @@ def test_a_larger_network_starts_from_a_smaller_one(tmp_path):
     save_weights(small, card, tmp_path / "small.safetensors")
     large = build("dstnet", {**tiny.SETTINGS, "blocks": [1, 3]}).eval()
     inputs = example(3)
-    assert weights.transplant(large, str(tmp_path / "small.safetensors")).name == card.name
+    assert (
+        weights.load_matching_weights(large, str(tmp_path / "small.safetensors")).name == card.name
+    )
     stored = load_weights(str(tmp_path / "small.safetensors"))[0]
     torch.testing.assert_close(large(*inputs)[:, :1], stored(*inputs))
     save_weights(large, tiny.make_card(large), tmp_path / "large.safetensors")
     with pytest.raises(WeightsError, match="no place for its reconstructor"):
-        weights.transplant(small, str(tmp_path / "large.safetensors"))
+        weights.load_matching_weights(small, str(tmp_path / "large.safetensors"))
 
 
 @torch.no_grad()

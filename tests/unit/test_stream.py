@@ -14,18 +14,18 @@ from dstnet.metrics.image import best_shift
 from dstnet.motion.field import MotionSettings, draw_motion
 from dstnet.movie.normalise import normalised
 from dstnet.network.weights import build
-from dstnet.simulation import Shot, SimulationSettings
+from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
-from dstnet.specimen.species import BankedSpecies
-from dstnet.training import TrainingSettings, stream
-from dstnet.training.stream import (
+from dstnet.specimen.species import ProjectionBank
+from dstnet.training import TrainingSettings, simulated_crops
+from dstnet.training.simulated_crops import (
     CropStream,
     StreamSettings,
-    domes,
     draw_batch,
     draw_settings,
     make_crop,
     make_window,
+    particle_distance_map,
 )
 
 WHOLE = StreamSettings(crop=64, fractions=3, defocus_angstrom=(4000.0, 12000.0))
@@ -39,7 +39,7 @@ def species():
     """A Gaussian blob, at 2 Å: a structure that costs nothing."""
     x = (torch.arange(32.0) - 16) * 2
     patch = 0.3 * torch.exp(-(x[:, None] ** 2 + x[None, :] ** 2) / (2 * 8.0**2))
-    return BankedSpecies("blob", 24.0, torch.eye(3)[None], patch[None].half())
+    return ProjectionBank("blob", 24.0, torch.eye(3)[None], patch[None].half())
 
 
 def drawn(ranges, count, frames=5):
@@ -63,7 +63,9 @@ def test_the_default_streams_draws_are_those_of_ever(monkeypatch):
         )
     assert digest.hexdigest() == "d7b98b22660194fc1763c4f02f013de71398baf474c7c2a40b11abc6740a147b"
     monkeypatch.setattr(
-        stream, "make_crop", lambda settings, chosen, seed, which, known, device: settings.frames
+        simulated_crops,
+        "make_crop",
+        lambda settings, chosen, seed, which, known, device: settings.frames,
     )
     batches = [draw_batch(StreamSettings(), [species()], 1, 5, i) for i in range(8)]
     assert [(frames, which) for (frames,), which in batches] == [
@@ -81,7 +83,7 @@ def test_the_default_streams_draws_are_those_of_ever(monkeypatch):
 def test_a_default_crop_is_the_shot_normalised():
     settings = draw_settings(WHOLE, 3, torch.Generator().manual_seed(1))
     crop = make_crop(settings, [species()], 4, 1, True)
-    shot = Shot(settings, [species()], 4)
+    shot = MovieSimulator(settings, [species()], 4)
     frames, total, mean, noise = normalised(torch.stack(list(shot.frames())))
     for given, expected in (
         (crop.frames, frames),
@@ -96,7 +98,7 @@ def test_a_default_crop_is_the_shot_normalised():
 def large(name="large"):
     """A disc of 40 Å radius."""
     x = (torch.arange(64.0) - 32) * 2
-    return BankedSpecies(
+    return ProjectionBank(
         name,
         40.0,
         torch.eye(3)[None],
@@ -106,7 +108,7 @@ def large(name="large"):
 
 def test_debris_is_strewn_among_particles_and_never_alone(monkeypatch):
     monkeypatch.setattr(
-        stream,
+        simulated_crops,
         "make_crop",
         lambda settings, chosen, seed, which, known, device: [one.name for one in chosen],
     )
@@ -125,7 +127,7 @@ def test_debris_is_learnt_but_not_looked_for():
     specimen = SpecimenSettings(coverage=0.3, gap_angstrom=10.0)
     settings = settings.model_copy(update={"specimen": specimen, "shape": (128, 128)})
     both = [species(), large()]
-    crop, shot = make_crop(settings, both, 4, 0, True), Shot(settings, both, 4)
+    crop, shot = make_crop(settings, both, 4, 0, True), MovieSimulator(settings, both, 4)
     of_blobs = torch.isin(
         shot.truth.label,
         torch.tensor([i for i, p in enumerate(shot.truth.particles, 1) if p.species == "blob"]),
@@ -216,14 +218,16 @@ def test_hardly_any_frame_lies_further_off_than_the_border():
             s.motion, 5, e, before, (512.0, 512.0), torch.Generator().manual_seed(i)
         )
         far += int(
-            motion.global_shift_angstrom.abs().max() > stream._BORDER_ANGSTROM / 2
+            motion.global_shift_angstrom.abs().max() > simulated_crops._BORDER_ANGSTROM / 2
         )  # half of it is for what the shift rings
     assert far <= 2
 
 
 def test_a_window_is_around_its_frame_or_cut_short_as_at_ends(monkeypatch):
     monkeypatch.setattr(
-        stream, "make_window", lambda settings, chosen, seed, which, known, device: settings.frames
+        simulated_crops,
+        "make_window",
+        lambda settings, chosen, seed, which, known, device: settings.frames,
     )
     whole = WINDOW.model_copy(update={"cut": 0.0})
     assert {
@@ -341,7 +345,7 @@ def test_domes_rise_from_edges_and_between_particles_that_touch():
     label[5:16, 5:16] = 1
     label[5:16, 16:27] = 2  # touches the first
     label[30:40, 30:40] = 7  # cut by the field's corner
-    found = domes(label)
+    found = particle_distance_map(label)
     assert found.dtype == torch.float32 and not found[label == 0].any()
     assert found[10, 10] == found[10, 21] == 1, "the middles"
     assert not found[5:16, 15:17].any(), "the common edge"
@@ -354,8 +358,8 @@ def test_domes_rise_from_edges_and_between_particles_that_touch():
         rtol=0,
     )
     assert found[39, 39] == 1, "what the field cuts off goes on beyond it"
-    assert not domes(torch.zeros(8, 8, dtype=torch.int32)).any()
-    assert (domes(torch.ones(8, 8, dtype=torch.int32)) == 1).all()
+    assert not particle_distance_map(torch.zeros(8, 8, dtype=torch.int32)).any()
+    assert (particle_distance_map(torch.ones(8, 8, dtype=torch.int32)) == 1).all()
 
 
 def test_a_ring_is_one_particle_with_a_middle():
@@ -363,6 +367,6 @@ def test_a_ring_is_one_particle_with_a_middle():
     r = torch.hypot(y - 20.0, x - 20.0)
     label = ((r < 15) & (r > 8)).int() * 3
     copy = label.clone()
-    found = domes(label)
+    found = particle_distance_map(label)
     assert found[20, 20] == 1 and not found[r >= 15].any()
     assert torch.equal(label, copy)

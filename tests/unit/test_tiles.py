@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from dstnet.enhancement.tiles import blend_tiles, spans
+from dstnet.enhancement.tiling import blend_tiles, spans
 
 STRIDE = 16
 

@@ -11,22 +11,23 @@ from training_runs import settings as run_settings
 from training_runs import species as blob
 
 from dstnet.alignment import MovieMotion
+from dstnet.dataset import MovieRecord, write_shot
 from dstnet.detector.camera import DetectorSettings
 from dstnet.errors import BadInputError, DstnetError, SettingsError
 from dstnet.motion.field import MotionSettings, local_displacement
-from dstnet.simulation import MovieRecord, Shot, SimulationSettings, write_shot
+from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
-from dstnet.specimen.species import BankedSpecies
-from dstnet.training import recorded, train_run
+from dstnet.specimen.species import ProjectionBank
+from dstnet.training import stored_crops, train_run
 from dstnet.training.data import Batches, loaded
-from dstnet.training.recorded import (
+from dstnet.training.simulated_crops import StreamSettings
+from dstnet.training.stored_crops import (
     check_movies,
     motion_in,
     read_folder,
     recorded_batch,
     split_movies,
 )
-from dstnet.training.stream import StreamSettings
 
 RANGES = StreamSettings(crop=64, fractions=3, working_pixel_angstrom=2.0, exposure_known=1.0)
 STILL = MotionSettings(
@@ -42,7 +43,7 @@ QUIET = SpecimenSettings(coverage=0.3, ice_noise=0.0, thickness_gradient=0.0)
 def narrow(name="narrow", width=4.0, pixel=1.25):
     x = (torch.arange(32.0) - 16) * pixel
     patch = 0.3 * torch.exp(-(x[:, None] ** 2 + x[None, :] ** 2) / (2 * width**2))
-    return BankedSpecies(name, 16.0, torch.eye(3)[None], patch[None].half())
+    return ProjectionBank(name, 16.0, torch.eye(3)[None], patch[None].half())
 
 
 def simulation(**changes):
@@ -69,7 +70,7 @@ def make(folder, name="a_00001", species=("narrow",), sources=(), seed=1, **chan
         version="0",
         settings=chosen.model_dump(mode="json"),
     )
-    write_shot(Shot(chosen, [narrow()], seed), folder, record)
+    write_shot(MovieSimulator(chosen, [narrow()], seed), folder, record)
     return folder
 
 
@@ -145,7 +146,7 @@ def test_the_target_lies_where_the_aligned_frames_show_it_in_units_of_their_nois
     # The crop's own mean is some per cent from the empty field's, see test_training.py.
     assert slope == pytest.approx(1, abs=5 * error + 0.03)
     monkeypatch.setattr(
-        recorded.RecordedMovie,
+        stored_crops.RecordedMovie,
         "motion",
         lambda self: MovieMotion(torch.zeros(4, 2), torch.zeros(4, 2, 5)),
     )

@@ -12,9 +12,9 @@ from training_runs import settings, start
 
 from dstnet.errors import SettingsError, WeightsError
 from dstnet.network.weights import build, load_weights
-from dstnet.training import TrainingSettings, loop
+from dstnet.training import TrainingSettings, trainer
 from dstnet.training.checkpoint import Progress
-from dstnet.training.processes import Process, joined
+from dstnet.training.process_group import Process, joined
 
 
 def quiet(record):
@@ -55,7 +55,7 @@ def with_residuals(monkeypatch, values):
         weights.append({k: v.clone() for k, v in self.average.items()})
         return {"residual": next(found)}
 
-    monkeypatch.setattr(loop.Run, "validate", validate)
+    monkeypatch.setattr(trainer.Run, "validate", validate)
     return weights
 
 
@@ -99,7 +99,7 @@ def test_what_watches_the_validation_needs_one(tmp_path, changes):
     with pytest.raises(SettingsError, match="validate_batches of 1 or more"):
         TrainingSettings.checked({**changes, "validate_batches": 0}, "options")
     with pytest.raises(SettingsError, match="hold some out"):
-        loop.Run(tmp_path, settings(**changes), ([], []), ([], []))
+        trainer.Run(tmp_path, settings(**changes), ([], []), ([], []))
 
 
 def test_batches_of_a_step_are_averaged(tmp_path):
@@ -134,8 +134,10 @@ def test_a_device_that_is_not_there_is_refused():
 
 def test_randomness_of_a_step_follows_from_its_number(tmp_path, monkeypatch):
     """A network with dropout, say, goes on after a stop as if there had been none."""
-    real = loop.image_loss
-    monkeypatch.setattr(loop, "image_loss", lambda *a, **k: real(*a, **k) * (0.5 + torch.rand(())))
+    real = trainer.image_loss
+    monkeypatch.setattr(
+        trainer, "image_loss", lambda *a, **k: real(*a, **k) * (0.5 + torch.rand(()))
+    )
     whole = start(tmp_path / "whole")
     whole.train(quiet)
 
@@ -155,13 +157,13 @@ def test_randomness_of_a_step_follows_from_its_number(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["l1", "l2", "charbonnier"])
 def test_a_run_minimises_what_it_is_told(tmp_path, monkeypatch, kind):
-    seen, real = [], loop.image_loss
+    seen, real = [], trainer.image_loss
 
     def image_loss(*arguments, **weights):
         seen.append(weights)
         return real(*arguments, **weights)
 
-    monkeypatch.setattr(loop, "image_loss", image_loss)
+    monkeypatch.setattr(trainer, "image_loss", image_loss)
     run = start(tmp_path / "run", pixel_loss=kind, focal_weight=0.5, steps=2)
     run.train(quiet)
     assert (

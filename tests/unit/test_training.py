@@ -19,16 +19,16 @@ from dstnet.network.weights import load_weights, read_card
 from dstnet.simulation import SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.structure import phantom
-from dstnet.training import TrainingSettings, checkpoint, loop, train_run
-from dstnet.training.species import NEVER_TRAINED, piece, prepare, split, stem
-from dstnet.training.stream import (
+from dstnet.training import TrainingSettings, checkpoint, train_run, trainer
+from dstnet.training.simulated_crops import (
     CropStream,
     StreamSettings,
     draw_batch,
     draw_settings,
     make_crop,
-    parted,
+    split_debris,
 )
+from dstnet.training.species import NEVER_TRAINED, piece, prepare, split, stem
 
 # The stream
 
@@ -221,7 +221,7 @@ def test_each_structure_gives_a_piece_too():
         and list(digests) == names
         and held == []
     )
-    particles, debris = parted(banks)
+    particles, debris = split_debris(banks)
     assert [one.name for one in debris] == names[2:] and len(particles) == 2
 
 
@@ -245,7 +245,7 @@ def test_a_piece_is_a_ball_of_its_structure():
 
 
 class Killed(BaseException):
-    """What a kill is to the loop."""
+    """What a kill is to the trainer."""
 
 
 def killed_at(step):
@@ -389,12 +389,12 @@ def test_resume_only_with_the_runs_own_settings(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
-    path, real = tmp_path / "run" / "checkpoint.safetensors", loop.image_loss
+    path, real = tmp_path / "run" / "checkpoint.safetensors", trainer.image_loss
 
     def image_loss(*arguments, **weights):
         return real(*arguments, **weights) * (float("nan") if path.exists() else 1)
 
-    monkeypatch.setattr(loop, "image_loss", image_loss)
+    monkeypatch.setattr(trainer, "image_loss", image_loss)
     with pytest.raises(
         DstnetError,
         match="loss became nan at step 3; the last checkpoint stays: lower learning_rate",
@@ -420,8 +420,8 @@ def test_a_gradient_that_is_no_number_is_never_saved(tmp_path, monkeypatch):
         def backward(ctx, gradient):
             return gradient * (float("inf") if run.progress.step == 3 else 1)
 
-    real = loop.image_loss
-    monkeypatch.setattr(loop, "image_loss", lambda *a, **k: Bad.apply(real(*a, **k)))
+    real = trainer.image_loss
+    monkeypatch.setattr(trainer, "image_loss", lambda *a, **k: Bad.apply(real(*a, **k)))
     with pytest.raises(
         DstnetError, match=r"the gradient became (nan|inf) at step 4; the last checkpoint stays"
     ):

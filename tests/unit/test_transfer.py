@@ -5,10 +5,10 @@ and left alone where it does not.
 import pytest
 import torch
 
-from dstnet.core.fourier import multiplied, radial_frequency
+from dstnet.core.fourier import apply_transfer, radial_frequency
 from dstnet.core.randomness import stream
 from dstnet.enhancement import EnhancementSettings, NetworkRestorer
-from dstnet.enhancement.transfer import transfer_match
+from dstnet.enhancement.ctf_matching import transfer_match
 from dstnet.metrics.image import residual_energy
 from dstnet.movie import Movie
 from dstnet.optics.ctf import OpticsSettings, contrast_transfer
@@ -25,14 +25,14 @@ def noise(seed: int) -> torch.Tensor:
 
 def specimen(seed: int) -> torch.Tensor:
     """A quarter of a field of noise-like matter, seen through the transfer function."""
-    return multiplied(noise(seed) * THERE, 0.6 * contrast_transfer(SHAPE, PIXEL, OPTICS))
+    return apply_transfer(noise(seed) * THERE, 0.6 * contrast_transfer(SHAPE, PIXEL, OPTICS))
 
 
 def smooth_filter(image: torch.Tensor) -> torch.Tensor:
     """What a network does that knows where matter is and how fine it is, but not where the transfer
     function has its zeros.
     """
-    return multiplied(
+    return apply_transfer(
         image * THERE, 0.5 * torch.exp(-(radial_frequency(SHAPE, PIXEL) * 5).square())
     )
 
@@ -46,7 +46,7 @@ def test_a_blurred_estimate_comes_closer_to_the_truth(seed):
     assert match is not None
     assert float(match.min()) > 0.04 and float(match.max()) < 2
     assert (
-        residual_energy(multiplied(estimate, match), truth)
+        residual_energy(apply_transfer(estimate, match), truth)
         < residual_energy(estimate, truth) - 0.03
     )
 
@@ -101,5 +101,5 @@ def test_the_setting_turns_it_off(model):
     for before, changed in pairs:
         before, changed = before - before.mean(), changed - changed.mean()
         torch.testing.assert_close(
-            changed, multiplied(before, match), rtol=0, atol=0.05 * float(before.std())
+            changed, apply_transfer(before, match), rtol=0, atol=0.05 * float(before.std())
         )

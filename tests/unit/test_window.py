@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dstnet.alignment import MovieMotion
 from dstnet.enhancement import EnhancementSettings, NetworkRestorer
-from dstnet.enhancement.evidence import filled
-from dstnet.enhancement.window import WindowRestorer, restorer_of
+from dstnet.enhancement.frame_window import WindowRestorer, restorer_of
+from dstnet.enhancement.signal_recovery import filled
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.movie import Movie
 from dstnet.network.blocks import MovieNetwork

@@ -9,11 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from dstnet.core.compiled import compiled
-from dstnet.core.vector import eight, exponential, larger, load, store
-from dstnet.core.workers import torch_threads
 from dstnet.network.blocks import Conv, ResidualBlock, ResidualDenseBlock
+from dstnet.network.cpu.simd import eight, exponential, larger, load, store
+from dstnet.network.cpu.winograd import WinogradConv, with_winograd
 from dstnet.network.dstnet import DSTNet, DSTNetSettings, Fusion, TemporalExtractor
-from dstnet.network.winograd import WinogradConv, with_winograd
+from dstnet.runs.local import torch_threads
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -2,10 +2,10 @@
 with the motion taken out.
 """
 
+from dstnet.alignment.frame_sum import AlignedMovie, accumulate, align
 from dstnet.alignment.global_motion import estimate_global_motion
 from dstnet.alignment.movie_motion import MovieMotion, accumulated_motion
 from dstnet.alignment.settings import AlignmentSettings
-from dstnet.alignment.summing import AlignedMovie, accumulate, align
 
 __all__ = [
     "AlignedMovie",

@@ -27,8 +27,8 @@ from torch.nn import functional as F
 from dstnet.alignment.local_motion import Patches, finest_frequency, refine_by_patches
 from dstnet.alignment.movie_motion import MovieMotion
 from dstnet.alignment.settings import AlignmentSettings
-from dstnet.alignment.signal import ring_mean, ring_numbers, signal_and_noise
-from dstnet.core.fourier import good_size
+from dstnet.alignment.spectral_snr import ring_mean, ring_numbers, signal_and_noise
+from dstnet.core.fourier import next_fast_size
 from dstnet.core.shapes import Image, Trajectory
 from dstnet.errors import BadInputError
 from dstnet.movie import Movie
@@ -211,7 +211,7 @@ class _Band:
                 " usable frequencies, too few to align; give a larger field, or raise alignment:"
                 " lowest_resolution_angstrom in the settings"
             )
-        grid = (good_size(2 * reach[0] + 2), good_size(2 * reach[1] + 2))
+        grid = (next_fast_size(2 * reach[0] + 2), next_fast_size(2 * reach[1] + 2))
         return cls(
             binning=binning,
             shape=shape,

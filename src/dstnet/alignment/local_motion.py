@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from dstnet.alignment.movie_motion import MovieMotion
-from dstnet.alignment.signal import ring_mean, ring_numbers, signal_and_noise
+from dstnet.alignment.spectral_snr import ring_mean, ring_numbers, signal_and_noise
 from dstnet.core.shapes import Image, Trajectory
 
 # of the distance between patches: the part of each window that it shares with the next one

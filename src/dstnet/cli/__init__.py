@@ -17,8 +17,8 @@ from dstnet.cli.gain import check
 from dstnet.cli.models import models
 from dstnet.cli.simulate import simulate
 from dstnet.cli.train import train
-from dstnet.core.memory import keep_freed_memory
 from dstnet.errors import DstnetError
+from dstnet.runs.memory import keep_freed_memory
 
 app = App(
     name="dstnet",

@@ -57,10 +57,10 @@ def adapt(
     settings.yaml, log.jsonl, and outcome.json, which says how it ended.
     """
     from dstnet.cli.movies import job_values
-    from dstnet.enhancement import Job
-    from dstnet.io.inputs import InputMovie, read_inputs
     from dstnet.movie import Movie
-    from dstnet.training.adapt import adapt_run
+    from dstnet.pipeline import Job
+    from dstnet.pipeline.inputs import InputMovie, read_inputs
+    from dstnet.training.finetune.finetune import adapt_run
     from dstnet.training.settings import AdaptSettings
 
     chosen = settings_from(AdaptSettings, settings, model=model, steps=steps, seed=seed)

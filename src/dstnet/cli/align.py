@@ -29,7 +29,7 @@ def align(
     from dstnet.alignment import AlignmentSettings
     from dstnet.cli.movies import alignment_values, devices, job_values
     from dstnet.cli.movies import run as run_movies
-    from dstnet.enhancement import Job
+    from dstnet.pipeline import Job
 
     chosen = settings_from(AlignmentSettings, settings, **alignment_values(sums))
     job = Job(chosen, devices(device), **job_values(movie, sums, references))

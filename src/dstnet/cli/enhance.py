@@ -81,7 +81,8 @@ def enhance(
     """
     from dstnet.cli.movies import alignment_values, devices, job_values
     from dstnet.cli.movies import run as run_movies
-    from dstnet.enhancement import EnhancementSettings, Job
+    from dstnet.enhancement import EnhancementSettings
+    from dstnet.pipeline import Job
 
     chosen = settings_from(
         EnhancementSettings, settings, fractions=fractions, model=model, tile=tile

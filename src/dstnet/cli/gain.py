@@ -12,8 +12,8 @@ from dstnet.cli.options import Json, reporting, settings_from
 from dstnet.errors import BadInputError, DstnetError, SettingsError
 
 if TYPE_CHECKING:
-    from dstnet.movie.correction import CorrectionSettings
-    from dstnet.movie.reference_fit import ReferenceFit
+    from dstnet.correction.corrections import CorrectionSettings
+    from dstnet.correction.reference_fit import ReferenceFit
 
 GainFile = Annotated[
     Path | None,
@@ -90,7 +90,7 @@ def correction_settings(options: ReferenceOptions | None) -> "CorrectionSettings
     SettingsError
         If a value is not allowed.
     """
-    from dstnet.movie.correction import CorrectionSettings
+    from dstnet.correction.corrections import CorrectionSettings
 
     return settings_from(
         CorrectionSettings,
@@ -108,9 +108,9 @@ def check(
     All movies, of one camera, are taken together: the more electrons, the surer. Needs no pixel
     size. The exit code is 1 where no orientation fits or a movie failed.
     """
+    from dstnet.correction.corrections import on_grid, orient
+    from dstnet.correction.reference_fit import best_fit, fit_dark, fit_gain
     from dstnet.io.reference import read_dark, read_gain
-    from dstnet.movie.correction import on_grid, turned
-    from dstnet.movie.reference_fit import best_fit, fit_dark, fit_gain
 
     if gain is None and dark is None:
         raise SettingsError("nothing to check; pass --gain FILE, --dark FILE or both")
@@ -146,7 +146,7 @@ def check(
             report(f"{_table(fits)}\n{kind} {path}, {pattern.frames} frames: {verdict}", record)
             if kind == "dark":
                 placed = on_grid(
-                    turned(reference, fits[0].settings), pattern.shape, str(movies[0]), str(path)
+                    orient(reference, fits[0].settings), pattern.shape, str(movies[0]), str(path)
                 )
                 halves = [half - placed for half in halves]
     return 0 if fits_all and not failed else 1
@@ -210,7 +210,7 @@ def _table(fits: "list[ReferenceFit]") -> str:
 def _verdict(
     kind: str, fits: "list[ReferenceFit]", best: "ReferenceFit | None", reference: Any, halves: list
 ) -> str:
-    from dstnet.movie.reference_fit import CERTAIN, why_no_gain_fits
+    from dstnet.correction.reference_fit import CERTAIN, why_no_gain_fits
 
     if best is not None:
         return f"fits with {best.options or 'no option, it lies as the frames do'}"

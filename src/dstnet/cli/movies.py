@@ -14,7 +14,7 @@ from dstnet.cli.options import chosen_device, frame_range, reporting
 from dstnet.errors import SettingsError
 
 if TYPE_CHECKING:
-    from dstnet.enhancement.files import Job
+    from dstnet.pipeline.run import Job
 
 Movies = Annotated[
     list[str],
@@ -280,9 +280,9 @@ def run(
     as_json: bool,
 ) -> int:
     """Work on all movies, report, write the page; the exit code."""
-    from dstnet.enhancement import run_files
-    from dstnet.enhancement.schedule import client_of, slurm_client, watch
-    from dstnet.io.inputs import read_inputs
+    from dstnet.pipeline import run_files
+    from dstnet.pipeline.inputs import read_inputs
+    from dstnet.pipeline.watch import client_of, slurm_client, watch
     from dstnet.report.page import write_page
 
     options = options or RunOptions()

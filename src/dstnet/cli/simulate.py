@@ -18,7 +18,7 @@ from dstnet.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from dstnet.simulation.make import Estimate, Plan
+    from dstnet.dataset.generate import Estimate, Plan
 
 RECIPES = ", ".join(
     sorted(p.stem for p in (Path(__file__).parents[1] / "simulation" / "recipes").glob("*.yaml"))
@@ -120,9 +120,9 @@ def simulate(
     an earlier movie. A recipe is a YAML file with structures, settings, and
     what varies from movie to movie.
     """
+    from dstnet.dataset.generate import SpeciesStore, estimate, make_movies, plan_movies
     from dstnet.errors import SettingsError
     from dstnet.simulation import SimulationSettings
-    from dstnet.simulation.make import SpeciesStore, estimate, make_movies, plan_movies
     from dstnet.simulation.recipe import Recipe
 
     if recipe and settings:

@@ -76,7 +76,7 @@ def train(
     Several GPUs or machines: torchrun --nproc-per-node 4 --no-python dstnet train ...
     """
     from dstnet.training import TrainingSettings, train_run
-    from dstnet.training.board import tensorboard_writer
+    from dstnet.training.tensorboard import tensorboard_writer
 
     held = tuple(hold_out) if hold_out else None
     chosen = settings_from(

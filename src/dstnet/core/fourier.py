@@ -59,7 +59,7 @@ def scale_(spectrum: Tensor, factor: Tensor) -> Tensor:
     return spectrum
 
 
-def inverse(spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
+def irfft2(spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
     """``irfft2`` to images of `shape`, which the spectrum's own grid must be that of.
 
     On a CPU by SciPy: torch's works column by column through memory and takes 1.6 to 1.9 times as
@@ -72,9 +72,9 @@ def inverse(spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
     )
 
 
-def multiplied(image: Tensor, transfer: Tensor) -> Tensor:
+def apply_transfer(image: Tensor, transfer: Tensor) -> Tensor:
     """An image with its ``rfft2`` multiplied by a real or complex `transfer` on its grid."""
-    return inverse(scale_(torch.fft.rfft2(image), transfer), (image.shape[-2], image.shape[-1]))
+    return irfft2(scale_(torch.fft.rfft2(image), transfer), (image.shape[-2], image.shape[-1]))
 
 
 def ring_index(shape: tuple[int, int], rings: int, device=None) -> Tensor:
@@ -111,10 +111,10 @@ def resample(images: Tensor, new_shape: tuple[int, int]) -> Tensor:
     shape = (images.shape[-2], images.shape[-1])
     if shape == tuple(new_shape):
         return images
-    return inverse(crop_spectrum(torch.fft.rfft2(images), shape, new_shape), new_shape)
+    return irfft2(crop_spectrum(torch.fft.rfft2(images), shape, new_shape), new_shape)
 
 
-def good_size(n: int) -> int:
+def next_fast_size(n: int) -> int:
     """The smallest even size >= n whose prime factors are 2, 3, 5 and 7 (fast in every FFT
     library).
     """

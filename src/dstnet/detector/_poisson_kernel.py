@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from dstnet.core.compiled import compiled
-from dstnet.detector.sampling import HIGHEST_RATE
+from dstnet.detector.poisson import HIGHEST_RATE
 
 # pixels that share one length of the table; its five working arrays stay in the first-level cache
 BLOCK = 1024

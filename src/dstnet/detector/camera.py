@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from dstnet.core.fourier import multiplied, radial_frequency
+from dstnet.core.fourier import apply_transfer, radial_frequency
 from dstnet.core.randomness import stream
 from dstnet.core.settings import Settings
 from dstnet.core.shapes import Image
-from dstnet.detector.sampling import poisson
+from dstnet.detector.poisson import poisson
 from dstnet.errors import BadInputError, SettingsError
 
 # How uneven a sensor is, beyond the spread from pixel to pixel that the settings give. Values of
@@ -473,7 +473,7 @@ class Camera:
         if s.deposition_variance:
             signal = _deposit(signal, s.deposition_variance, generator)
         if self._blur is not None:
-            signal = multiplied(signal, self._blur)
+            signal = apply_transfer(signal, self._blur)
         if self._sensitivity is not None:
             signal *= self._sensitivity
         self._heat(signal, mean)

@@ -35,15 +35,15 @@ class EnhancementSettings(Settings):
         default=True,
         description=(
             "match the output to the zeros and maxima of the contrast transfer function, where the"
-            " sum shows its rings (dstnet.enhancement.transfer); with a phase plate, whose rings"
-            " lie elsewhere, set it to false"
+            " sum shows its rings (dstnet.enhancement.ctf_matching); with a phase plate, whose"
+            " rings lie elsewhere, set it to false"
         ),
     )
     evidence: bool = Field(
         default=True,
         description=(
             "give back what a linear filter shows and the network left out"
-            " (dstnet.enhancement.evidence)"
+            " (dstnet.enhancement.signal_recovery)"
         ),
     )
     fill: bool = Field(

@@ -3,24 +3,21 @@ whole or not at all.
 """
 
 from dstnet.io.atomic import atomic_path, ensure_writable_folder
+from dstnet.io.compressed_mrc import CompressedMrcFrames
 from dstnet.io.eer import EerFrames, EerSettings
-from dstnet.io.inputs import InputMovie, read_inputs
 from dstnet.io.movie_file import open_movie
 from dstnet.io.mrc import MrcFrames, write_mrc
-from dstnet.io.packed import PackedMrcFrames
 from dstnet.io.tiff import TiffFrames, write_tiff
 
 __all__ = [
+    "CompressedMrcFrames",
     "EerFrames",
     "EerSettings",
-    "InputMovie",
     "MrcFrames",
-    "PackedMrcFrames",
     "TiffFrames",
     "atomic_path",
     "ensure_writable_folder",
     "open_movie",
-    "read_inputs",
     "write_mrc",
     "write_tiff",
 ]

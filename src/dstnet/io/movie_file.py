@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from dstnet.errors import BadInputError
+from dstnet.io.compressed_mrc import PACKED_SUFFIXES, CompressedMrcFrames, is_packed
 from dstnet.io.eer import EerFrames, EerSettings
 from dstnet.io.mrc import MrcFrames
-from dstnet.io.packed import PACKED_SUFFIXES, PackedMrcFrames, is_packed
 from dstnet.io.tiff import TiffFrames
 from dstnet.movie import FrameStack, Movie
 
@@ -136,7 +136,7 @@ def _open_frames(
         Path(path.stem) if packed and path.suffix.lower() in PACKED_SUFFIXES else path
     ).suffix.lower()
     if packed and suffix not in (*_TIFF_SUFFIXES, *_EER_SUFFIXES):
-        return PackedMrcFrames(path)
+        return CompressedMrcFrames(path)
     if packed or head.startswith(_ZIP_MAGIC):
         raise BadInputError(
             f"{path} is packed as a whole, which is read of MRC files by gzip, bzip2, xz and zstd"

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dstnet.core.fourier import multiplied, shift_phase
+from dstnet.core.fourier import apply_transfer, shift_phase
 from dstnet.core.shapes import Image
 
 
@@ -47,6 +47,6 @@ def residual_after_best_shift(image: Image, truth: Image, border: int = 48) -> f
     Where an image is put by its alignment is a convention (first frame, mean position), no error.
     """
     shape = (truth.shape[0], truth.shape[1])
-    moved = multiplied(truth, shift_phase(shape, best_shift(image, truth)))
+    moved = apply_transfer(truth, shift_phase(shape, best_shift(image, truth)))
     inside = (slice(border, -border), slice(border, -border))
     return residual_energy(image[inside], moved[inside])

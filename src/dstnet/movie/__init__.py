@@ -1,6 +1,5 @@
-"""The two records that travel between stages: a movie, and what a simulator knows about one."""
+"""A movie: frames that may still lie in a file, and what is known about how they were taken."""
 
 from dstnet.movie.movie import FrameStack, Movie
-from dstnet.movie.truth import Truth
 
-__all__ = ["FrameStack", "Movie", "Truth"]
+__all__ = ["FrameStack", "Movie"]

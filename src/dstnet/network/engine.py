@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dstnet.errors import SettingsError
 from dstnet.network.blocks import MovieNetwork
-from dstnet.network.winograd import with_winograd
+from dstnet.network.cpu.winograd import with_winograd
 
 EngineName = Literal["eager", "winograd", "compile", "openvino"]
 

@@ -24,7 +24,7 @@ ARCHITECTURES = {"dstnet": (DSTNet, DSTNetSettings)}
 DEFAULT_MODEL = "dstnet-3"
 
 
-class Card(Settings):
+class ModelCard(Settings):
     """What a weights file is, how it was made and where it may be used."""
 
     schema_version: Literal[1] = 1
@@ -82,7 +82,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def save_weights(network: nn.Module, card: Card, path: Path) -> Card:
+def save_weights(network: nn.Module, card: ModelCard, path: Path) -> ModelCard:
     """Write weights in half precision as `path` (.safetensors) and its card as the same name with
     .json; returns the card as written.
 
@@ -106,7 +106,7 @@ def released() -> dict[str, Path]:
     return {p.stem: p for p in sorted(folder.glob("*.safetensors"))}
 
 
-def read_card(path: Path) -> Card:
+def read_card(path: Path) -> ModelCard:
     """The card beside a weights file.
 
     Raises
@@ -116,14 +116,14 @@ def read_card(path: Path) -> Card:
     """
     card_path = path.with_suffix(".json")
     try:
-        return Card.checked(json.loads(card_path.read_text()), str(card_path))
+        return ModelCard.checked(json.loads(card_path.read_text()), str(card_path))
     except (OSError, ValueError, SettingsError) as error:
         raise WeightsError(
             f"cannot read the card {card_path} of {path.name}: {' '.join(str(error).split())}"
         ) from None
 
 
-def transplant(network: nn.Module, model: str) -> Card:
+def load_matching_weights(network: nn.Module, model: str) -> ModelCard:
     """Give `network` the weights of `model`, whose card is returned; layers and channels that it
     has beyond those stay as they are.
 
@@ -149,7 +149,7 @@ def transplant(network: nn.Module, model: str) -> Card:
     return card
 
 
-def load_weights(model: str = DEFAULT_MODEL) -> tuple[MovieNetwork, Card]:
+def load_weights(model: str = DEFAULT_MODEL) -> tuple[MovieNetwork, ModelCard]:
     """A network ready to use, from the name of released weights or the path of a .safetensors file
     with its card beside it.
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dstnet.core.constants import electron_wavelength_angstrom
-from dstnet.core.fourier import good_size, resample
+from dstnet.core.fourier import next_fast_size, resample
 from dstnet.core.shapes import Image
 from dstnet.errors import BadInputError
 from dstnet.optics.ctf import OpticsSettings, wave_transfer
@@ -74,7 +74,7 @@ def multislice_intensity(
     # Products of two waves reach twice their frequencies. On a grid 3/2 as fine they fold back no
     # further than to the image's Nyquist, so that all frequencies of the image are right; kept to
     # its own grid, only those below 2/3 of its Nyquist would be.
-    fine = (good_size(math.ceil(1.5 * shape[0])), good_size(math.ceil(1.5 * shape[1])))
+    fine = (next_fast_size(math.ceil(1.5 * shape[0])), next_fast_size(math.ceil(1.5 * shape[1])))
 
     arriving = torch.zeros(
         shape, dtype=torch.complex64, device=device

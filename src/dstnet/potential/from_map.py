@@ -13,7 +13,7 @@ from pydantic import Field
 from scipy import ndimage
 from torch import Tensor
 
-from dstnet.core.fourier import good_size
+from dstnet.core.fourier import next_fast_size
 from dstnet.core.settings import Settings
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.potential.potential import MARGIN_ANGSTROM, MAX_BOX, Potential
@@ -100,7 +100,7 @@ def potential_from_map(
     where = np.argwhere(inside)
     centre = np.array(ndimage.center_of_mass(np.where(inside, density.clip(min=0), 0)))
     radius = float(np.sqrt(((where - centre) ** 2).sum(axis=1).max())) * voxel
-    n = good_size(math.ceil((2 * radius + MARGIN_ANGSTROM) / pixel_size_angstrom))
+    n = next_fast_size(math.ceil((2 * radius + MARGIN_ANGSTROM) / pixel_size_angstrom))
     if n > MAX_BOX:
         raise SettingsError(
             f"{path} at {pixel_size_angstrom} Å/pixel needs a box of {n} voxels, more than"

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dstnet.core.constants import MOTT_VOLT_ANGSTROM2
-from dstnet.core.fourier import good_size
+from dstnet.core.fourier import next_fast_size
 from dstnet.core.settings import Settings
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.structure.atoms import Atoms
@@ -98,7 +98,7 @@ def box_size(atoms: Atoms, pixel_size_angstrom: float) -> int:
     """Edge in voxels of the cube for `atoms`: their sphere around the origin plus 20 Å on each
     side, a good even FFT size.
     """
-    return good_size(
+    return next_fast_size(
         int(np.ceil((atoms.diameter_angstrom + MARGIN_ANGSTROM) / pixel_size_angstrom))
     )
 

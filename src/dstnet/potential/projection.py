@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dstnet.core.constants import interaction_constant_rad_per_volt_angstrom
-from dstnet.core.fourier import good_size
+from dstnet.core.fourier import next_fast_size
 from dstnet.errors import BadInputError
 from dstnet.potential.potential import Potential
 
@@ -158,7 +158,7 @@ def _padded_spectrum(volume: Tensor, scale: float) -> Tensor:
     taps of a reading lie side by side.
     """
     n = volume.shape[0]
-    padded = good_size(math.ceil(PADDING * n))
+    padded = next_fast_size(math.ceil(PADDING * n))
     taper = _kernel_taper(
         (torch.arange(n, device=volume.device, dtype=torch.float64) - n // 2) / padded
     )

@@ -15,13 +15,14 @@ import torch
 from scipy import ndimage
 
 from dstnet.core.constants import electron_wavelength_angstrom
-from dstnet.core.fourier import multiplied, radial_frequency, radial_mean
+from dstnet.core.fourier import apply_transfer, radial_frequency, radial_mean
+from dstnet.dataset import MovieRecord
+from dstnet.dataset.simulated_movie import MovieFormat, movie_path
 from dstnet.errors import BadInputError
 from dstnet.io import atomic_path, ensure_writable_folder, open_movie
 from dstnet.motion.field import local_displacement
 from dstnet.optics.ctf import OpticsSettings
-from dstnet.simulation import MovieRecord, SimulationSettings
-from dstnet.simulation.writer import MovieFormat, movie_path
+from dstnet.simulation import SimulationSettings
 
 SEEN_ANGSTROM = 20.0  # low-pass of the sum, for the eye
 SHOWN_PIXELS = 560  # an image's longer side on the page
@@ -192,7 +193,9 @@ def low_passed(
     """`image` with a Gaussian fall to 1/e of the amplitude at `resolution_angstrom`."""
     shape = (image.shape[0], image.shape[1])
     k = radial_frequency(shape, pixel_size_angstrom)
-    return multiplied(torch.from_numpy(image), torch.exp(-((k * resolution_angstrom) ** 2))).numpy()
+    return apply_transfer(
+        torch.from_numpy(image), torch.exp(-((k * resolution_angstrom) ** 2))
+    ).numpy()
 
 
 def power_spectrum(

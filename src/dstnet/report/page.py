@@ -13,9 +13,9 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from dstnet.enhancement.records import read_records
 from dstnet.errors import BadInputError
 from dstnet.io import MrcFrames, atomic_path
+from dstnet.pipeline.records import read_records
 
 MOST_PICTURES = 100  # movies shown with pictures: some 15 kB each
 SIDE_PIXELS = 220

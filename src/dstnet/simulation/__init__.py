@@ -1,6 +1,6 @@
-"""The recipe that turns structures into movies, and its writer."""
+"""The recipe that turns structures into movies with every truth."""
 
-from dstnet.simulation.shot import Shot, SimulationSettings
-from dstnet.simulation.writer import MovieRecord, write_shot
+from dstnet.simulation.movie_simulator import MovieSimulator, SimulationSettings
+from dstnet.simulation.truth import Particle, Truth
 
-__all__ = ["MovieRecord", "Shot", "SimulationSettings", "write_shot"]
+__all__ = ["MovieSimulator", "Particle", "SimulationSettings", "Truth"]

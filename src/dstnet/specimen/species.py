@@ -179,7 +179,7 @@ def load_potential(
     return build_potential(load_structure(source), pixel_size_angstrom, structure)
 
 
-class BankedSpecies:
+class ProjectionBank:
     """A species with a fixed bank of projections, for training: poses repeat, drawing one costs
     nothing.
 
@@ -203,7 +203,7 @@ class BankedSpecies:
         projector: Projector,
         poses: int,
         generator: torch.Generator,
-    ) -> "BankedSpecies":
+    ) -> "ProjectionBank":
         """A bank of `poses` random projections, kept in half precision (phases are below a few rad:
         relative error 5e-4).
         """

@@ -9,15 +9,16 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from dstnet.core.randomness import stream
 from dstnet.errors import DstnetError, SettingsError
 from dstnet.specimen.species import Species
-from dstnet.training.recorded import RecordedMovie, recorded_batch
-from dstnet.training.stream import CropStream, StreamSettings
+from dstnet.training.simulated_crops import CropStream, StreamSettings
+from dstnet.training.stored_crops import RecordedMovie, recorded_batch
 
 Batch = tuple[Tensor, ...]
 
 
 class Batches(Dataset):
     """Batch number i of a seed, the same in every process and on every later day: frames, total,
-    exposure, target, contrast, particles, frame target, which; see `dstnet.training.stream.Crop`.
+    exposure, target, contrast, particles, frame target, which; see
+    `dstnet.training.simulated_crops.Crop`.
 
     Parameters
     ----------

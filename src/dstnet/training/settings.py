@@ -10,7 +10,7 @@ from dstnet.alignment import AlignmentSettings
 from dstnet.core.settings import Settings
 from dstnet.network.weights import DEFAULT_MODEL
 from dstnet.training.losses import PixelLoss
-from dstnet.training.stream import StreamSettings
+from dstnet.training.simulated_crops import StreamSettings
 
 
 class TrainingSettings(Settings):

@@ -13,7 +13,7 @@ import torch
 from dstnet.core.randomness import stream
 from dstnet.errors import SettingsError
 from dstnet.potential import Projector, build_potential
-from dstnet.specimen.species import BankedSpecies
+from dstnet.specimen.species import ProjectionBank
 from dstnet.structure import Atoms, phantom, read_structure
 
 NEVER_TRAINED = frozenset({"6z6u"})  # apoferritin: the real fields that prove the weights show it
@@ -71,12 +71,12 @@ def piece(atoms: Atoms, generator: torch.Generator) -> Atoms:
     return broken.centred()
 
 
-def bank(atoms: Atoms, pixel_size_angstrom: float, poses: int, seed: int) -> BankedSpecies:
+def bank(atoms: Atoms, pixel_size_angstrom: float, poses: int, seed: int) -> ProjectionBank:
     """A structure's bank of random projections at 300 kV (at 200 kV phases are 12 % larger, less
     than ice and B-factor vary contrast).
     """
     projector = Projector(build_potential(atoms, pixel_size_angstrom), 300.0)
-    return BankedSpecies.from_projector(
+    return ProjectionBank.from_projector(
         atoms.name, atoms.diameter_angstrom / 2, projector, poses, stream(seed, "poses", atoms.name)
     )
 
@@ -91,7 +91,7 @@ def prepare(
     seed: int,
     widest_angstrom: float,
     report: Callable[[str], None],
-) -> tuple[list[BankedSpecies], list[BankedSpecies], dict[str, str]]:
+) -> tuple[list[ProjectionBank], list[ProjectionBank], dict[str, str]]:
     """Banks to train on, banks held out, and digests of all by name.
 
     A structure that its file builds from copies is trained on both as built and as the single copy,
@@ -102,7 +102,7 @@ def prepare(
     train_files, held_files = split(structures, held_out) if structures else ([], [])
     digests: dict[str, str] = {}
 
-    def banked(all_atoms: Sequence[Atoms]) -> list[BankedSpecies]:
+    def banked(all_atoms: Sequence[Atoms]) -> list[ProjectionBank]:
         out = []
         for atoms in all_atoms:
             if atoms.diameter_angstrom > widest_angstrom:

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from scipy.ndimage import uniform_filter
 
+from dstnet.correction.corrections import CorrectionSettings, on_grid, orient, trimmed_mean_std
 from dstnet.errors import BadInputError
-from dstnet.movie.correction import CorrectionSettings, on_grid, trimmed, turned
 
 CERTAIN = 6.0  # standard errors: chance reaches them once in 10^9
 
@@ -147,7 +147,7 @@ def _logarithm(gain: np.ndarray) -> np.ndarray:
 def _high_passed(image: np.ndarray) -> np.ndarray:
     """What differs from pixel to pixel; hot ones, which would outweigh all others, cut."""
     detail = image - uniform_filter(image, 5, mode="nearest", output=np.float64)
-    limit = 3 * trimmed(detail)[1]
+    limit = 3 * trimmed_mean_std(detail)[1]
     if not limit > 0:
         raise BadInputError(
             "the frames or the reference are smooth: there is no pattern of pixels that could be"
@@ -167,7 +167,7 @@ def _correlations(
         settings = CorrectionSettings(**orientation)
         try:
             candidate, where = (
-                on_grid(turned(a, settings), (pattern.shape[0], pattern.shape[1]), *names)
+                on_grid(orient(a, settings), (pattern.shape[0], pattern.shape[1]), *names)
                 for a in (reference, valid)
             )
         except BadInputError as error:

@@ -12,9 +12,9 @@ import starfile
 
 from dstnet.alignment import MovieMotion
 from dstnet.errors import BadInputError
-from dstnet.io.inputs import InputMovie
 from dstnet.io.movie_file import movie_stem
 from dstnet.motion.relion import from_relion
+from dstnet.pipeline.inputs import InputMovie
 
 
 def given_motion(source: Path, movie: InputMovie, frames: Sequence[int]) -> MovieMotion:

@@ -20,7 +20,7 @@ from dstnet.errors import DstnetError, SettingsError, WeightsError
 from dstnet.io import atomic_path
 from dstnet.network.blocks import MovieNetwork
 from dstnet.network.engine import autocast
-from dstnet.network.weights import Card, build, save_weights, transplant
+from dstnet.network.weights import ModelCard, build, load_matching_weights, save_weights
 from dstnet.specimen.species import Species
 from dstnet.training.checkpoint import (
     Progress,
@@ -31,9 +31,9 @@ from dstnet.training.checkpoint import (
 )
 from dstnet.training.data import Batch, Batches, loaded
 from dstnet.training.losses import error_likelihood, image_loss
-from dstnet.training.processes import Process
-from dstnet.training.recorded import RecordedMovie
+from dstnet.training.process_group import Process
 from dstnet.training.settings import TrainingSettings
+from dstnet.training.stored_crops import RecordedMovie
 from dstnet.training.validation import validate
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of each parameter
@@ -118,7 +118,9 @@ class Run:
         torch.manual_seed(settings.seed)
         self.network = build(settings.architecture, settings.network).to(self.device)
         self.started_from = (
-            transplant(self.network, settings.start_from).sha256 if settings.start_from else None
+            load_matching_weights(self.network, settings.start_from).sha256
+            if settings.start_from
+            else None
         )
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.best = self.average
@@ -381,7 +383,7 @@ class Run:
         network = self.averaged(self.best)
         if not self.process.first:
             return path
-        card = Card(
+        card = ModelCard(
             name=f"{s.architecture}-{self.folder.name}",
             architecture=s.architecture,
             architecture_settings=network.settings.model_dump(mode="json"),

@@ -5,19 +5,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from dstnet.core.shapes import Image, Stack, Trajectory
-
-
-@dataclass(frozen=True)
-class Particle:
-    """One particle: centre from pixel [0, 0], height above the ice's middle towards the source,
-    rotation r' = R r with r = (x, y, z).
-    """
-
-    species: str
-    y_angstrom: float
-    x_angstrom: float
-    height_angstrom: float
-    rotation: Tensor
+from dstnet.specimen.placement import Particle
 
 
 @dataclass(frozen=True)

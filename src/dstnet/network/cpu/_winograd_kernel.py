@@ -1,7 +1,7 @@
 """The compiled loops of `winograd.py`, which alone imports this file, and late: numba takes half a
 second to load.
 
-Images lie in memory as [y, x, channel], flat; channels go by eights (`dstnet.core.vector`), so
+Images lie in memory as [y, x, channel], flat; channels go by eights (`dstnet.network.cpu.simd`), so
 their number is a multiple of eight.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from dstnet.core.compiled import compiled
-from dstnet.core.vector import eight, exponential, larger, load, store
+from dstnet.network.cpu.simd import eight, exponential, larger, load, store
 
 _F = np.float32
 

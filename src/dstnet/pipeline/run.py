@@ -17,22 +17,22 @@ import torch
 import dstnet
 from dstnet.alignment import AlignedMovie, AlignmentSettings, accumulated_motion, align
 from dstnet.core.shapes import Stack
-from dstnet.core.workers import Death, in_this_process, in_workers, peak_memory_bytes
-from dstnet.enhancement.given_motion import given_motion
-from dstnet.enhancement.records import Records, as_relion_finds, now
-from dstnet.enhancement.restorer import NetworkRestorer
+from dstnet.correction.corrections import CorrectedFrames, Corrections, CorrectionSettings, notes_on
+from dstnet.enhancement.frame_window import restorer_of
+from dstnet.enhancement.network import NetworkRestorer
 from dstnet.enhancement.settings import EnhancementSettings
-from dstnet.enhancement.window import restorer_of
 from dstnet.errors import BadInputError, DstnetError, OutputError, SettingsError
 from dstnet.io import EerSettings, ensure_writable_folder, open_movie, write_mrc
-from dstnet.io.inputs import InputMovie
 from dstnet.io.reference import read_dark, read_defects, read_gain
 from dstnet.io.star import write_star
 from dstnet.motion.relion import to_relion
 from dstnet.movie import Movie
-from dstnet.movie.correction import CorrectedFrames, Corrections, CorrectionSettings, notes_on
-from dstnet.movie.kept import KeptFrames
+from dstnet.movie.frame_cache import FrameCache
 from dstnet.network.weights import digest
+from dstnet.pipeline.imported_motion import given_motion
+from dstnet.pipeline.inputs import InputMovie
+from dstnet.pipeline.records import Records, as_relion_finds, now
+from dstnet.runs.local import WorkerCrash, in_this_process, in_workers, peak_memory_bytes
 
 # Hidden files of `dstnet.io.atomic_path`: so old, no run can still be writing them.
 _HIDDEN = re.compile(r"\..*\.[0-9a-f]{12}\.(mrcs?|star)")
@@ -303,7 +303,7 @@ class Job:
             ):
                 record["status"] = "skipped"
             else:
-                kept = replace(movie, frames=KeptFrames(movie.frames))
+                kept = replace(movie, frames=FrameCache(movie.frames))
                 corrected = (
                     correct.applied(kept) if (correct := corrections(task.movie.gain)) else kept
                 )
@@ -560,7 +560,7 @@ def run_files(
     Parameters
     ----------
     inputs
-        A list; or what comes as it comes, as from `dstnet.enhancement.schedule.watch` (then Ctrl-C
+        A list; or what comes as it comes, as from `dstnet.pipeline.watch.watch` (then Ctrl-C
         is an end like another).
     folder
         Gets ``micrographs``, ``records``, ``provenance.json`` and ``micrographs.star``.
@@ -602,7 +602,7 @@ def run_files(
     tasks = _tasks(inputs, folder, records, overwrite, shard, given)
     threads = threads or max(1, (os.cpu_count() or 1) // (workers or 1))
     if client is not None:
-        from dstnet.enhancement.schedule import run_on_dask
+        from dstnet.pipeline.watch import run_on_dask
 
         outcomes = run_on_dask(client, tasks, job, threads=threads, tries=1 + retries)
     elif work is None:
@@ -613,7 +613,9 @@ def run_files(
     try:
         for index, outcome in outcomes:
             record = (
-                _lost(given[index], records, outcome) if isinstance(outcome, Death) else outcome
+                _lost(given[index], records, outcome)
+                if isinstance(outcome, WorkerCrash)
+                else outcome
             )
             if "stop" in record:
                 raise OutputError(record["stop"])
@@ -662,7 +664,7 @@ def _tasks(
             yield Task(movie, name, folder, before, records.recorded, overwrite, error)
 
 
-def _lost(movie: InputMovie, records: Records, death: Death) -> dict:
+def _lost(movie: InputMovie, records: Records, death: WorkerCrash) -> dict:
     why = (
         f"{movie.path}: its worker ended {death.tries} times ({death.why}); pass fewer --workers or"
         " a smaller --tile"

@@ -37,7 +37,7 @@ def is_packed(head: bytes) -> bool:
     return head.startswith((_GZIP, _BZIP2, _XZ, _ZSTD))
 
 
-class PackedMrcFrames(MrcFrames):
+class CompressedMrcFrames(MrcFrames):
     """The frames of an MRC file that is packed as a whole; see `MrcFrames`.
 
     Opening reads no more than the header (of zstd, everything). A reader that is sent to another

@@ -9,7 +9,7 @@ from torch import Tensor
 from dstnet.alignment.global_motion import Progress, checked_frame, estimate_motion
 from dstnet.alignment.movie_motion import MovieMotion
 from dstnet.alignment.settings import AlignmentSettings
-from dstnet.core.fourier import crop_spectrum, frequencies, inverse, scale_, shift_factors
+from dstnet.core.fourier import crop_spectrum, frequencies, irfft2, scale_, shift_factors
 from dstnet.core.shapes import Image, Stack, Trajectory
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.motion.exposure_filter import critical_exposure
@@ -222,7 +222,7 @@ def accumulate(
             weighting.add(spectrum if out == shape else crop_spectrum(spectrum, shape, out))
         if groups and i + 1 == ends[done]:
             now = total.clone() if small == shape else crop_spectrum(total, shape, small)
-            fractions[done] = inverse(now - before, small)
+            fractions[done] = irfft2(now - before, small)
             before, done = now, done + 1
         if progress is not None:
             progress(i + 1, n)
@@ -239,10 +239,10 @@ def accumulate(
         )
     reach = torch.stack([_reach(motion, i) for i in range(n)]).amax(0) / pixel
     return AlignedMovie(
-        total=inverse(total, out),
-        dose_weighted=None if weighting is None else inverse(weighting.result(), out),
-        even=None if even is None else inverse(even, out),
-        odd=None if even is None else inverse(total - even, out),
+        total=irfft2(total, out),
+        dose_weighted=None if weighting is None else irfft2(weighting.result(), out),
+        even=None if even is None else irfft2(even, out),
+        odd=None if even is None else irfft2(total - even, out),
         fractions=fractions,
         fraction_frames=tuple(counts),
         fraction_exposure_e_per_a2=exposures,

@@ -20,7 +20,7 @@ On pure noise all are nothing.
 import torch
 from torch import Tensor
 
-from dstnet.core.fourier import inverse, radial_frequency, radial_mean, ring_index
+from dstnet.core.fourier import irfft2, radial_frequency, radial_mean, ring_index
 from dstnet.core.shapes import Image
 
 RINGS = 120
@@ -106,7 +106,7 @@ def linear_part(
     rest = spectrum - given - added
     added += between(*GIVEN_BACK_ANGSTROM) * wiener(ring_power(rest)) * rest
     added += between(*FAINT_ANGSTROM) * FAINT * linear * (spectrum - given - added)
-    return inverse(added, shape)
+    return irfft2(added, shape)
 
 
 def notes_on(added: Image, enhanced: Image) -> list[str]:
@@ -147,4 +147,4 @@ def filled(contrast: Image, particles: Image, pixel_size_angstrom: float) -> Ima
         / balls.abs().square()[coarse].sum().clamp(min=1e-12)
     )
     passed = torch.exp(-0.5 * (k * FILLED_ANGSTROM) ** 2)
-    return inverse(own + passed * (min(scale, 0.0) * balls - own), shape)
+    return irfft2(own + passed * (min(scale, 0.0) * balls - own), shape)

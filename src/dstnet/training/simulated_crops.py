@@ -20,11 +20,10 @@ from dstnet.core.shapes import Image
 from dstnet.detector.camera import DetectorSettings
 from dstnet.motion.field import MotionSettings
 from dstnet.motion.warp import warp_local, warp_prefilter
-from dstnet.movie import Truth
 from dstnet.movie.normalise import normalised
 from dstnet.network.dstnet import exposure_features
 from dstnet.optics.ctf import OpticsSettings
-from dstnet.simulation import Shot, SimulationSettings
+from dstnet.simulation import MovieSimulator, SimulationSettings, Truth
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import Species
 
@@ -127,7 +126,7 @@ class Crop:
     target: Tensor
     # [y, x], what protein alone would show without the CTF and with all phase turned into contrast
     contrast: Tensor
-    particles: Tensor  # [y, x], see `domes`
+    particles: Tensor  # [y, x], see `particle_distance_map`
     frame_target: Tensor  # [y, x], of frame `which`
     settings: SimulationSettings
 
@@ -231,7 +230,7 @@ def make_crop(
     """Simulate one movie and bring it to the form that the network sees, with the very functions
     that enhancement uses, on `device`.
     """
-    shot = Shot(settings, species, seed, device)
+    shot = MovieSimulator(settings, species, seed, device)
     fractions = torch.stack(list(shot.frames()))
     frames, total, mean, noise = normalised(fractions)
     return Crop(
@@ -240,7 +239,7 @@ def make_crop(
         _told(settings, known).to(device),
         (shot.truth.clean.to(device) + shot.still()) * (mean / noise),
         shot.truth.phase.to(device) * (-2 * mean / noise),
-        domes(_whole(shot.truth, species)).to(device),
+        particle_distance_map(_whole(shot.truth, species)).to(device),
         shot.clean_frame(which, still=True) * (mean / noise),
         settings,
     )
@@ -268,7 +267,7 @@ def make_window(
         update={"shape": (settings.shape[0] + 2 * border, settings.shape[1] + 2 * border)}
     )
     inside = (slice(border, -border), slice(border, -border))
-    shot = Shot(larger, species, seed, device)
+    shot = MovieSimulator(larger, species, seed, device)
     raw = torch.stack([frame[inside] for frame in shot.frames()])
     frames = normalised(raw)[0]
     _, alone, mean, noise = normalised(raw[which : which + 1])
@@ -288,7 +287,9 @@ def make_window(
         _told(settings, known).to(device),
         clean[inside] * (mean / noise),
         phase[inside] * (-2 * mean / noise),
-        domes(torch.roll(_whole(shot.truth, species), whole, (0, 1))[inside]).to(device),
+        particle_distance_map(torch.roll(_whole(shot.truth, species), whole, (0, 1))[inside]).to(
+            device
+        ),
         shot.clean_frame(which, still=True)[inside] * (mean / noise),
         settings,
     )
@@ -296,14 +297,14 @@ def make_window(
 
 def _whole(truth: Truth, species: Sequence[Species]) -> Tensor:
     """The truth's label without debris, which nobody wants picked."""
-    debris = {one.name for one in parted(species)[1]}
+    debris = {one.name for one in split_debris(species)[1]}
     numbers = [i for i, particle in enumerate(truth.particles, 1) if particle.species in debris]
     return truth.label.masked_fill(
         torch.isin(truth.label, torch.tensor(numbers, dtype=truth.label.dtype)), 0
     )
 
 
-def parted(species: Sequence[Species]) -> tuple[list[Species], list[Species]]:
+def split_debris(species: Sequence[Species]) -> tuple[list[Species], list[Species]]:
     """Particles, and debris: species too small to be looked for, never alone in a crop and without
     domes. Where all are small, none is.
     """
@@ -315,7 +316,7 @@ def parted(species: Sequence[Species]) -> tuple[list[Species], list[Species]]:
     ]
 
 
-def domes(label: Tensor) -> Tensor:
+def particle_distance_map(label: Tensor) -> Tensor:
     """Where particles are: over each a dome, 1 where it is farthest from its edge, 0 there, and
     between particles that touch; float32.
 
@@ -407,7 +408,7 @@ def draw_batch(
             ranges.fractions, 2 + math.floor((u[0] - 0.6) / 0.4 * (ranges.fractions - 1))
         )
     which = math.floor(u[1] * fractions) if ranges.window is None else past
-    particles, debris = parted(species)
+    particles, debris = split_debris(species)
     crops = []
     for i in range(batch):
         own = stream(seed, "crop", index, i)

@@ -20,15 +20,8 @@ import pandas as pd
 import torch
 
 import dstnet
-from dstnet.core.fourier import good_size
-from dstnet.core.workers import Death, in_this_process, in_workers, torch_threads
-from dstnet.errors import DstnetError, OutputError, SettingsError
-from dstnet.io import ensure_writable_folder
-from dstnet.io.star import write_star
-from dstnet.potential.potential import MARGIN_ANGSTROM, MAX_BOX
-from dstnet.simulation.recipe import Recipe
-from dstnet.simulation.shot import Shot, SimulationSettings
-from dstnet.simulation.writer import (
+from dstnet.core.fourier import next_fast_size
+from dstnet.dataset.simulated_movie import (
     MovieFormat,
     MovieRecord,
     is_whole,
@@ -36,6 +29,13 @@ from dstnet.simulation.writer import (
     record_path,
     write_shot,
 )
+from dstnet.errors import DstnetError, OutputError, SettingsError
+from dstnet.io import ensure_writable_folder
+from dstnet.io.star import write_star
+from dstnet.potential.potential import MARGIN_ANGSTROM, MAX_BOX
+from dstnet.runs.local import WorkerCrash, in_this_process, in_workers, torch_threads
+from dstnet.simulation.movie_simulator import MovieSimulator, SimulationSettings
+from dstnet.simulation.recipe import Recipe
 from dstnet.specimen.species import (
     ProjectedSpecies,
     SpeciesSettings,
@@ -302,7 +302,9 @@ def _check_fits(one: Outline, settings: SimulationSettings) -> None:
 
 
 def _box(one: Outline, pixel_size_angstrom: float) -> int:
-    return good_size(math.ceil((one.diameter_angstrom + MARGIN_ANGSTROM) / pixel_size_angstrom))
+    return next_fast_size(
+        math.ceil((one.diameter_angstrom + MARGIN_ANGSTROM) / pixel_size_angstrom)
+    )
 
 
 def _what_is_there(
@@ -361,7 +363,7 @@ def estimate(plan: Plan, workers: int, device: str, store: SpeciesStore) -> Esti
     def seconds(frames: int) -> float:
         probe = first.model_copy(update={"shape": shape, "frames": frames, "specimen": specimen})
         started = time.process_time()
-        for frame in Shot(probe, [], 0, device).frames():
+        for frame in MovieSimulator(probe, [], 0, device).frames():
             imagecodecs.lzw_encode(frame.cpu().numpy().astype(np.uint16).tobytes())
         return time.process_time() - started
 
@@ -450,7 +452,7 @@ def make_movies(
     finished: dict[int, dict] = {}
     records: list[dict] = []
     for index, outcome in outcomes:
-        if isinstance(outcome, Death):
+        if isinstance(outcome, WorkerCrash):
             record = plan.movies[index].record
             error = (
                 f"{record.name}: its worker ended {outcome.tries} times ({outcome.why}); use fewer"
@@ -503,7 +505,7 @@ class _Job:
                 record_path(self.folder, name).unlink(missing_ok=True)
                 for other in set(FORMATS) - {movie.movie_format}:
                     movie_path(self.folder, name, other).unlink(missing_ok=True)
-                shot = Shot(movie.settings, species, movie.record.seed, self.device)
+                shot = MovieSimulator(movie.settings, species, movie.record.seed, self.device)
                 write_shot(shot, self.folder, movie.record, movie.movie_format, movie.expected)
                 outcome |= {"status": "done", "particles": len(shot.truth.particles)}
                 outcome |= {

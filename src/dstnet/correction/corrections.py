@@ -85,7 +85,7 @@ class CorrectionSettings(Settings):
     )
 
 
-def turned(reference: np.ndarray, settings: CorrectionSettings) -> np.ndarray:
+def orient(reference: np.ndarray, settings: CorrectionSettings) -> np.ndarray:
     """`reference` [y, x] transposed, rotated and flipped as the settings say; a view."""
     if settings.gain_transpose:
         reference = reference.T
@@ -288,7 +288,7 @@ class Corrections:
                     None
                     if array is None
                     else np.ascontiguousarray(
-                        on_grid(turned(array, self.settings), movie.shape, movie.name, name),
+                        on_grid(orient(array, self.settings), movie.shape, movie.name, name),
                         np.float32,
                     )
                 )
@@ -454,7 +454,7 @@ _RING = 3  # pixels are compared with those up to this far away: 48 neighbours
 _ROWS_AT_ONCE = 64  # so many stay in the processor's cache
 
 
-def trimmed(values: np.ndarray) -> tuple[float, float]:
+def trimmed_mean_std(values: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation, whatever up to 1 % of the values on either side are. Few counts
     are too coarse for medians.
     """
@@ -509,7 +509,7 @@ def find_bad_pixels(
     good = np.flatnonzero(~known)
     sample = good[rng.integers(0, good.size, 50_000)]
     values = mean.reshape(-1)[sample]
-    centre, spread = trimmed(values)
+    centre, spread = trimmed_mean_std(values)
     clipped = _filled(
         np.clip(mean, centre - 8 * spread, centre + 8 * spread, dtype=np.float32), known
     )
@@ -530,7 +530,7 @@ def find_bad_pixels(
     local = _box(clipped)
 
     usual, low, high = _neighbours(padded, sample)
-    noise = trimmed(values - usual)[1]
+    noise = trimmed_mean_std(values - usual)[1]
     if not noise > 0:
         return hot, dead
     electrons = (

@@ -102,7 +102,9 @@ class WinogradConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
-        from dstnet.network import _winograd_kernel  # not above: numba takes half a second to load
+        from dstnet.network.cpu import (
+            _winograd_kernel,  # not above: numba takes half a second to load
+        )
 
         self.kernel = _winograd_kernel
         self._missing = -conv.in_channels % 8  # channels come in groups of eight
@@ -287,7 +289,7 @@ class _OnePassFusion(nn.Module):
 
     def __init__(self, fusion: Fusion):
         super().__init__()
-        from dstnet.network import _winograd_kernel
+        from dstnet.network.cpu import _winograd_kernel
 
         self._kernel = _winograd_kernel
         self._parts = (

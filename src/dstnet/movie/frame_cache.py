@@ -10,7 +10,7 @@ KEPT_BYTES = 350_000_000  # 41 frames of 4096 x 4096 in four bits
 _RARE = 1 / 256  # part of the pixels that may hold more than four bits tell
 
 
-class KeptFrames:
+class FrameCache:
     """The frames of a stack; what has been read of counts is held in memory, without loss, as far
     as there is room for it.
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dstnet.core.constants import interaction_constant_rad_per_volt_angstrom
-from dstnet.core.fourier import good_size, radial_frequency, scale_, shift_phase
+from dstnet.core.fourier import next_fast_size, radial_frequency, scale_, shift_phase
 from dstnet.core.randomness import stream
 from dstnet.core.settings import Settings
 from dstnet.core.shapes import Image
@@ -19,11 +19,12 @@ from dstnet.errors import SettingsError
 from dstnet.motion.exposure_filter import b_factor_amplitude, damage_amplitude
 from dstnet.motion.field import MotionSettings, blur_of_path, draw_motion
 from dstnet.motion.warp import warp_local, warp_prefilter
-from dstnet.movie import Movie, Truth
+from dstnet.movie import Movie
 from dstnet.optics.ctf import OpticsSettings, contrast_transfer, delocalisation_angstrom
 from dstnet.optics.multislice import multislice_intensity
-from dstnet.specimen.layers import IceNoise, draw_layers, transmitted
-from dstnet.specimen.placing import add_patch, footprint, overlap, place
+from dstnet.simulation.truth import Truth
+from dstnet.specimen.ice import IceNoise, draw_layers, transmitted
+from dstnet.specimen.placement import add_patch, footprint, overlap, place
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import Species
 
@@ -68,7 +69,7 @@ class SimulationSettings(Settings):
         return values["settings"] if {"seed", "species", "settings"} <= values.keys() else values
 
 
-class Shot:
+class MovieSimulator:
     """One movie in the making: its truths at once, its frames one at a time.
 
     Parameters
@@ -111,8 +112,8 @@ class Shot:
         # Å, spread wider still, is let wrap.
         margin = math.ceil((delocalisation_angstrom(optics, max(pixel, 2.0)) + 20) / pixel)
         self._padded = (
-            good_size(settings.shape[0] + 2 * margin),
-            good_size(settings.shape[1] + 2 * margin),
+            next_fast_size(settings.shape[0] + 2 * margin),
+            next_fast_size(settings.shape[1] + 2 * margin),
         )
         self._offset = (
             (self._padded[0] - settings.shape[0]) // 2,

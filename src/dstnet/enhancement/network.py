@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from dstnet.alignment import AlignedMovie, MovieMotion, align
-from dstnet.core.fourier import multiplied, resample
+from dstnet.core.fourier import apply_transfer, resample
 from dstnet.core.shapes import Image, Stack
-from dstnet.enhancement.evidence import filled, linear_part, notes_on
+from dstnet.enhancement.ctf_matching import transfer_match
 from dstnet.enhancement.settings import EnhancementSettings
-from dstnet.enhancement.tiles import blend_tiles
-from dstnet.enhancement.transfer import transfer_match
+from dstnet.enhancement.signal_recovery import filled, linear_part, notes_on
+from dstnet.enhancement.tiling import blend_tiles
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.movie import FrameStack, Movie
 from dstnet.movie.normalise import normalised
@@ -120,7 +120,7 @@ class NetworkRestorer:
             trained_for = "windows of raw frames" if self.card.window else "whole movies"
             raise SettingsError(
                 f"{self.card.name} was trained for {trained_for}: use"
-                " dstnet.enhancement.window.restorer_of"
+                " dstnet.enhancement.frame_window.restorer_of"
             )
         tile = self.settings.tile - self.settings.tile % network.stride
         if self.settings.overlap >= tile:
@@ -295,9 +295,9 @@ class NetworkRestorer:
         if self.settings.ctf:
             match = transfer_match(total, images["micrograph"], aligned.working_pixel_angstrom)
             if match is not None:
-                images["micrograph"] = multiplied(images["micrograph"], match)
+                images["micrograph"] = apply_transfer(images["micrograph"], match)
                 for image in each:
-                    image.copy_(multiplied(image, match))
+                    image.copy_(apply_transfer(image, match))
         notes = []
         if self.settings.evidence:
             added = linear_part(

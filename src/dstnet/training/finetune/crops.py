@@ -15,7 +15,7 @@ from dstnet.errors import BadInputError
 from dstnet.movie import Movie
 from dstnet.movie.normalise import noise_level
 from dstnet.network.dstnet import exposure_features
-from dstnet.network.weights import Card
+from dstnet.network.weights import ModelCard
 from dstnet.training.settings import AdaptSettings
 
 
@@ -72,7 +72,7 @@ class Example:
 
 def cut(
     movie: Movie,
-    card: Card,
+    card: ModelCard,
     stride: int,
     settings: AdaptSettings,
     device: torch.device | str = "cpu",

@@ -18,7 +18,7 @@ from dstnet.detector.camera import Camera
 from dstnet.io import atomic_path, ensure_writable_folder, write_mrc, write_tiff
 from dstnet.io.star import write_star
 from dstnet.motion.relion import to_relion
-from dstnet.simulation.shot import Shot
+from dstnet.simulation.movie_simulator import MovieSimulator
 from dstnet.specimen.species import SpeciesSettings
 
 MovieFormat = Literal["tif", "mrc"]
@@ -60,7 +60,7 @@ def is_whole(
 
 
 def write_shot(
-    shot: Shot,
+    shot: MovieSimulator,
     folder: Path,
     record: MovieRecord,
     movie_format: MovieFormat = "tif",
@@ -154,7 +154,7 @@ def write_shot(
     return True
 
 
-def _write_camera(camera: Camera, shot: Shot, folder: Path) -> str | None:
+def _write_camera(camera: Camera, shot: MovieSimulator, folder: Path) -> str | None:
     """The gain reference and the list of defects, named by a digest of the camera; the gain's name
     relative to `folder`.
     """
@@ -183,7 +183,7 @@ def _write_camera(camera: Camera, shot: Shot, folder: Path) -> str | None:
     return name
 
 
-def _motion(shot: Shot) -> dict:
+def _motion(shot: MovieSimulator) -> dict:
     known = shot.truth
     return {
         "global_shift_angstrom_yx": known.global_shift_angstrom.tolist(),
@@ -214,7 +214,7 @@ def euler_angles_deg(rotation: Tensor) -> tuple[float, float, float]:
     return math.degrees(rot), math.degrees(tilt), math.degrees(psi)
 
 
-def _optics(shot: Shot) -> pd.DataFrame:
+def _optics(shot: MovieSimulator) -> pd.DataFrame:
     optics = shot.settings.optics
     return pd.DataFrame(
         {
@@ -230,7 +230,7 @@ def _optics(shot: Shot) -> pd.DataFrame:
     )
 
 
-def _defocus(shot: Shot, height_angstrom: float = 0.0) -> dict:
+def _defocus(shot: MovieSimulator, height_angstrom: float = 0.0) -> dict:
     optics = shot.settings.optics
     defocus = optics.defocus_angstrom - height_angstrom
     return {
@@ -242,11 +242,11 @@ def _defocus(shot: Shot, height_angstrom: float = 0.0) -> dict:
     }
 
 
-def _ctf(shot: Shot, movie: str) -> pd.DataFrame:
+def _ctf(shot: MovieSimulator, movie: str) -> pd.DataFrame:
     return pd.DataFrame([{"rlnMicrographName": movie} | _defocus(shot)])
 
 
-def _particles(shot: Shot, movie: str) -> pd.DataFrame:
+def _particles(shot: MovieSimulator, movie: str) -> pd.DataFrame:
     pixel = shot.settings.pixel_size_angstrom
     rows = []
     for p in shot.truth.particles:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from dstnet.errors import OutputError, SettingsError
 from dstnet.io import ensure_writable_folder
-from dstnet.training.loop import Run
-from dstnet.training.processes import joined
-from dstnet.training.recorded import check_movies, read_folder, split_movies
+from dstnet.training.process_group import joined
 from dstnet.training.settings import TrainingSettings
 from dstnet.training.species import prepare, stem
+from dstnet.training.stored_crops import check_movies, read_folder, split_movies
+from dstnet.training.trainer import Run
 
 
 def train_run(
@@ -35,7 +35,7 @@ def train_run(
     resume
         Go on from the folder's checkpoint, if there is one.
     device
-        See `dstnet.training.processes.joined`.
+        See `dstnet.training.process_group.joined`.
     say, report
         Get remarks, and each logged record; in the first process only.
 

@@ -14,21 +14,22 @@ import yaml
 from torch import Tensor
 
 from dstnet.alignment import MovieMotion
-from dstnet.alignment.summing import accumulate
-from dstnet.core.fourier import multiplied, radial_frequency, resample
+from dstnet.alignment.frame_sum import accumulate
+from dstnet.core.fourier import apply_transfer, radial_frequency, resample
 from dstnet.core.randomness import stream
+from dstnet.correction.corrections import Corrections, CorrectionSettings
+from dstnet.dataset import MovieRecord
+from dstnet.dataset.simulated_movie import movie_path
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.io import MrcFrames, open_movie
 from dstnet.io.reference import read_defects, read_gain
 from dstnet.motion.exposure_filter import b_factor_amplitude, damage_amplitude
 from dstnet.movie import Movie
-from dstnet.movie.correction import Corrections, CorrectionSettings
 from dstnet.movie.normalise import normalised
 from dstnet.network.dstnet import exposure_features
-from dstnet.simulation import MovieRecord, SimulationSettings
-from dstnet.simulation.writer import movie_path
+from dstnet.simulation import SimulationSettings
+from dstnet.training.simulated_crops import StreamSettings, particle_distance_map
 from dstnet.training.species import NEVER_TRAINED, stem
-from dstnet.training.stream import StreamSettings, domes
 
 # working pixels around a crop that are aligned with it and cut off; beyond, what the motion is
 MARGIN = 16
@@ -278,7 +279,7 @@ def recorded_batch(
     """Batch number `index` under `seed`, from one of `movies`: crops at random places, turned at
     random.
 
-    The tuple is that of `dstnet.training.stream.CropStream`.
+    The tuple is that of `dstnet.training.simulated_crops.CropStream`.
 
     One movie a batch, since to read it is most of the work. Half of the batches take the whole
     movie, the others some of its consecutive frames, so that exposures vary. The true motion is
@@ -364,10 +365,10 @@ def recorded_batch(
             (p.small, p.small),
             ranges.working_pixel_angstrom,
         )
-        damaged = multiplied(sharp, left)
+        damaged = apply_transfer(sharp, left)
         corner_label = label[p.corner[0] : p.corner[0] + p.side, p.corner[1] : p.corner[1] + p.side]
         nearest = torch.round((torch.arange(p.small) + 0.5) * p.side / p.small - 0.5).long()
-        covered = domes(corner_label[nearest[:, None], nearest])
+        covered = particle_distance_map(corner_label[nearest[:, None], nearest])
         images = torch.stack(
             (sharp * (mean / noise), phase * (-2 * mean / noise), covered, damaged * (mean / noise))
         )[inside]

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from dstnet.alignment import AlignedMovie, MovieMotion, accumulate, align
 from dstnet.alignment.global_motion import checked_frame
-from dstnet.core.fourier import multiplied, resample
+from dstnet.core.fourier import apply_transfer, resample
 from dstnet.core.shapes import Image, Stack
-from dstnet.enhancement.evidence import filled, linear_part, notes_on
-from dstnet.enhancement.restorer import NetworkRestorer
+from dstnet.enhancement.ctf_matching import transfer_match
+from dstnet.enhancement.network import NetworkRestorer
 from dstnet.enhancement.settings import EnhancementSettings
-from dstnet.enhancement.tiles import blend_tiles
-from dstnet.enhancement.transfer import transfer_match
+from dstnet.enhancement.signal_recovery import filled, linear_part, notes_on
+from dstnet.enhancement.tiling import blend_tiles
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.movie import Movie
 from dstnet.movie.normalise import normalised
@@ -181,7 +181,7 @@ class WindowRestorer(NetworkRestorer):
         if self.settings.ctf:  # of the sum alone: the frames are done with before it is known
             match = transfer_match(total, sums["micrograph"] / noise, pixel)
             if match is not None:
-                sums["micrograph"] = multiplied(sums["micrograph"], match)
+                sums["micrograph"] = apply_transfer(sums["micrograph"], match)
         notes = []
         if self.settings.evidence:
             added = noise * linear_part(

@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstnet.core.workers import PAUSE_SECONDS, Death, Job, torch_threads
 from dstnet.errors import BadInputError, SettingsError
+from dstnet.runs.local import PAUSE_SECONDS, Job, WorkerCrash, torch_threads
 
 if TYPE_CHECKING:
-    from dstnet.io.inputs import InputMovie
+    from dstnet.pipeline.inputs import InputMovie
 
 SETTLE_SECONDS = 10.0  # a camera's writer, or rsync, pauses for less
 # times the settling time that a file which cannot be read yet, as it is cut off, is waited for
@@ -196,7 +196,7 @@ def client_of(scheduler_file: Path) -> Any:
 def run_on_dask(
     client: Any, items: Iterable[Any], job: Job, *, threads: int = 1, tries: int = 2
 ) -> Generator[tuple[int, Any], None, None]:
-    """As `dstnet.core.workers.in_workers`, on the workers of a `distributed.Client`, wherever they
+    """As `dstnet.runs.local.in_workers`, on the workers of a `distributed.Client`, wherever they
     run; they need one thread each.
 
     Dask itself starts a task again whose worker is lost, as often as its setting
@@ -253,7 +253,7 @@ def run_on_dask(
                     if attempt < tries:
                         submit(index, task, attempt + 1)
                         continue
-                    yield index, Death(tries, "its dask worker was lost")
+                    yield index, WorkerCrash(tries, "its dask worker was lost")
                 elif error is not None:
                     raise error
                 else:

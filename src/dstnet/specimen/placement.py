@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor
 
 from dstnet.core.shapes import Image
 from dstnet.errors import SettingsError
-from dstnet.movie.truth import Particle
 from dstnet.specimen.settings import JAMMING, SpecimenSettings
 from dstnet.specimen.species import Species
 
@@ -18,6 +18,19 @@ SEARCH_AFTER = 50  # misses in a row, after which only places are tried that are
 AGGREGATE_SIZES = 5, 30
 # discs of unequal sizes, and the free edge of a small field, hold so much more than JAMMING
 UNEQUAL_DISCS = 1.1
+
+
+@dataclass(frozen=True)
+class Particle:
+    """One particle: centre from pixel [0, 0], height above the ice's middle towards the source,
+    rotation r' = R r with r = (x, y, z).
+    """
+
+    species: str
+    y_angstrom: float
+    x_angstrom: float
+    height_angstrom: float
+    rotation: Tensor
 
 
 class _Discs:

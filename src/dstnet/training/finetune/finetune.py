@@ -25,8 +25,8 @@ from dstnet.io import atomic_path, ensure_writable_folder
 from dstnet.movie import Movie
 from dstnet.network.blocks import MovieNetwork
 from dstnet.network.engine import autocast
-from dstnet.network.weights import Card, build, load_weights, save_weights
-from dstnet.training.adapt_crops import Example, MovieCrops, cut, drawn, example, halves, split
+from dstnet.network.weights import ModelCard, build, load_weights, save_weights
+from dstnet.training.finetune.crops import Example, MovieCrops, cut, drawn, example, halves, split
 from dstnet.training.settings import AdaptSettings
 
 # Beyond it lie illumination and ice gradients: frames share them, and an enhanced micrograph is not
@@ -90,7 +90,7 @@ def checkerboard(images: Tensor, stride: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class HeldOutScore:
     """How well the enhanced image of one part of the held-out frames predicts the other part.
 
     Attributes
@@ -170,7 +170,7 @@ class Adaptation:
         learn: Sequence[MovieCrops],
         judge: Sequence[MovieCrops],
         network: MovieNetwork,
-        card: Card,
+        card: ModelCard,
         settings: AdaptSettings,
         device: torch.device | str = "cpu",
     ):
@@ -273,7 +273,7 @@ class Adaptation:
             )
         return Outcome(best, best_record, records, why)
 
-    def judged(self, network: MovieNetwork, movies: Sequence[MovieCrops]) -> Judgement:
+    def judged(self, network: MovieNetwork, movies: Sequence[MovieCrops]) -> HeldOutScore:
         """Judge weights on all crops of `movies`: halves of the groups, either predicting the
         other.
         """
@@ -290,9 +290,9 @@ class Adaptation:
         pattern = checkerboard(
             torch.stack([o[:smallest, :smallest] for o in outputs]), self.start.stride
         )
-        return Judgement(torch.stack(sums).unflatten(0, (2, -1)).transpose(1, 2), pattern)
+        return HeldOutScore(torch.stack(sums).unflatten(0, (2, -1)).transpose(1, 2), pattern)
 
-    def _record(self, step: int, judgement: Judgement) -> dict:
+    def _record(self, step: int, judgement: HeldOutScore) -> dict:
         """What is logged of a judgement: gains relative to the start, on the same crops, so that
         the crops' own noise hardly counts.
 
@@ -300,7 +300,7 @@ class Adaptation:
         start; the error is no excuse.
         """
 
-        def measures(judged: Judgement, without: int | None) -> Tensor:
+        def measures(judged: HeldOutScore, without: int | None) -> Tensor:
             """[measure, direction]."""
             return torch.stack(
                 (
@@ -363,7 +363,7 @@ class Adaptation:
             return network(*inputs).float()
 
 
-def _with(weights: Mapping[str, Tensor], card: Card, device: torch.device) -> MovieNetwork:
+def _with(weights: Mapping[str, Tensor], card: ModelCard, device: torch.device) -> MovieNetwork:
     made = build(card.architecture, card.architecture_settings)
     made.load_state_dict(weights)
     return made.to(device).eval()
@@ -386,7 +386,7 @@ def _columns(side: int) -> Tensor:
 
 
 def _ring_sums(image: Tensor, other: Tensor) -> Tensor:
-    """[term, ring]: see `Judgement.sums`."""
+    """[term, ring]: see `HeldOutScore.sums`."""
     side = image.shape[-1]
     a, b = torch.fft.rfft2(image, norm="ortho"), torch.fft.rfft2(other, norm="ortho")
     terms = torch.stack(((a * b.conj()).real, a.abs().square(), b.abs().square())) * _columns(side)

@@ -18,8 +18,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from dstnet.core.memory import keep_freed_memory
 from dstnet.errors import DstnetError
+from dstnet.runs.memory import keep_freed_memory
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Job(Protocol):
 
 
 @dataclass(frozen=True)
-class Death:
+class WorkerCrash:
     """What comes of an item whose worker ended under it each time.
 
     Attributes
@@ -98,8 +98,8 @@ def in_this_process(
 def in_workers(
     items: Iterable[T | None], job: Job, *, workers: int, threads: int = 1, tries: int = 2
 ) -> Generator[tuple[int, Any], None, None]:
-    """Each item's number and what a worker made of it, as they come; a `Death` where its worker
-    ended `tries` times.
+    """Each item's number and what a worker made of it, as they come; a `WorkerCrash` where its
+    worker ended `tries` times.
 
     Workers are spawned when there is work for them, and ended with this generator, at once where it
     is closed early. Ctrl-C is this process's to handle.
@@ -170,7 +170,7 @@ def in_workers(
                     if worker.tries < tries:
                         waiting.appendleft((worker.index, worker.item, worker.tries + 1))
                         continue
-                    outcome = Death(tries, _death(worker.process.exitcode))
+                    outcome = WorkerCrash(tries, _death(worker.process.exitcode))
                 else:
                     idle.append(worker)
                 if isinstance(outcome, _Refusal):

@@ -1,0 +1,1 @@
+"""What a camera does to a movie, taken out before the alignment."""

@@ -1,0 +1,1 @@
+"""Faster forms of the network's parts for processors."""

@@ -1,0 +1,1 @@
+"""Weights fine-tuned on movies without truth."""
