@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from dstnet.alignment import AlignedMovie, AlignmentSettings, align
 from dstnet.cli import main
+from dstnet.enhancement import Restored, Restorer
+from dstnet.motion import Motion
+from dstnet.movie import Movie
 from dstnet.network.blocks import MovieNetwork
 from dstnet.network.weights import ModelCard, build, save_weights
 
@@ -29,7 +33,7 @@ def make_card(network: MovieNetwork, **changes) -> ModelCard:
         "architecture_settings": network.settings.model_dump(mode="json"),
         "parameters": sum(p.numel() for p in network.parameters()),
         "working_pixel_angstrom": 2.0,
-        "fractions": 4,
+        "groups": 4,
         "valid_pixel_angstrom": (0.5, 2.0),
         "valid_exposure_e_per_a2": (1.0, 80.0),
         "normalisation": "unit noise",
@@ -60,6 +64,22 @@ def make_frames(
         .poisson(mean * (1 - 0.3 * blob), (count, *shape))
         .astype(np.uint16)
     )
+
+
+def align_for(restorer: Restorer, movie: Movie, motion: Motion | None = None) -> AlignedMovie:
+    """A movie aligned as a method needs it; only global motion is looked for where none is
+    given.
+    """
+    groupings = restorer.needs(movie).groupings
+    return align(movie, AlignmentSettings(patches=0), groupings=groupings, motion=motion)
+
+
+def restore(
+    restorer: Restorer, movie: Movie, *outputs: str, motion: Motion | None = None
+) -> Restored:
+    """The enhanced micrograph of a movie, and other outputs."""
+    aligned = align_for(restorer, movie, motion)
+    return restorer(aligned, outputs=("micrograph", *outputs))
 
 
 def dstnet(capsys: pytest.CaptureFixture, *arguments) -> tuple[int, str, str]:

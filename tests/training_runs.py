@@ -5,11 +5,12 @@ import torch
 
 from dstnet.specimen.species import ProjectionBank
 from dstnet.training import TrainingSettings
-from dstnet.training.simulated_crops import StreamSettings
-from dstnet.training.trainer import Run
+from dstnet.training.crop_conditions import StreamSettings
+from dstnet.training.data import Sources
+from dstnet.training.trainer import Trainer
 
-RANGES = StreamSettings(crop=64, fractions=3, defocus_angstrom=(4000.0, 12000.0))
-MADE_OF = {"trained_on": {"blob": "1"}, "held_out": {"held": "2"}}
+RANGES = StreamSettings(crop=64, groups=3, defocus_angstrom=(4000.0, 12000.0))
+TRAINED, HELD_OUT = {"blob": "1"}, {"held": "2"}
 
 
 def species(name="blob", width=8.0):
@@ -38,12 +39,13 @@ def settings(**changes):
 def start(folder, resume=False, process=None, **changes):
     """A run on one blob, validated on another."""
     folder.mkdir(exist_ok=True)
-    return Run(
+    return Trainer(
         folder,
         settings(**changes),
-        ([species()], []),
-        ([species("held", 6.0)], []),
-        resume,
-        process,
-        MADE_OF,
+        Sources([species()]),
+        Sources([species("held", 6.0)]),
+        resume=resume,
+        process=process,
+        trained_names=TRAINED,
+        held_out_names=HELD_OUT,
     )

@@ -1,40 +1,79 @@
 """Weights before and after `dstnet adapt`, on movies that the adaptation never touched.
 
-    python benchmarks/quality/adapt.py [--settings FILE] fields DATA SCORES    real apoferritin:
-    five fields adapted to, five others scored python benchmarks/quality/adapt.py [--settings FILE]
-    structure FILE        simulated movies of one structure: the same
+    python benchmarks/quality/adapt.py [--settings FILE] fields DATA SCORES
+    python benchmarks/quality/adapt.py [--settings FILE] structure FILE
+
+The first adapts to five fields of real apoferritin and scores five others; the second does the same
+with simulated movies of one structure, those of held_out.py.
 
 Each real field is two images, the average without one frame and that frame, with the one scale and
 the unequal exposures that a movie of two frames has; DATA is the folder of the fields and SCORES
-the file apoferritin_scores.py. Simulated movies are those of held_out.py.
+the file apoferritin_scores.py.
 """
 
 import argparse
 import importlib.util
 import json
+import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
+from scenes import DEFOCUS_ANGSTROM, RESULTS, enhance, species_of, with_optics, write_record
 
 from dstnet import __version__
-from dstnet.enhancement import EnhancementSettings, NetworkRestorer
+from dstnet.core.shapes import Image
+from dstnet.enhancement import EnhancementSettings, Restorer, make_restorer
 from dstnet.metrics.image import residual_after_best_shift
 from dstnet.movie import Movie
-from dstnet.network.weights import load_weights
-from dstnet.potential import Projector, build_potential
 from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
-from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import read_structure
-from dstnet.training.finetune.crops import cut, split
-from dstnet.training.finetune.finetune import Adaptation, Outcome
-from dstnet.training.settings import AdaptSettings
+from dstnet.training.finetune import FinetuneSettings, finetune_run
 
 PIXEL_ANGSTROM = 1.5  # of the fields
-DEFOCUS_ANGSTROM = (9000.0, 14000.0, 20000.0)
+PICKERS = ("ring", "blob")
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What came of an adaptation: methods by when their weights are from, and what is on record."""
+
+    restorers: dict[str, Restorer]
+    outcome: dict[str, Any]
+    log: list[dict[str, Any]]
+
+
+def adapted(movies: Sequence[Movie], settings: FinetuneSettings) -> Adapted:
+    """Adapt to movies, printing each score on the way."""
+    restorers = {"before": make_restorer(EnhancementSettings(model=settings.model))}
+    opened = {movie.name: lambda movie=movie: movie for movie in movies}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "adapted"
+        path, _ = finetune_run(
+            folder,
+            opened,
+            settings,
+            say=lambda line: print(line, flush=True),
+            report=lambda record: print(record.model_dump_json(), flush=True),
+        )
+        if path is not None:
+            restorers["after"] = make_restorer(EnhancementSettings(model=str(path)))
+        outcome = json.loads((folder / "outcome.json").read_text())
+        lines = (folder / "log.jsonl").read_text().splitlines()
+    return Adapted(restorers, outcome, [json.loads(line) for line in lines])
+
+
+def micrograph(image: np.ndarray, name: str, restorer: Restorer) -> Image:
+    """An image enhanced as a movie of one frame."""
+    frames = (image / image.std())[None].astype(np.float32)
+    _, restored = enhance(Movie(frames, PIXEL_ANGSTROM, name), restorer)
+    return restored.micrograph
 
 
 def scores_of(path: Path) -> ModuleType:
@@ -54,25 +93,9 @@ def two_frames(average: np.ndarray, frame: np.ndarray, rest: np.ndarray) -> np.n
     return np.stack((rest / beta, frame)).astype(np.float32)
 
 
-def adapted(movies: list[Movie], settings: AdaptSettings) -> Outcome:
-    """Adapt to movies, printing each judgement."""
-    network, card = load_weights(settings.model)
-    learn, judge = split([cut(m, card, network.stride, settings) for m in movies], settings)
-    return Adaptation(learn, judge, network, card, settings).train(
-        lambda r: print(json.dumps(r), flush=True)
-    )
-
-
-def restorers(settings: AdaptSettings, outcome: Outcome) -> dict[str, NetworkRestorer]:
-    """Enhancement with the starting weights, and with the adapted ones where there are such."""
-    made = {"before": NetworkRestorer(EnhancementSettings(model=settings.model))}
-    if outcome.network is not None:
-        made["after"] = NetworkRestorer(EnhancementSettings(model=settings.model))
-        made["after"].network = outcome.network
-    return made
-
-
-def fields(data: Path, scores: Path, settings: AdaptSettings) -> tuple[Outcome, list[dict]]:
+def fields(
+    data: Path, scores: Path, settings: FinetuneSettings
+) -> tuple[Adapted, list[dict[str, Any]]]:
     """Adapt to every other field and score the others: shell correlation with independent frames,
     precision of two pickers.
     """
@@ -82,62 +105,47 @@ def fields(data: Path, scores: Path, settings: AdaptSettings) -> tuple[Outcome, 
         Movie(two_frames(average, frame, rest), PIXEL_ANGSTROM, name)
         for name, average, frame, rest, _ in found[::2]
     ]
-    outcome = adapted(movies, settings)
+    done = adapted(movies, settings)
     rows = []
     for name, _, frame, rest, picks in found[1::2]:
-        row: dict = {"movie": name}
-        for when, restorer in restorers(settings, outcome).items():
+        row: dict[str, Any] = {"movie": name}
+        for when, restorer in done.restorers.items():
             for kind, image, other in (("rest", rest, frame), ("frame", frame, rest)):
-                seen = (
-                    restorer(
-                        Movie((image / image.std())[None].astype(np.float32), PIXEL_ANGSTROM, name)
-                    )
-                    .micrograph.double()
-                    .numpy()
-                )
+                seen = micrograph(image, name, restorer).double().numpy()
                 row[f"{kind} shell, {when}"] = tool.shells(seen, other)
-                if picks is not None:
-                    row |= {
-                        f"{kind} {p}, {when}": tool.pick_ap(seen, picks, p)
-                        for p in ("ring", "blob")
-                    }
+                for picker in () if picks is None else PICKERS:
+                    row[f"{kind} {picker}, {when}"] = tool.pick_ap(seen, picks, picker)
         print(json.dumps(row), flush=True)
         rows.append(row)
-    return outcome, rows
+    return done, rows
 
 
 def structure(
-    path: Path, settings: AdaptSettings, adapt_to: int, score: int, side: int
-) -> tuple[Outcome, list[dict]]:
+    path: Path, settings: FinetuneSettings, adapt_to: int, score: int, side: int
+) -> tuple[Adapted, list[dict[str, Any]]]:
     """Adapt to simulated movies of a structure and score others of it: residual energy against the
     truth.
     """
     atoms = read_structure(path)
-    projector = None
-    shots = []
+    base = SimulationSettings(shape=(side, side), specimen=SpecimenSettings(coverage=0.3))
+    species = species_of(atoms, base)
+    simulators = []
     for seed in range(adapt_to + score):
-        base = SimulationSettings(shape=(side, side), specimen=SpecimenSettings(coverage=0.3))
-        optics = base.optics.model_copy(
-            update={"defocus_angstrom": DEFOCUS_ANGSTROM[seed % len(DEFOCUS_ANGSTROM)]}
-        )
-        if projector is None:
-            projector = Projector(
-                build_potential(atoms, base.pixel_size_angstrom), optics.voltage_kv
-            )
-        species = ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)
-        shots.append(MovieSimulator(base.model_copy(update={"optics": optics}), [species], seed))
-    movies = [shot.movie(f"{atoms.name}-{seed}") for seed, shot in enumerate(shots)]
-    outcome = adapted(movies[:adapt_to], settings)
+        defocus = DEFOCUS_ANGSTROM[seed % len(DEFOCUS_ANGSTROM)]
+        of_seed = with_optics(base, defocus_angstrom=defocus)
+        simulators.append(MovieSimulator(of_seed, [species], seed))
+    movies = [simulator.movie(f"{atoms.name}-{seed}") for seed, simulator in enumerate(simulators)]
+    done = adapted(movies[:adapt_to], settings)
     rows = []
-    for movie, shot in list(zip(movies, shots, strict=True))[adapt_to:]:
-        row: dict = {"movie": movie.name}
-        for when, restorer in restorers(settings, outcome).items():
-            row[f"residual, {when}"] = residual_after_best_shift(
-                restorer(movie).micrograph, shot.truth.clean
-            )
+    for movie, simulator in zip(movies[adapt_to:], simulators[adapt_to:], strict=True):
+        row: dict[str, Any] = {"movie": movie.name}
+        for when, restorer in done.restorers.items():
+            _, restored = enhance(movie, restorer)
+            left = residual_after_best_shift(restored.micrograph, simulator.truth.clean)
+            row[f"residual, {when}"] = left
         print(json.dumps(row), flush=True)
         rows.append(row)
-    return outcome, rows
+    return done, rows
 
 
 def main() -> None:
@@ -147,7 +155,7 @@ def main() -> None:
     arguments.add_argument(
         "--output", type=Path, help="default: benchmarks/results/adapt_KIND.json"
     )
-    arguments.add_argument("--settings", type=Path, help="YAML file of AdaptSettings")
+    arguments.add_argument("--settings", type=Path, help="YAML file of fine-tuning's settings")
     kinds = arguments.add_subparsers(dest="kind", required=True)
     real = kinds.add_parser("fields")
     real.add_argument("data", type=Path)
@@ -158,30 +166,31 @@ def main() -> None:
     simulated.add_argument("--score", type=int, default=2)
     simulated.add_argument("--side", type=int, default=768)
     options = arguments.parse_args()
-    settings = AdaptSettings.from_yaml(options.settings) if options.settings else AdaptSettings()
+    settings = FinetuneSettings()
+    if options.settings:
+        settings = FinetuneSettings.from_yaml(options.settings)
     started = time.process_time()
     if options.kind == "fields":
-        outcome, rows = fields(options.data, options.scores, settings)
+        done, rows = fields(options.data, options.scores, settings)
     else:
-        outcome, rows = structure(
+        done, rows = structure(
             options.file, settings, options.adapt_to, options.score, options.side
         )
-    names = [k for k in rows[0] if k != "movie"]
-    mean = {k: float(np.mean([r[k] for r in rows if k in r])) for k in names}
-    print("mean", json.dumps({k: round(v, 4) for k, v in mean.items()}), outcome.why)
+    names = [name for name in rows[0] if name != "movie"]
+    mean = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    print("mean", json.dumps({k: round(v, 4) for k, v in mean.items()}), done.outcome["ended"])
     record = {
         "version": __version__,
         "settings": settings.model_dump(mode="json"),
         "threads": torch.get_num_threads(),
         "cpu_seconds": round(time.process_time() - started),
-        "ended": outcome.why,
-        "released": outcome.record,
-        "judgements": outcome.records,
+        "ended": done.outcome["ended"],
+        "released": done.outcome["released"],
+        "judgements": done.log,
         "mean": mean,
         "movies": rows,
     }
-    output = options.output or Path(__file__).parents[1] / "results" / f"adapt_{options.kind}.json"
-    output.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(options.output or RESULTS / f"adapt_{options.kind}.json", record)
 
 
 if __name__ == "__main__":

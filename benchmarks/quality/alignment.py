@@ -17,55 +17,59 @@ import json
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import starfile
 import torch
+from scenes import RESULTS, simulator_of, write_record
 
 from dstnet import __version__
-from dstnet.alignment import AlignmentSettings, MovieMotion, align
+from dstnet.alignment import AlignmentSettings, align
+from dstnet.core.shapes import Image
 from dstnet.io import open_movie, write_tiff
-from dstnet.motion.field import local_displacement
-from dstnet.motion.relion import from_relion
-from dstnet.potential import Projector, build_potential
+from dstnet.metrics.image import correlation
+from dstnet.metrics.motion import motion_error
+from dstnet.motion import Motion
+from dstnet.movie import Movie
 from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
-from dstnet.specimen.species import ProjectedSpecies
-from dstnet.structure import phantom, read_structure
+from dstnet.structure import Atoms, phantom, read_structure
 
-CASES = (
-    (768, 24, 2.0, 3),
-    (1024, 20, 1.0, 3),
-)  # side, frames, e-/Å2 a frame, RELION's patches a side
-LARGE = (4096, 40, 1.0, 5)
+BORDER = 32  # pixels at each side that likeness leaves out
 
 
-def errors(motion: MovieMotion, shot: MovieSimulator) -> dict[str, float]:
+@dataclass(frozen=True)
+class Case:
+    """One kind of movie."""
+
+    side: int
+    frames: int
+    exposure_e_per_a2: float
+    relion_patches: int
+    only_one_seed: bool = False
+
+
+CASES = (Case(768, 24, 2.0, 3), Case(1024, 20, 1.0, 3))
+LARGE = Case(4096, 40, 1.0, 5, only_one_seed=True)
+
+
+def errors(motion: Motion, simulator: MovieSimulator) -> dict[str, float]:
     """Rms errors in pixels."""
-    field, planted = (
-        torch.stack([local_displacement(c, (9, 9)) for c in coefficients])
-        for coefficients in (
-            motion.local_coefficients_angstrom,
-            shot.truth.local_coefficients_angstrom,
-        )
-    )
-    pixel = shot.settings.pixel_size_angstrom
-    shift = motion.shifts_angstrom - shot.truth.global_shift_angstrom
-    return {
-        "global px": float(shift.square().mean().sqrt()) / pixel,
-        "local px": float((field - planted).square().mean().sqrt()) / pixel,
-    }
+    pixel = simulator.settings.pixel_size_angstrom
+    error = motion_error(motion, simulator.truth.motion, pixel)
+    return {"global px": error.global_px, "local px": error.local_px}
 
 
-def likeness(image: torch.Tensor, truth: torch.Tensor) -> float:
-    """Correlation inside a border of 32 pixels."""
-    return float(
-        torch.corrcoef(torch.stack([i[32:-32, 32:-32].flatten() for i in (image, truth)]))[0, 1]
-    )
+def likeness(image: Image, truth: Image) -> float:
+    """Correlation inside the border."""
+    inside = (slice(BORDER, -BORDER), slice(BORDER, -BORDER))
+    return correlation(image[inside], truth[inside])
 
 
-def relion_motion(path: Path, pixel: float, patches: int) -> MovieMotion | None:
+def relion_motion(path: Path, pixel: float, patches: int) -> Motion | None:
     """RELION's estimate, or None where it is not installed or makes none."""
     program = shutil.which("relion_run_motioncorr")
     if program is None:
@@ -76,7 +80,55 @@ def relion_motion(path: Path, pixel: float, patches: int) -> MovieMotion | None:
     )
     subprocess.run([program, *command.split()], cwd=path.parent, capture_output=True, check=False)
     star = path.parent / "o" / path.with_suffix(".star").name
-    return MovieMotion(*from_relion(starfile.read(star))) if star.exists() else None
+    return Motion.from_relion(starfile.read(star)) if star.exists() else None
+
+
+def score_motions(movie: Movie, simulator: MovieSimulator, relion: Motion | None) -> dict[str, Any]:
+    """Errors and likeness by all estimates of one movie's motion."""
+    truth = simulator.truth
+    local = align(movie, AlignmentSettings())
+    shifts_only = align(movie, AlignmentSettings(patches=0))
+    still = Motion.of_shifts(torch.zeros(len(movie), 2))
+
+    def scored(motion: Motion, total: Image) -> dict[str, float]:
+        return errors(motion, simulator) | {"likeness": likeness(total, truth.clean)}
+
+    def by(motion: Motion) -> dict[str, float]:
+        return scored(motion, align(movie, AlignmentSettings(), motion=motion).total)
+
+    row: dict[str, Any] = {
+        "notes": list(local.notes),
+        "no motion": by(still),
+        "global only": scored(shifts_only.motion, shifts_only.total),
+        "local": scored(local.motion, local.total),
+        "planted": by(truth.motion),
+    }
+    if relion is not None:
+        row["RELION's motion"] = by(relion)
+    return row
+
+
+def score_case(atoms: Atoms, case: Case, seed: int, contrast: float) -> dict[str, Any]:
+    """One movie, made, written, read and aligned by all."""
+    settings = SimulationSettings(
+        shape=(case.side, case.side),
+        frames=case.frames,
+        exposure_e_per_a2=case.exposure_e_per_a2,
+        specimen=SpecimenSettings(coverage=0.3, contrast=contrast),
+    )
+    pixel = settings.pixel_size_angstrom
+    simulator = simulator_of(atoms, settings, seed)
+    row: dict[str, Any] = {
+        "movie": f"{atoms.name} {case.side} x {case.side} x {case.frames}",
+        "seed": seed,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.tif"
+        counts = (frame.numpy().astype(np.uint8) for frame in simulator.frames())
+        write_tiff(path, counts, pixel)
+        movie = open_movie(path, pixel_size_angstrom=pixel)
+        relion = relion_motion(path, pixel, case.relion_patches)
+        return row | score_motions(movie, simulator, relion)
 
 
 def main() -> None:
@@ -88,71 +140,24 @@ def main() -> None:
     arguments.add_argument("--large", action="store_true")
     arguments.add_argument("--contrast", type=float, default=1.0)
     options = arguments.parse_args()
-    strong, rows = options.contrast != 1, []
-    cases = (*(() if strong and options.large else CASES), *((LARGE,) if options.large else ()))
+    strong = options.contrast != 1
+    cases = [] if strong and options.large else list(CASES)
+    if options.large:
+        cases.append(LARGE)
+    rows = []
     for atoms in (phantom(), *(read_structure(path) for path in options.structures)):
         for case in cases:
-            side, frames, exposure, patches = case
-            for seed in range(options.seeds if case != LARGE else 1):
-                specimen = SpecimenSettings(coverage=0.3, contrast=options.contrast)
-                settings = SimulationSettings(
-                    shape=(side, side), frames=frames, exposure_e_per_a2=exposure, specimen=specimen
-                )
-                pixel = settings.pixel_size_angstrom
-                projector = Projector(build_potential(atoms, pixel), settings.optics.voltage_kv)
-                shot = MovieSimulator(
-                    settings,
-                    [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)],
-                    seed,
-                )
-                truth = shot.truth.clean
-                with tempfile.TemporaryDirectory() as folder:
-                    path = Path(folder) / "m.tif"
-                    write_tiff(
-                        path, (frame.numpy().astype(np.uint8) for frame in shot.frames()), pixel
-                    )
-                    movie = open_movie(path, pixel_size_angstrom=pixel)
-                    planted = MovieMotion(
-                        shot.truth.global_shift_angstrom, shot.truth.local_coefficients_angstrom
-                    )
-                    still = MovieMotion.of_shifts(torch.zeros(frames, 2))
-                    ours, without = (
-                        align(movie, AlignmentSettings()),
-                        align(movie, AlignmentSettings(patches=0)),
-                    )
-                    row = {
-                        "movie": f"{atoms.name} {side} x {side} x {frames}",
-                        "seed": seed,
-                        "notes": list(ours.notes),
-                    }
-                    row["no motion"] = errors(still, shot)
-                    row["global only"] = errors(without.motion, shot) | {
-                        "likeness": likeness(without.total, truth)
-                    }
-                    row["local"] = errors(ours.motion, shot) | {
-                        "likeness": likeness(ours.total, truth)
-                    }
-                    theirs = relion_motion(path, pixel, patches)
-                    for name, motion in (
-                        ("no motion", still),
-                        ("planted", planted),
-                        ("RELION's motion", theirs),
-                    ):
-                        if motion is not None:
-                            total = align(movie, AlignmentSettings(), motion=motion).total
-                            row[name] = (errors(motion, shot)) | {
-                                "likeness": likeness(total, truth)
-                            }
-                rows.append(row)
-                print(json.dumps(row), flush=True)
-    record: dict = {
+            for seed in range(1 if case.only_one_seed else options.seeds):
+                rows.append(score_case(atoms, case, seed, options.contrast))
+                print(json.dumps(rows[-1]), flush=True)
+    lowered = [row["local"]["likeness"] < row["global only"]["likeness"] for row in rows]
+    record: dict[str, Any] = {
         "version": __version__,
         "contrast": options.contrast,
-        "lowered": sum(r["local"]["likeness"] < r["global only"]["likeness"] for r in rows),
+        "lowered": sum(lowered),
         "movies": rows,
     }
-    name = "alignment_contrast.json" if strong else "alignment.json"
-    (Path(__file__).parents[1] / "results" / name).write_text(json.dumps(record, indent=1) + "\n")
+    write_record(RESULTS / ("alignment_contrast.json" if strong else "alignment.json"), record)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Residual energy of single raw frames, each enhanced where it lies by weights of windows, beside
-what simpler methods leave.
+"""Residual energy of single raw frames, each enhanced where it lies by weights of raw frames,
+beside what simpler methods leave.
 
     python benchmarks/quality/frames.py STRUCTURE... [--model NAME_OR_FILE] [--contrast 2.5]
     [--b-factor 100]
@@ -7,51 +7,115 @@ what simpler methods leave.
 Movies of 512 x 512 x 16 frames of 2 e-/Å2 at 1.06 Å/px, 30 % of the field under particles, with
 drift, local motion, moving ice and damage. Three frames of each are scored, after the best shift,
 48 pixels at each border left out, as 1 - r^2 against the clean frame with its motion and damage in
-it. Gaussians are the best of a sweep, told the truth: of the raw frame, and of the sum of the five
-frames around it as they lie. Beside them, what the default weights, which are for whole movies,
+it. Gaussians are the best of a sweep by the truth: of the raw frame, and of the sum of the five
+unaligned frames around it. Beside them, what the default weights, which are for aligned movies,
 make of the frame alone and of the movie; and the power of enhanced frames of pure Poisson noise
 over that of these.
 """
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from held_out import DEFOCUS_ANGSTROM, best_gaussian, filtered
+from scenes import (
+    RESULTS,
+    align_for,
+    enhance,
+    means,
+    print_means,
+    print_row,
+    settings_of,
+    simulator_of,
+    write_record,
+)
 
 from dstnet import __version__
-from dstnet.core.fourier import radial_frequency
-from dstnet.enhancement import EnhancementSettings
-from dstnet.enhancement.frame_window import restorer_of
+from dstnet.core.shapes import Image
+from dstnet.enhancement import EnhancementSettings, Restored, Restorer, make_restorer
 from dstnet.metrics.image import residual_after_best_shift
-from dstnet.potential import Projector, build_potential
+from dstnet.metrics.oracle import best_gaussian, gaussian_filtered
+from dstnet.movie import Movie
+from dstnet.network.weights import DEFAULT_MODEL
 from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
-from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import read_structure
 
 FRAMES, SCORED, HALF = 16, (2, 8, 13), 2
+TITLES = ("raw frame, 2 e⁻/Å²", "five frames, best Gaussian", "enhanced", "truth")
 
 
-def draw(path: Path, *images: torch.Tensor) -> None:
-    figure, axes = plt.subplots(1, 4, figsize=(13, 3.6))
-    for axis, title, image in zip(
-        axes,
-        ("raw frame, 2 e⁻/Å²", "five frames, best Gaussian", "enhanced", "truth"),
-        images,
-        strict=True,
-    ):
+def draw(path: Path, *images: Image) -> None:
+    """The images side by side."""
+    figure, panels = plt.subplots(1, len(TITLES), figsize=(13, 3.6))
+    for axes, title, image in zip(panels, TITLES, images, strict=True):
         low, high = np.percentile(image, (1, 99))
-        axis.imshow(image, cmap="gray", vmin=low, vmax=high, origin="lower")
-        axis.set_title(title)
-        axis.axis("off")
+        axes.imshow(image, cmap="gray", vmin=low, vmax=high, origin="lower")
+        axes.set_title(title)
+        axes.axis("off")
     figure.tight_layout()
     figure.savefig(path, dpi=80)
+
+
+def neighbours(movie: Movie, frame: int) -> Image:
+    """Sum of a frame and those around it, unaligned."""
+    first, last = max(0, frame - HALF), min(len(movie), frame + HALF + 1)
+    return torch.stack([movie.frame(i) for i in range(first, last)]).sum(0)
+
+
+def score_frame(
+    simulator: MovieSimulator, movie: Movie, enhanced: Image, frame: int, aligned_weights: Restorer
+) -> dict[str, float]:
+    """One frame by all methods."""
+    truth = simulator.clean_frame(frame)
+    raw = movie.frame(frame)
+    # Its exposure is that of a frame which nothing went before.
+    alone = replace(movie.subset([0]), frames=raw.numpy()[None])
+    _, restored = enhance(alone, aligned_weights)
+    return {
+        "raw frame": residual_after_best_shift(raw, truth),
+        "best Gaussian of it": best_gaussian(raw, truth)[0],
+        "best Gaussian of the window": best_gaussian(neighbours(movie, frame), truth)[0],
+        "whole movies' weights on it alone": residual_after_best_shift(restored.micrograph, truth),
+        "enhanced frame": residual_after_best_shift(enhanced, truth),
+    }
+
+
+def enhanced_noise(movie: Movie, windows: Restorer, seed: int) -> Restored:
+    """Frames of nothing but shot noise, as many electrons as in the movie's first, enhanced."""
+    level = float(movie.frame(0).mean())
+    rates = torch.full((len(movie), *movie.shape), level)
+    counts = torch.poisson(rates, generator=torch.Generator().manual_seed(seed))
+    return enhance(replace(movie, frames=counts.numpy()), windows, ("micrograph", "frames"))[1]
+
+
+def score_movie(
+    simulator: MovieSimulator, name: str, number: int, windows: Restorer, aligned_weights: Restorer
+) -> tuple[dict[str, Any], Movie, Restored]:
+    """One movie by all methods, its frames' scores averaged; the movie, and what weights of raw
+    frames made of it.
+    """
+    movie = simulator.movie(name)
+    started = time.process_time()
+    aligned, restored = enhance(movie, windows, ("micrograph", "frames"))
+    seconds = time.process_time() - started
+    rows = [score_frame(simulator, movie, restored.frames[t], t, aligned_weights) for t in SCORED]
+    nothing = enhanced_noise(movie, windows, number).frames
+    of_nothing = nothing.var(dim=(1, 2)).mean()
+    of_particles = restored.frames.var(dim=(1, 2)).mean()
+    whole = aligned_weights(align_for(movie, aligned_weights)).micrograph
+    clean = simulator.truth.clean
+    row: dict[str, Any] = {"movie": name} | means(rows)
+    row["pure noise over particles, power"] = float(of_nothing / of_particles)
+    row["whole movies' weights, micrograph"] = residual_after_best_shift(whole, clean)
+    row["best Gaussian of the aligned sum"] = best_gaussian(aligned.total, clean)[0]
+    row["micrograph"] = residual_after_best_shift(restored.micrograph, clean)
+    row["cpu seconds"] = seconds
+    return row, movie, restored
 
 
 def main() -> None:
@@ -62,97 +126,43 @@ def main() -> None:
     arguments.add_argument("--model", default="dstnet-window-1")
     arguments.add_argument("--contrast", type=float, default=2.5)
     arguments.add_argument("--b-factor", type=float, default=100.0)
-    arguments.add_argument(
-        "--output", type=Path, default=Path(__file__).parents[1] / "results" / "frames.json"
-    )
+    arguments.add_argument("--output", type=Path, default=RESULTS / "frames.json")
     arguments.add_argument(
         "--picture", type=Path, help="a frame of the first movie beside what is known of it"
     )
     options = arguments.parse_args()
-    windows, alone = (
-        restorer_of(EnhancementSettings(model=options.model)),
-        restorer_of(EnhancementSettings()),
+    windows = make_restorer(EnhancementSettings(model=options.model))
+    aligned_weights = make_restorer(EnhancementSettings(model=DEFAULT_MODEL))
+    specimen = SpecimenSettings(coverage=0.3, contrast=options.contrast)
+    base = SimulationSettings(
+        shape=(512, 512), frames=FRAMES, exposure_e_per_a2=2.0, specimen=specimen
     )
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, path in enumerate(options.structures):
         atoms = read_structure(path)
-        specimen = SpecimenSettings(coverage=0.3, contrast=options.contrast)
-        base = SimulationSettings(
-            shape=(512, 512), frames=FRAMES, exposure_e_per_a2=2.0, specimen=specimen
-        )
-        told = {
-            "defocus_angstrom": DEFOCUS_ANGSTROM[number % len(DEFOCUS_ANGSTROM)],
-            "b_factor_angstrom2": options.b_factor,
-        }
-        settings = base.model_copy(update={"optics": base.optics.model_copy(update=told)})
-        projector = Projector(
-            build_potential(atoms, settings.pixel_size_angstrom), settings.optics.voltage_kv
-        )
-        shot = MovieSimulator(
-            settings, [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)], number
-        )
-        movie = shot.movie(atoms.name)
-        started = time.process_time()
-        enhanced = windows(movie, frames=True)
-        seconds = time.process_time() - started
-        assert enhanced.frames is not None
-        of_frames = []
-        for t in SCORED:
-            truth = shot.clean_frame(t)
-            one = alone(replace(movie, frames=movie.frame(t).numpy()[None]))
-            around = torch.stack(
-                [movie.frame(i) for i in range(max(0, t - HALF), min(FRAMES, t + HALF + 1))]
-            ).sum(0)
-            of_window, sigma = best_gaussian(around, truth)
-            if options.picture and not number and t == SCORED[1]:
-                smooth = filtered(
-                    around, torch.exp(-2 * (torch.pi * sigma * radial_frequency(movie.shape)) ** 2)
-                )
-                draw(options.picture, movie.frame(t), smooth, enhanced.frames[t], truth)
-            of_frames.append(
-                {
-                    "raw frame": residual_after_best_shift(movie.frame(t), truth),
-                    "best Gaussian of it": best_gaussian(movie.frame(t), truth)[0],
-                    "best Gaussian of the window": of_window,
-                    "whole movies' weights on it alone": residual_after_best_shift(
-                        one.micrograph, truth
-                    ),
-                    "enhanced frame": residual_after_best_shift(enhanced.frames[t], truth),
-                }
-            )
-        row = {k: sum(f[k] for f in of_frames) / len(of_frames) for k in of_frames[0]}
-        level = float(movie.frame(0).mean())
-        counts = torch.poisson(
-            torch.full((FRAMES, *movie.shape), level),
-            generator=torch.Generator().manual_seed(number),
-        ).numpy()
-        nothing = windows(replace(movie, frames=counts), frames=True).frames
-        assert nothing is not None
-        row |= {
-            "pure noise over particles, power": float(
-                nothing.var(dim=(1, 2)).mean() / enhanced.frames.var(dim=(1, 2)).mean()
-            ),
-            "whole movies' weights, micrograph": residual_after_best_shift(
-                alone(movie).micrograph, shot.truth.clean
-            ),
-            "best Gaussian of the aligned sum": best_gaussian(
-                enhanced.sums.total, shot.truth.clean
-            )[0],
-            "micrograph": residual_after_best_shift(enhanced.micrograph, shot.truth.clean),
-            "cpu seconds": seconds,
-        }
-        rows.append({"movie": atoms.name, **row})
-        print(
-            json.dumps(
-                {k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()}
-            ),
-            flush=True,
-        )
-    mean = {k: sum(r[k] for r in rows) / len(rows) for k in rows[0] if k != "movie"}
-    print("mean", json.dumps({k: round(v, 3) for k, v in mean.items()}))
-    record = {"version": __version__, "model": windows.card.name, "sha256": windows.card.sha256}
-    record |= {"contrast": options.contrast, "b_factor_angstrom2": options.b_factor}
-    options.output.write_text(json.dumps({**record, "mean": mean, "movies": rows}, indent=1) + "\n")
+        settings = settings_of(base, number, options.b_factor)
+        simulator = simulator_of(atoms, settings, number)
+        row, movie, restored = score_movie(simulator, atoms.name, number, windows, aligned_weights)
+        if options.picture and not number:
+            shown = SCORED[1]
+            truth, around = simulator.clean_frame(shown), neighbours(movie, shown)
+            smooth = gaussian_filtered(around, best_gaussian(around, truth)[1])
+            draw(options.picture, movie.frame(shown), smooth, restored.frames[shown], truth)
+        rows.append(row)
+        print_row(row)
+    mean = means(rows)
+    print_means(mean)
+    description = windows.describe()
+    record = {
+        "version": __version__,
+        "model": windows.name,
+        "sha256": description["weights_sha256"],
+        "contrast": options.contrast,
+        "b_factor_angstrom2": options.b_factor,
+        "mean": mean,
+        "movies": rows,
+    }
+    write_record(options.output, record)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,32 @@ is not installed.
 """
 
 import argparse
-import json
 import os
-import platform
 import shutil
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from enhance_4096 import YARDSTICK, make, measured
+from movie_4096 import EXPOSURE_E_PER_A2, PIXEL_ANGSTROM, dstnet_command, make, measured_yardstick
+from timing import keep, machine, measured_command
+
+
+def measured_relion(movie: Path, folder: Path) -> dict[str, Any] | None:
+    """RELION's own motion correction; None where it is not installed."""
+    program = shutil.which("relion_run_motioncorr")
+    if program is None:
+        return None
+    os.symlink(movie, folder / "m.tif")
+    options = (
+        f"--use_own --i m.tif --o o/ --angpix {PIXEL_ANGSTROM} --voltage 300 --patch_x 5"
+        f" --patch_y 5 --dose_weighting --dose_per_frame {EXPOSURE_E_PER_A2:g} --save_noDW --j 1"
+    )
+    before = Path.cwd()
+    os.chdir(folder)  # RELION names its outputs after the movie's path
+    try:
+        return measured_command([program, *options.split()])
+    finally:
+        os.chdir(before)
 
 
 def main() -> None:
@@ -25,42 +42,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     arguments.add_argument("movie", type=Path)
-    options = arguments.parse_args()
-    if not options.movie.exists():
-        make(options.movie)
+    movie = arguments.parse_args().movie.absolute()
+    if not movie.exists():
+        make(movie)
     os.environ["OMP_NUM_THREADS"] = "1"
-    record: dict = {"machine": platform.processor() or platform.machine(), "threads": 1}
-    movie = str(options.movie.absolute())
-    with tempfile.TemporaryDirectory() as folder:
-        record["yardstick"] = measured([sys.executable, "-c", YARDSTICK, movie])
-        command = [
-            str(Path(sys.executable).parent / "dstnet"),
-            "align",
-            movie,
-            "-o",
-            folder,
-            "--pixel-size",
-            "1.06",
-        ]
-        record["align"] = measured([*command, "--dose-per-frame", "1", "--threads", "1"])
-        relion = shutil.which("relion_run_motioncorr")
-        if relion:
-            os.chdir(folder)  # RELION names its outputs after the movie's path
-            os.symlink(movie, "m.tif")
-            command = (
-                "--use_own --i m.tif --o o/ --angpix 1.06 --voltage 300 --patch_x 5 --patch_y 5"
-                " --dose_weighting --dose_per_frame 1"
-            )
-            record["relion"] = measured([relion, *command.split(), "--save_noDW", "--j", "1"])
-            record["cpu_over_relion"] = round(
-                record["align"]["cpu_s"] / record["relion"]["cpu_s"], 2
-            )
-            os.chdir("/")
-    record["cpu_over_yardstick"] = round(record["align"]["cpu_s"] / record["yardstick"]["cpu_s"], 2)
-    (Path(__file__).resolve().parents[1] / "results" / "align_4096.json").write_text(
-        json.dumps(record, indent=1) + "\n"
-    )
-    print(json.dumps(record, indent=1))
+    record: dict[str, Any] = {"machine": machine(), "threads": 1}
+    record["yardstick"] = measured_yardstick(movie)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ours = measured_command(dstnet_command("align", movie, folder / "ours"))
+        record["align"] = ours
+        theirs = measured_relion(movie, folder)
+        if theirs is not None:
+            record["relion"] = theirs
+            record["cpu_over_relion"] = round(ours["cpu_s"] / theirs["cpu_s"], 2)
+    record["cpu_over_yardstick"] = round(ours["cpu_s"] / record["yardstick"]["cpu_s"], 2)
+    keep("align_4096", record)
 
 
 if __name__ == "__main__":

@@ -1,73 +1,20 @@
-"""CPU seconds and peak memory of `dstnet enhance` on a 4096 x 4096 x 40 movie, whole and
+"""CPU seconds and peak memory of `dstnet enhance` on a 4096 x 4096 x 40 movie, with alignment and
 pre-aligned, beside the least that must be done.
 
-    python benchmarks/speed/enhance_4096.py MOVIE.tif|--make [--peer COMMAND...]
+    python benchmarks/speed/enhance_4096.py MOVIE.tif [--peer COMMAND...]
 
-The yardstick runs in the same process environment: reading every frame once and one float32 FFT
-pair of each, which no Fourier aligner can avoid. Seconds differ from machine to machine; the ratio
-less so.
+The movie is made there first if it does not exist. The yardstick runs in the same process
+environment: reading every frame once and one float32 FFT pair of each, which no Fourier aligner can
+avoid. Seconds differ from machine to machine; the ratio less so.
 """
 
 import argparse
-import json
-import platform
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
-YARDSTICK = """
-import sys, torch
-torch.set_num_threads(1)
-from dstnet.io import open_movie
-m = open_movie(sys.argv[1], pixel_size_angstrom=1.06)
-for i in range(len(m)):
-    torch.fft.irfft2(torch.fft.rfft2(m.frame(i)), s=m.shape)
-"""
-
-
-def measured(command: list[str]) -> dict:
-    """Wall and CPU seconds and peak resident memory of a command, by way of a child that reports
-    its own children.
-    """
-    code = (
-        "import json, resource, subprocess, sys, time\nstart = time.perf_counter()\ndone ="
-        " subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,"
-        " text=True)\nuse ="
-        " resource.getrusage(resource.RUSAGE_CHILDREN)\nprint(json.dumps({'wall_s':"
-        " time.perf_counter() - start, 'cpu_s': use.ru_utime + use.ru_stime, 'peak_gb':"
-        " use.ru_maxrss / 1e6, 'exit': done.returncode, 'error': done.stderr[-300:] if"
-        " done.returncode else ''}))\n"
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True
-    ).stdout
-    return {k: round(v, 2) if isinstance(v, float) else v for k, v in json.loads(out).items()}
-
-
-def make(path: Path) -> None:
-    """A 4096 x 4096 x 40 movie at 1.06 Å/px and 1 e-/Å2 a frame, of the phantom."""
-    from dstnet.io import write_tiff
-    from dstnet.potential import Projector, build_potential
-    from dstnet.simulation import MovieSimulator, SimulationSettings
-    from dstnet.specimen.species import ProjectedSpecies
-    from dstnet.structure import phantom
-
-    settings = SimulationSettings(shape=(4096, 4096), frames=40, exposure_e_per_a2=1.0)
-    atoms = phantom()
-    projector = Projector(
-        build_potential(atoms, settings.pixel_size_angstrom), settings.optics.voltage_kv
-    )
-    shot = MovieSimulator(
-        settings, [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)], 0
-    )
-    write_tiff(
-        path,
-        (frame.numpy().astype("uint8") for frame in shot.frames()),
-        settings.pixel_size_angstrom,
-    )
+from movie_4096 import dstnet_command, make, measured_yardstick
+from timing import keep, machine, measured_command, peak_memory_gb, seconds_of
 
 
 def main() -> None:
@@ -82,36 +29,25 @@ def main() -> None:
         help="another program's command, measured beside",
     )
     options = arguments.parse_args()
-    record: dict = {"machine": platform.processor() or platform.machine()}
+    record: dict[str, Any] = {"machine": machine()}
     if not options.movie.exists():
-        start, cpu = time.perf_counter(), time.process_time()
-        make(options.movie)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        took = seconds_of(lambda: make(options.movie))
         record["simulate"] = {
-            "wall_s": time.perf_counter() - start,
-            "cpu_s": time.process_time() - cpu,
-            "peak_gb": peak,
+            "wall_s": took.wall,
+            "cpu_s": took.cpu,
+            "peak_gb": peak_memory_gb(),
         }
+    yardstick = measured_yardstick(options.movie)
+    record["yardstick"] = yardstick
     with tempfile.TemporaryDirectory() as folder:
-        record["yardstick"] = measured([sys.executable, "-c", YARDSTICK, str(options.movie)])
-        asked = ["--pixel-size", "1.06", "--dose-per-frame", "1", "--threads", "1"]
-        command = [
-            str(Path(sys.executable).parent / "dstnet"),
-            "enhance",
-            str(options.movie),
-            *asked,
-        ]
         for name, more in (("enhance", []), ("pre_aligned", ["--pre-aligned"])):
-            record[name] = measured([*command, "-o", str(Path(folder) / name), *more])
-            record[name]["cpu_over_yardstick"] = round(
-                record[name]["cpu_s"] / record["yardstick"]["cpu_s"], 2
-            )
+            command = dstnet_command("enhance", options.movie, Path(folder) / name)
+            measured = measured_command([*command, *more])
+            measured["cpu_over_yardstick"] = round(measured["cpu_s"] / yardstick["cpu_s"], 2)
+            record[name] = measured
     if options.peer:
-        record["peer"] = measured(options.peer)
-    (Path(__file__).parents[1] / "results" / "enhance_4096.json").write_text(
-        json.dumps(record, indent=1) + "\n"
-    )
-    print(json.dumps(record, indent=1))
+        record["peer"] = measured_command(options.peer)
+    keep("enhance_4096", record)
 
 
 if __name__ == "__main__":

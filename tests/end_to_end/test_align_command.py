@@ -26,20 +26,20 @@ def image(path):
         return file.data.copy(), float(file.voxel_size.x)
 
 
-def test_sums_motion_and_tables(capsys, movies, tmp_path):
+@pytest.fixture
+def align(capsys):
+    """Run `dstnet align` on the CPU."""
+
+    def run(movies, out, *options):
+        return dstnet(capsys, "align", movies, "-o", out, "--device", "cpu", *options)
+
+    return run
+
+
+def test_sums_motion_and_tables(align, movies, tmp_path):
     out = tmp_path / "out"
-    code, _, err = dstnet(
-        capsys,
-        "align",
-        movies / "**" / "*",
-        "-o",
-        out,
-        "--dose-per-frame",
-        "1.5",
-        "--device",
-        "cpu",
-        "--halves",
-    )
+    arguments = (movies / "**" / "*", out, "--dose-per-frame", "1.5", "--halves")
+    code, _, err = align(*arguments)
     assert code == 0, err
     assert "2 done" in err
     names = {
@@ -65,35 +65,14 @@ def test_sums_motion_and_tables(capsys, movies, tmp_path):
     } <= set(table.columns)
     assert (out / "report.html").stat().st_size < 500_000
     # Nothing is done twice.
-    code, _, err = dstnet(
-        capsys,
-        "align",
-        movies / "**" / "*",
-        "-o",
-        out,
-        "--dose-per-frame",
-        "1.5",
-        "--device",
-        "cpu",
-        "--halves",
-    )
+    code, _, err = align(*arguments)
     assert code == 0 and "2 already there" in err
 
 
-def test_binning_half_precision_and_frames(capsys, movies, tmp_path):
+def test_binning_half_precision_and_frames(align, movies, tmp_path):
     out = tmp_path / "out"
-    options = (
-        "--bin",
-        "2",
-        "--float16",
-        "--frame-range",
-        "2:",
-        "--patches",
-        "0",
-        "--device",
-        "cpu",
-    )
-    assert dstnet(capsys, "align", movies / "session" / "a.mrc", "-o", out, *options)[0] == 0
+    options = ("--bin", "2", "--float16", "--frame-range", "2:", "--patches", "0")
+    assert align(movies / "session" / "a.mrc", out, *options)[0] == 0
     summed, pixel = image(out / "micrographs" / "a_aligned.mrc")
     assert (summed.shape, summed.dtype, pixel) == ((48, 40), np.float16, pytest.approx(3.0))
     assert starfile.read(out / "micrographs" / "a.star", always_dict=True)["general"][
@@ -102,44 +81,20 @@ def test_binning_half_precision_and_frames(capsys, movies, tmp_path):
     assert not (out / "micrographs" / "a_dw.mrc").exists(), "no exposure, no weights"
 
 
-def test_motion_of_an_earlier_run_is_taken_over(capsys, movies, tmp_path):
+def test_motion_of_an_earlier_run_is_taken_over(align, movies, tmp_path):
     first, again = tmp_path / "first", tmp_path / "again"
     for out, options in ((first, ()), (again, ("--motion-from", first))):
-        assert (
-            dstnet(
-                capsys,
-                "align",
-                movies / "session",
-                "-o",
-                out,
-                "--device",
-                "cpu",
-                "--threads",
-                "1",
-                *options,
-            )[0]
-            == 0
-        )
+        assert align(movies / "session", out, "--threads", "1", *options)[0] == 0
     for name in "ab":
         a, b = (image(out / "micrographs" / f"{name}_aligned.mrc")[0] for out in (first, again))
         np.testing.assert_allclose(a, b, rtol=1e-4)
-    code, _, err = dstnet(
-        capsys,
-        "align",
-        movies / "session",
-        "-o",
-        tmp_path / "c",
-        "--device",
-        "cpu",
-        "--motion-from",
-        movies,
-    )
+    code, _, err = align(movies / "session", tmp_path / "c", "--motion-from", movies)
     assert code == 1 and "no motion of" in err
 
 
-def test_frames_that_are_aligned_already_are_not_moved(capsys, movies, tmp_path):
-    movie, out = movies / "session" / "b.tif", tmp_path / "out"
-    code, said, err = dstnet(capsys, "align", movie, "-o", out, "--device", "cpu", "--pre-aligned")
+def test_frames_that_are_aligned_already_are_not_moved(align, movies, tmp_path):
+    out = tmp_path / "out"
+    code, said, err = align(movies / "session" / "b.tif", out, "--pre-aligned")
     assert code == 0 and "moved 0.0 Å" in said, err
     np.testing.assert_allclose(
         image(out / "micrographs" / "b_aligned.mrc")[0],
@@ -162,51 +117,32 @@ def test_frames_that_are_aligned_already_are_not_moved(capsys, movies, tmp_path)
         (("--patches", "2"), "patches"),
     ],
 )
-def test_what_cannot_be_is_refused_before_work(capsys, movies, tmp_path, options, match):
-    code, _, err = dstnet(
-        capsys, "align", movies / "session", "-o", tmp_path / "out", "--device", "cpu", *options
-    )
+def test_what_cannot_be_is_refused_before_work(align, movies, tmp_path, options, match):
+    code, _, err = align(movies / "session", tmp_path / "out", *options)
     assert code == 2 and match in err, err
     assert not list((tmp_path / "out").rglob("*.mrc"))
 
 
-def test_shards_share_the_work(capsys, movies, tmp_path):
+def test_shards_share_the_work(align, movies, tmp_path):
     for shard in ("1/2", "2/2"):
-        assert (
-            dstnet(
-                capsys,
-                "align",
-                movies / "session",
-                "-o",
-                tmp_path / "out",
-                "--device",
-                "cpu",
-                "--shard",
-                shard,
-            )[0]
-            == 0
-        )
-    assert (
-        len(starfile.read(tmp_path / "out" / "micrographs.star", always_dict=True)["micrographs"])
-        == 2
-    )
+        assert align(movies / "session", tmp_path / "out", "--shard", shard)[0] == 0
+    table = starfile.read(tmp_path / "out" / "micrographs.star", always_dict=True)["micrographs"]
+    assert len(table) == 2
 
 
-def test_watching_ends_when_nothing_new_comes(capsys, movies, tmp_path):
+def test_watching_ends_when_nothing_new_comes(align, movies, tmp_path):
     times = ("--watch", "0.05", "--watch-settle", "0.1", "--watch-idle", "0.3")
-    code, _, err = dstnet(
-        capsys, "align", movies / "session", "-o", tmp_path / "out", "--device", "cpu", *times
-    )
+    code, _, err = align(movies / "session", tmp_path / "out", *times)
     assert code == 0 and "2 done" in err
 
 
 @pytest.mark.oracle
-def test_relion_goes_on_from_the_tables_and_sums(capsys, movies, tmp_path):
+def test_relion_goes_on_from_the_tables_and_sums(align, movies, tmp_path):
     """RELION's own programs list the micrographs and read the sums."""
     programs = {name: relion(name) for name in ("relion_star_handler", "relion_image_handler")}
     out = tmp_path / "out"
-    told = ("--dose-per-frame", "1.5", "--cs", "2.7", "--amplitude-contrast", "0.1")
-    assert dstnet(capsys, "align", movies / "session", "-o", out, "--device", "cpu", *told)[0] == 0
+    options = ("--dose-per-frame", "1.5", "--cs", "2.7", "--amplitude-contrast", "0.1")
+    assert align(movies / "session", out, *options)[0] == 0
 
     def run(name, *arguments):
         done = subprocess.run(

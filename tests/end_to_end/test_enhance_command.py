@@ -12,6 +12,7 @@ import tiny
 from tiny import dstnet, make_frames
 
 import dstnet as package
+from dstnet.enhancement import METHODS
 from dstnet.io import open_movie, write_mrc, write_tiff
 from dstnet.network.weights import digest, released
 
@@ -155,7 +156,7 @@ def test_gain_and_offset_pass_through(enhance, tmp_path, gain, offset):
 
 
 def test_enhanced_frames(enhance, mrc, tiff, capsys):
-    assert enhance(mrc, tiff, "--frames", "--fractions", "3")[0] == 0
+    assert enhance(mrc, tiff, "--frames", "--groups", "3")[0] == 0
     for name, pixel in (("a", 2.0), ("b", 1.4)):
         with mrcfile.open(enhance.micrographs / f"{name}_enhanced_frames.mrcs") as file:
             assert file.is_image_stack() and file.data.shape == (3, 96, 80)
@@ -276,6 +277,20 @@ def test_weights_without_a_head_are_told_apart_at_once(capsys, mrc, tmp_path):
     assert not (tmp_path / "out" / "micrographs").exists()
 
 
+def test_a_method_without_weights(capsys, mrc, tmp_path):
+    """It is asked for by its name, goes the way of every method, and has no outputs but one."""
+    options = ("-m", "gaussian:25", "-d", "cpu", "-o", tmp_path / "out")
+    code, _, err = dstnet(capsys, "enhance", mrc, *options, "--dose-per-frame", "2", "--halves")
+    assert code == 0, err
+    names = ("aligned", "dw", "EVN", "ODD", "enhanced", "enhanced_EVN", "enhanced_ODD")
+    found = {path.name for path in (tmp_path / "out" / "micrographs").glob("*.mrc")}
+    assert found == {f"a_{name}.mrc" for name in names}
+    stored = provenance(tmp_path / "out")
+    assert stored["settings"]["model"] == "gaussian:25" and stored["weights"] is None
+    code, _, err = dstnet(capsys, "enhance", mrc, *options, "--contrast")
+    assert code == 2 and "gives no contrast" in err
+
+
 def test_a_single_image(enhance, tmp_path):
     write_mrc(tmp_path / "sum.mrc", make_frames(1)[0].astype(np.float32), 2.0, "x")
     assert enhance(tmp_path / "sum.mrc", "--frames")[0] == 0
@@ -351,11 +366,11 @@ def test_json_lines(enhance, mrc, tiff):
 
 
 def test_provenance(enhance, mrc, tiff, model):
-    enhance(mrc, tiff, "--dose-per-frame", "1.5", "--fractions", "2")
+    enhance(mrc, tiff, "--dose-per-frame", "1.5", "--groups", "2")
     found = provenance(enhance.out)
     assert found["version"] == package.__version__
     assert found["weights"] == "tiny" and found["weights_sha256"] == digest(model)
-    assert found["settings"]["fractions"] == 2 and found["settings"]["model"] == str(model)
+    assert found["settings"]["groups"] == 2 and found["settings"]["model"] == str(model)
     assert [(m["name"], m["input"], m["status"]) for m in found["movies"]] == [
         ("a", str(mrc), "done"),
         ("b", str(tiff), "done"),
@@ -456,7 +471,8 @@ def test_models(capsys):
     assert all(name in out for name in released())
     code, out, _ = dstnet(capsys, "models", "--json")
     assert code == 0
-    assert [json.loads(line)["name"] for line in out.splitlines()] == list(released())
+    names = [json.loads(line)["name"] for line in out.splitlines()]
+    assert names == [*released(), *METHODS]
 
 
 def test_simulate_then_enhance(capsys, enhance, tmp_path):

@@ -13,8 +13,9 @@ from cyclopts import App
 from tiny import dstnet
 
 from dstnet.cli.gain import ReferenceOptions, correction_settings
-from dstnet.correction.corrections import Corrections, CorrectionSettings, notes_on, orient
+from dstnet.correction import Corrections, CorrectionSettings
 from dstnet.correction.reference_fit import fit_gain
+from dstnet.correction.references import orient
 from dstnet.io import open_movie, write_mrc
 from dstnet.io.reference import read_defects, read_gain
 
@@ -131,7 +132,7 @@ def test_defects_are_mended_listed_or_found(camera):
         spread = total[~listed].std()
         worst = np.abs(total[listed] - np.median(total)).max() / spread
         assert worst < 6, references  # unmended, dead ones are 9 and hot ones more than 100 off
-    assert "hot and" in notes_on(movie)[0]
+    assert "hot and" in movie.notes[0]
 
 
 def test_corrected_frames_are_told_from_raw_ones(camera, tmp_path, capsys):

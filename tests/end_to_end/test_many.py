@@ -3,11 +3,13 @@
 import html.parser
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import mrcfile
@@ -21,12 +23,18 @@ from dstnet.enhancement import EnhancementSettings
 from dstnet.errors import BadInputError, OutputError, SettingsError
 from dstnet.io import write_mrc
 from dstnet.motion.relion import from_relion
-from dstnet.pipeline import run as pipeline_run
-from dstnet.pipeline.inputs import InputMovie
-from dstnet.pipeline.records import VOLATILE, read_records
-from dstnet.pipeline.run import Job, run_files
+from dstnet.pipeline import (
+    InputMovie,
+    MovieSettings,
+    ProductSettings,
+    RunSettings,
+    process,
+    run_files,
+)
+from dstnet.pipeline.records import read_records
 from dstnet.pipeline.watch import watch
 from dstnet.report.page import write_page
+from dstnet.runs import Shard, Workplace
 
 SOAK = Path(__file__).resolve().parents[2] / "benchmarks" / "quality" / "soak.py"
 
@@ -46,11 +54,13 @@ def movies(tmp_path):
 
 
 @pytest.fixture
-def job(model):
-    return Job(EnhancementSettings(model=str(model)), exposure_e_per_a2=2.0)
+def settings(model):
+    method = EnhancementSettings(model=str(model))
+    return RunSettings(method, MovieSettings(exposure_e_per_a2=2.0))
 
 
-ALIGN = Job(AlignmentSettings())
+ALIGN = RunSettings(AlignmentSettings())
+ONE_THREAD = Workplace(threads=1)
 
 
 def images(folder):
@@ -59,9 +69,10 @@ def images(folder):
 
 def lasting(folder):
     """Records without what differs from run to run."""
+    changing = {"cost": None, "time": "", "status": "done"}
     return {
-        n: {k: v for k, v in r.items() if k not in VOLATILE}
-        for n, r in read_records(folder)[1].items()
+        name: record.model_copy(update=changing)
+        for name, record in read_records(folder).records.items()
     }
 
 
@@ -72,11 +83,16 @@ def tables(folder):
 # Shards
 
 
-def test_shards_write_into_one_folder_what_one_run_writes(movies, job, tmp_path):
+def test_shards_write_into_one_folder_what_one_run_writes(movies, settings, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run_files(movies, whole, job, threads=1)
-    done = [run_files(movies, parts, job, threads=1, shard=(i, 3)).of("done") for i in (3, 1, 2)]
-    assert [[r["name"] for r in d] for d in done] == [["m2"], ["m0", "m3"], ["m1"]]
+    run_files(movies, whole, settings, workplace=ONE_THREAD)
+    done = [
+        run_files(movies, parts, settings, workplace=Workplace(threads=1, shard=Shard(i, 3))).of(
+            "done"
+        )
+        for i in (3, 1, 2)
+    ]
+    assert [[record.name for record in part] for part in done] == [["m2"], ["m0", "m3"], ["m1"]]
     assert images(parts) == images(whole)
     assert lasting(parts) == lasting(whole)
     assert tables(parts) == tables(whole)
@@ -86,18 +102,17 @@ def test_shards_write_into_one_folder_what_one_run_writes(movies, job, tmp_path)
     ] == {}
 
 
-def test_shards_at_once_lose_no_record(movies, job, tmp_path):
+def test_shards_at_once_lose_no_record(movies, settings, tmp_path):
     code = (
-        "import pickle, sys; from dstnet.pipeline.run import run_files\nmovies, out, job,"
-        " shard = pickle.load(sys.stdin.buffer); run_files(movies, out, job, threads=1,"
-        " shard=shard)"
+        "import pickle, sys\nfrom dstnet.pipeline import run_files\n"
+        "movies, out, settings, workplace = pickle.load(sys.stdin.buffer)\n"
+        "run_files(movies, out, settings, workplace=workplace)"
     )
-    import pickle
-
     processes = []
-    for shard in ((1, 2), (2, 2)):
+    for shard in (Shard(1, 2), Shard(2, 2)):
+        workplace = Workplace(threads=1, shard=shard)
         processes.append(subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE))
-        processes[-1].stdin.write(pickle.dumps((movies, tmp_path / "out", job, shard)))
+        processes[-1].stdin.write(pickle.dumps((movies, tmp_path / "out", settings, workplace)))
         processes[-1].stdin.close()
     assert [p.wait(120) for p in processes] == [0, 0]
     stored = json.loads((tmp_path / "out" / "provenance.json").read_text())
@@ -107,19 +122,12 @@ def test_shards_at_once_lose_no_record(movies, job, tmp_path):
     assert len(starfile.read(tmp_path / "out" / "micrographs.star")["micrographs"]) == 4
 
 
-@pytest.mark.parametrize("shard", [(0, 2), (3, 2), (1, 0)])
-def test_impossible_shards(movies, tmp_path, shard):
-    with pytest.raises(SettingsError, match="i/n"):
-        run_files(movies, tmp_path / "out", ALIGN, shard=shard)
-    assert not (tmp_path / "out").exists()
-
-
 # What is put on record
 
 
-def test_a_record_broken_off_by_a_kill_is_passed_over(movies, job, tmp_path):
+def test_a_record_broken_off_by_a_kill_is_passed_over(movies, settings, tmp_path):
     out = tmp_path / "out"
-    run_files(movies[:2], out, job, threads=1)
+    run_files(movies[:2], out, settings, workplace=ONE_THREAD)
     (journal,) = (out / "records").glob("*.jsonl")
     lines = journal.read_text().splitlines()
     journal.write_text("\n".join([*lines[:-1], lines[-1][:40]]))
@@ -129,29 +137,29 @@ def test_a_record_broken_off_by_a_kill_is_passed_over(movies, job, tmp_path):
         json.dumps({**stored, "movies": []})
     )  # as a killed run leaves it
     before = images(out)
-    summary = run_files(movies[:2], out, job, threads=1)
-    assert [r["status"] for r in summary.records] == [
+    summary = run_files(movies[:2], out, settings, workplace=ONE_THREAD)
+    assert [record.status for record in summary.records] == [
         "skipped",
         "done",
     ], "not on record: made again"
     assert images(out) == before
-    assert list(read_records(out)[1]) == ["m0", "m1"]
+    assert list(read_records(out).records) == ["m0", "m1"]
 
 
 def test_a_mistake_of_ours_costs_one_movie(movies, tmp_path, monkeypatch):
-    real = pipeline_run.align
+    real = process.align
 
     def align(movie, *arguments, **options):
         if movie.name.endswith("m1.mrc"):
             raise ZeroDivisionError("oops")
         return real(movie, *arguments, **options)
 
-    monkeypatch.setattr(pipeline_run, "align", align)
+    monkeypatch.setattr(process, "align", align)
     summary = run_files(movies, tmp_path / "out", ALIGN)
-    assert [r["status"] for r in summary.records] == ["done", "failed", "done", "done"]
+    assert [record.status for record in summary.records] == ["done", "failed", "done", "done"]
     assert (
-        "m1.mrc" in summary.records[1]["error"]
-        and "ZeroDivisionError at test_many.py" in summary.records[1]["error"]
+        "m1.mrc" in summary.records[1].error
+        and "ZeroDivisionError at test_many.py" in summary.records[1].error
     )
 
 
@@ -159,16 +167,14 @@ def test_a_mistake_of_ours_costs_one_movie(movies, tmp_path, monkeypatch):
     ("value", "says"), [(0.0, "constant"), (7.0, "constant"), (float("nan"), "not finite")]
 )
 def test_black_flat_and_broken_results_are_refused(movies, tmp_path, monkeypatch, value, says):
-    from dataclasses import replace
-
-    real = pipeline_run.align
+    real = process.align
     monkeypatch.setattr(
-        pipeline_run,
+        process,
         "align",
         lambda *a, **o: (got := real(*a, **o)) and replace(got, total=got.total * 0 + value),
     )
     summary = run_files(movies[:1], tmp_path / "out", ALIGN)
-    assert says in summary.records[0]["error"]
+    assert says in summary.records[0].error
     assert (
         not list((tmp_path / "out").rglob("*.mrc"))
         and not (tmp_path / "out" / "micrographs.star").exists()
@@ -190,9 +196,8 @@ def test_old_hidden_files_of_killed_runs_go_and_young_ones_stay(movies, tmp_path
 
 
 def test_alignment_alone_in_half_precision_with_halves(movies, tmp_path):
-    from dataclasses import replace
-
-    given = replace(ALIGN, halves=True, half_precision_files=True)
+    products = ProductSettings(halves=True, half_precision_files=True)
+    given = replace(ALIGN, products=products)
     run_files(movies[:1], tmp_path / "out", given)
     folder = tmp_path / "out" / "micrographs"
     assert set(images(tmp_path / "out")) == {
@@ -207,7 +212,9 @@ def test_alignment_alone_in_half_precision_with_halves(movies, tmp_path):
         even.astype("f4") + odd, whole, atol=3 * 2.0**-5
     )  # values to 100: halves of a unit in the last place
     with pytest.raises(OutputError, match="half_precision_files"):
-        run_files(movies[:1], tmp_path / "out", replace(given, half_precision_files=False))
+        run_files(
+            movies[:1], tmp_path / "out", replace(given, products=ProductSettings(halves=True))
+        )
 
 
 def test_float16_that_would_lose_the_detail_is_refused(tmp_path):
@@ -221,15 +228,15 @@ def test_float16_that_would_lose_the_detail_is_refused(tmp_path):
     summary = run_files(
         [InputMovie(tmp_path / "high.mrc", "high")],
         tmp_path / "out",
-        Job(AlignmentSettings(), half_precision_files=True),
+        replace(ALIGN, products=ProductSettings(half_precision_files=True)),
     )
-    assert "float16" in summary.records[0]["error"] and "float32" in summary.records[0]["error"]
+    assert "float16" in summary.records[0].error and "float32" in summary.records[0].error
 
 
-def test_enhanced_halves(movies, job, tmp_path):
-    from dataclasses import replace
-
-    run_files(movies[:1], tmp_path / "out", replace(job, halves=True))
+def test_enhanced_halves(movies, settings, tmp_path):
+    run_files(
+        movies[:1], tmp_path / "out", replace(settings, products=ProductSettings(halves=True))
+    )
     names = {
         f"m0{w}"
         for w in (
@@ -250,8 +257,6 @@ def test_motion_from_elsewhere(movies, tmp_path, source):
     """The motion that one run found makes another's sums, by whichever way it is named; other
     frames and movies are refused.
     """
-    from dataclasses import replace
-
     first, again = tmp_path / "first", tmp_path / "again"
     run_files(movies[:2], first, ALIGN)
     where = {
@@ -266,22 +271,24 @@ def test_motion_from_elsewhere(movies, tmp_path, source):
         rtol=1e-4,
         atol=1e-2,
     )
-    part = run_files(movies[:1], tmp_path / "part", replace(taken, frames=slice(1, 4)))
+    part = run_files(
+        movies[:1], tmp_path / "part", replace(taken, movies=MovieSettings(frames=slice(1, 4)))
+    )
     whole, some = (
-        np.array(r["shifts_angstrom"])
-        for f in (again, tmp_path / "part")
-        for r in read_records(f)[1].values()
+        np.array(record.results.shifts_angstrom)
+        for folder in (again, tmp_path / "part")
+        for record in read_records(folder).records.values()
     )
     np.testing.assert_allclose(some, whole[1:] - whole[1:].mean(0), atol=2e-3)
-    assert part.records[0]["frames"] == 3
+    assert part.records[0].source.frames == 3
     (tmp_path / "in" / "long").mkdir()
     write_mrc(tmp_path / "in" / "long" / "m0.mrc", make_frames(6, (64, 72)), 2.0, "x", stack=True)
     longer = run_files(
         [InputMovie(tmp_path / "in" / "long" / "m0.mrc", "m0")], tmp_path / "longer", taken
     )
-    assert "4 frames" in longer.records[0]["error"]
+    assert "4 frames" in longer.records[0].error
     if source != "file":
-        assert "m3" in run_files(movies[3:], tmp_path / "other", taken).records[0]["error"], (
+        assert "m3" in run_files(movies[3:], tmp_path / "other", taken).records[0].error, (
             "no motion of this one"
         )
 
@@ -290,16 +297,15 @@ def test_motion_of_a_part_is_told_by_the_frames_of_the_file(movies, tmp_path):
     """RELION numbers the frames of the file: a part's motion stands at their places, and is found
     there again.
     """
-    from dataclasses import replace
-
-    part = replace(ALIGN, frames=slice(2, 4))
+    part = replace(ALIGN, movies=MovieSettings(frames=slice(2, 4)))
     run_files(movies[:1], tmp_path / "first", part)
     tables = starfile.read(tmp_path / "first" / "micrographs" / "m0.star")
     assert tables["global_shift"]["rlnMicrographFrameNumber"].tolist() == [1, 2, 3, 4]
     assert tables["general"]["rlnImageSizeZ"] == 4
     run_files(movies[:1], tmp_path / "again", replace(part, motion_from=tmp_path / "first"))
     first, again = (
-        np.array(read_records(tmp_path / f)[1]["m0"]["shifts_angstrom"]) for f in ("first", "again")
+        np.array(read_records(tmp_path / folder).records["m0"].results.shifts_angstrom)
+        for folder in ("first", "again")
     )
     np.testing.assert_allclose(again, first, atol=2e-3)
 
@@ -319,9 +325,8 @@ def test_optics_groups_are_kept(movies, tmp_path, monkeypatch):
         )
         for i, m in enumerate(movies)
     ]
-    run_files(
-        given, Path("out"), Job(AlignmentSettings(), exposure_e_per_a2=1.0, amplitude_contrast=0.1)
-    )
+    taken = MovieSettings(exposure_e_per_a2=1.0, amplitude_contrast=0.1)
+    run_files(given, Path("out"), replace(ALIGN, movies=taken))
     found = starfile.read(Path("out/micrographs.star"))
     groups = found["optics"].set_index("rlnOpticsGroup")
     assert (
@@ -380,7 +385,7 @@ def test_watching_waits_for_files_that_still_grow(movies, tmp_path):
             raise BadInputError("none yet")
         return [InputMovie(p, p.stem) for p in paths]
 
-    for movie in watch(find, ALIGN.open, every=0.05, settle=0.2, idle=0.5):
+    for movie in watch(find, ALIGN.movies.open, every=0.05, settle=0.2, idle=0.5):
         if movie:
             assert movie.name not in seen
             seen[movie.name] = movie.path.stat().st_size
@@ -396,14 +401,14 @@ def test_watching_waits_for_files_that_still_grow(movies, tmp_path):
 
 
 def test_a_watched_run(movies, tmp_path):
-    source = watch(lambda: movies, ALIGN.open, every=0.05, settle=0.1, idle=0.3)
+    source = watch(lambda: movies, ALIGN.movies.open, every=0.05, settle=0.1, idle=0.3)
     reported = []
     summary = run_files(
-        source, tmp_path / "out", ALIGN, report=lambda r: reported.append(r["name"])
+        source, tmp_path / "out", ALIGN, report=lambda record: reported.append(record.name)
     )
     assert len(summary.of("done")) == 4 and sorted(reported) == ["m0", "m1", "m2", "m3"]
     with pytest.raises(SettingsError, match="--shard"):
-        run_files(source, tmp_path / "out", ALIGN, shard=(1, 2))
+        run_files(source, tmp_path / "out", ALIGN, workplace=Workplace(shard=Shard(1, 2)))
 
 
 def test_ctrl_c_ends_a_watch_with_its_results(movies, tmp_path):
@@ -440,24 +445,23 @@ def test_a_small_soak(tmp_path):
 
 DEADLY = """
 import os, signal, sys, pickle
-from dstnet.pipeline import run as pipeline_run
-real = pipeline_run.align
+from dstnet.pipeline import process, run_files
+from dstnet.runs import Workplace
+real = process.align
 def align(movie, *rest, **more):
     if movie.name.endswith("m1.mrc"):
         os.kill(os.getpid(), signal.SIGSEGV)
     return real(movie, *rest, **more)
-pipeline_run.align = align
+process.align = align
 if __name__ == "__main__":
-    movies, out, job = pickle.load(sys.stdin.buffer)
-    summary = pipeline_run.run_files(movies, out, job, workers=2, retries=1)
-    print([r["status"] for r in summary.records], summary.records[1]["error"])
+    movies, out, settings = pickle.load(sys.stdin.buffer)
+    summary = run_files(movies, out, settings, workplace=Workplace(workers=2, tries=2))
+    print([record.status for record in summary.records], summary.records[1].error)
 """
 
 
 @pytest.mark.slow
 def test_a_movie_that_kills_its_workers_is_named_and_the_others_finished(movies, tmp_path):
-    import pickle
-
     (tmp_path / "deadly.py").write_text(
         DEADLY
     )  # a worker imports the main program's file, so this reaches it too
@@ -476,11 +480,11 @@ def test_a_movie_that_kills_its_workers_is_named_and_the_others_finished(movies,
 
 
 @pytest.mark.slow
-def test_dask_makes_the_same(movies, job, tmp_path):
+def test_dask_makes_the_same(movies, settings, tmp_path):
     distributed = pytest.importorskip(
         "distributed", reason="dask is not installed (pip install 'dstnet[cluster]')"
     )
-    run_files(movies, tmp_path / "here", job, threads=1)
+    run_files(movies, tmp_path / "here", settings, workplace=ONE_THREAD)
     bad = InputMovie(tmp_path / "none.mrc", "none")
     with (
         distributed.LocalCluster(
@@ -488,8 +492,10 @@ def test_dask_makes_the_same(movies, job, tmp_path):
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        summary = run_files([*movies, bad], tmp_path / "there", job, threads=1, client=client)
-    assert [r["status"] for r in summary.records] == ["done"] * 4 + ["failed"]
+        client.write_scheduler_file(str(tmp_path / "scheduler.json"))
+        workplace = Workplace(threads=1, scheduler_file=tmp_path / "scheduler.json")
+        summary = run_files([*movies, bad], tmp_path / "there", settings, workplace=workplace)
+    assert [record.status for record in summary.records] == ["done"] * 4 + ["failed"]
     assert images(tmp_path / "there") == images(tmp_path / "here")
 
 
@@ -521,11 +527,11 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
-def test_the_page_of_a_run(movies, job, tmp_path):
+def test_the_page_of_a_run(movies, settings, tmp_path):
     out = tmp_path / "out"
     bad = tmp_path / "in" / "<script>alert(1)<"
     bad.write_text("no movie")
-    run_files([*movies, InputMovie(bad, "bad")], out, job)
+    run_files([*movies, InputMovie(bad, "bad")], out, settings)
     path = write_page(out)
     page = Page(path.read_text())
     assert page.images == 8 and all(
@@ -536,7 +542,9 @@ def test_the_page_of_a_run(movies, job, tmp_path):
         "Particles come from the plain sums" in text and "4 of 5 inputs are done, 1 failed" in text
     )
     assert str(bad) in text and "<script" not in path.read_text()
-    assert read_records(out)[0]["weights_sha256"] in text and "tile: 1136" in text and "m2" in text
+    assert (
+        read_records(out).made_with.weights_sha256 in text and "tile: 1136" in text and "m2" in text
+    )
     assert path.stat().st_size < 300_000
 
 

@@ -88,6 +88,42 @@ def test_same_bytes_whatever_the_workers_and_threads(simulate, tmp_path, two_thr
     assert files_of(tmp_path / "two-workers") == first
 
 
+def test_shards_share_the_movies(simulate, tmp_path):
+    assert simulate("--movies", "3")[0] == 0
+    made = []
+    for shard in ("2/2", "1/2"):
+        code, _, err = simulate("--movies", "3", "--shard", shard, out="shared")
+        made.append(err.split(" made", 1)[0].split()[-1])
+        assert code == 0
+    assert made == ["1", "2"]
+    assert files_of(tmp_path / "shared") == files_of(tmp_path / "out")
+    code, _, err = simulate("--shard", "3/2", out="none")
+    assert code == 2 and "shard 3/2 is not i/n" in err and not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+def test_dask_makes_the_same(simulate, tmp_path):
+    distributed = pytest.importorskip(
+        "distributed", reason="dask is not installed (pip install 'dstnet[cluster]')"
+    )
+    assert simulate("--movies", "3")[0] == 0
+    file = tmp_path / "scheduler.json"
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        file.write_text(json.dumps(cluster.scheduler.identity()))
+        code, _, err = simulate("--movies", "3", "--scheduler-file", file, out="there")
+    assert code == 0 and "3 made" in err
+    assert files_of(tmp_path / "there") == files_of(tmp_path / "out")
+
+
+def test_a_scheduler_that_is_not_there_is_refused_before_anything_is_written(simulate, tmp_path):
+    code, _, err = simulate("--scheduler-file", tmp_path / "none.json")
+    assert code == 2 and len(err.strip().splitlines()) == 1
+    assert "scheduler" in err or "dask" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_movie_does_not_depend_on_those_before_it(simulate, tmp_path):
     assert simulate("--movies", "3")[0] == 0
     assert simulate("--seed", "2", out="alone")[0] == 0
@@ -318,16 +354,16 @@ def test_preview_shows_the_movie(simulate, tmp_path):
 
 KILLER = """
 import os, pathlib, signal, sys
-from dstnet.dataset import generate
-real, first = generate.write_shot, pathlib.Path(sys.argv[2])
-def write(shot, folder, record, *rest, **more):
+from dstnet.dataset import SimulatedMovie
+real, first = SimulatedMovie.write, pathlib.Path(sys.argv[2])
+def write(movie, *rest, **more):
     # the worker of movie 1 is killed in the midst of it: once, or always
-    if record.seed == 1 and (sys.argv[1] == "always" or not first.exists()):
+    if movie.record.seed == 1 and (sys.argv[1] == "always" or not first.exists()):
         first.touch()
-        (folder / "movies" / f"{record.name}.tif").write_bytes(b"half")
+        movie.movie_path("tif").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(shot, folder, record, *rest, **more)
-generate.write_shot = write
+    return real(movie, *rest, **more)
+SimulatedMovie.write = write
 if __name__ == "__main__":
     from dstnet.cli import main
     main(sys.argv[3:])

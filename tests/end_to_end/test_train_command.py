@@ -14,7 +14,7 @@ SETTINGS = {
     "network": tiny.SETTINGS,
     "stream": {
         "crop": 64,
-        "fractions": 2,
+        "groups": 2,
         "working_pixel_angstrom": 4.0,
         "defocus_angstrom": [4000.0, 12000.0],
     },
@@ -65,10 +65,11 @@ def test_lines_say_where_it_is_and_how_long_it_takes(capsys, tmp_path, options):
 
 def test_the_line_of_a_record():
     from dstnet.cli.train import _line
+    from dstnet.training import LogRecord
 
-    line = _line({"step": 250, "seconds": 500, "loss": 0.751234}, 6000)
+    line = _line(LogRecord(250, seconds=500, loss=0.751234), 6000)
     assert line == "step 250/6000  0.50 steps/s  3 h 12 min left  loss 0.7512"
-    assert _line({"step": 0, "residual": 0.5}, 10) == "step 0/10  residual 0.5"
+    assert _line(LogRecord(0, {"residual": 0.5}), 10) == "step 0/10  residual 0.5"
 
 
 def test_a_run_is_resumed_with_its_own_data_only(capsys, tmp_path, options):
@@ -106,13 +107,14 @@ def test_tensorboard_gets_every_number_of_a_record(tmp_path):
     )
     # In a process of its own: the package's imports warn, which is an error here.
     script = f"""
+from dstnet.training import LogRecord
 from dstnet.training.tensorboard import tensorboard_writer
 from pathlib import Path
 folder = Path({str(tmp_path)!r})
 write = tensorboard_writer(folder)
-write({{"step": 2, "loss": 0.5, "residual": 0.25}})
-write({{"step": 4, "loss": 0.4}})
-tensorboard_writer(folder)({{"step": 4, "loss": 0.3}})
+write(LogRecord(2, {{"residual": 0.25}}, loss=0.5))
+write(LogRecord(4, loss=0.4))
+tensorboard_writer(folder)(LogRecord(4, loss=0.3))
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 found = EventAccumulator(str(folder)).Reload()
 losses = [(e.step, round(e.value, 6)) for e in found.Scalars("loss")]

@@ -17,10 +17,10 @@ sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent / "src")!r}]
 from pathlib import Path
 from safetensors.torch import save_file
 import training_runs
-from dstnet.training.process_group import joined
+from dstnet.training.process_group import process_group
 
 folder = Path(sys.argv[1])
-with joined("cpu") as process:
+with process_group("cpu") as process:
     # The ring loss takes differences of nearly equal numbers: at its full weight one gradient
     # in thousands rounds otherwise.
     options = dict(batches=2, steps=3, checkpoint_every=2, patience=5, ring_weight=0.3)

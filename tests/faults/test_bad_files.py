@@ -146,7 +146,7 @@ def test_mrc_headers(mrc_file):
         ({"mode": -1}, "no valid MRC header"),
         ({"nsymbt": -1}, "no valid MRC header"),
         ({"nsymbt": 2**31 - 1}, "cut off"),
-        ({"nz": 4}, "cut off.*3 of 4 frames whole"),
+        ({"nz": 4}, "cut off.*3 of 4 frames complete"),
         ({"nz": 2}, "header is damaged"),
         ({"ispg": 401}, "4 dimensions"),
         ({"mapc": 2, "mapr": 1}, "axes"),
@@ -248,7 +248,7 @@ def test_packed_files(tmp_path, suffix):
     if suffix != "zst":  # without a checksum, as here, damage may stay unseen
         refused(path, "cannot be unpacked|no valid MRC header")
     path.write_bytes(PACK[suffix]((tmp_path / "b.mrc").read_bytes()[:-100]))
-    refused(path, "cut off: .* 2 of 3 frames whole")
+    refused(path, "cut off: .* 2 of 3 frames complete")
     path.write_bytes(PACK[suffix]((tmp_path / "b.mrc").read_bytes() + bytes(10**6)))
     refused(path, "header is damaged")
     path.write_bytes(PACK[suffix](b"no movie " * 1000))

@@ -4,15 +4,20 @@ nothing half done.
 
 import json
 import re
+import signal
+import subprocess
+import sys
 
 import mrcfile
 import numpy as np
 import pytest
+import starfile
 import tifffile
 from tiny import dstnet, make_frames, save_model
 
+from dstnet.enhancement import NetworkRestorer
 from dstnet.io import write_mrc, write_tiff
-from dstnet.pipeline import run as pipeline_run
+from dstnet.pipeline import process
 
 
 @pytest.fixture
@@ -325,7 +330,7 @@ def test_settings_file_that_is_not_there(enhance, good, tmp_path):
         (["--tile", "many"], "many"),
         (["--pixel-size", "wide"], "wide"),
         (["--tile", "5"], "tile"),
-        (["--fractions", "0"], "fractions"),
+        (["--groups", "0"], "groups"),
         (["--device", "abacus"], "abacus"),
     ],
 )
@@ -360,14 +365,14 @@ def test_impossible_pixel_size(enhance, good, option):
 def test_other_settings_into_the_same_folder(enhance, good, tmp_path):
     assert enhance(good)[0] == 0
     before = (tmp_path / "out" / "provenance.json").read_bytes()
-    code, _, err = enhance(good, "--fractions", "2")
+    code, _, err = enhance(good, "--groups", "2")
     assert (
         code == 2
         and "other settings" in err.splitlines()[-1]
         and "--overwrite" in err.splitlines()[-1]
     )
     assert (tmp_path / "out" / "provenance.json").read_bytes() == before
-    assert enhance(good, "--fractions", "2", "--overwrite")[0] == 0
+    assert enhance(good, "--groups", "2", "--overwrite")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -427,7 +432,7 @@ def test_a_write_that_fails_leaves_nothing_half_done(enhance, good, tmp_path, mo
     """The disk fills up within output `number`: what is there is whole, and the next run makes the
     rest.
     """
-    real, written = pipeline_run.write_mrc, []
+    real, written = process.write_mrc, []
 
     def write(path, array, *arguments, **options):
         if len(written) == number:
@@ -435,7 +440,7 @@ def test_a_write_that_fails_leaves_nothing_half_done(enhance, good, tmp_path, mo
         real(path, array, *arguments, **options)
         written.append(path)
 
-    monkeypatch.setattr(pipeline_run, "write_mrc", write)
+    monkeypatch.setattr(process, "write_mrc", write)
     code, _, err = enhance(good, "--dose-per-frame", "2")
     assert (
         code == 2
@@ -465,14 +470,14 @@ def _no_space(*_arguments):
 
 
 def test_out_of_memory_is_one_inputs_failure(enhance, good, data, monkeypatch):
-    real = pipeline_run.NetworkRestorer.__call__
+    real = NetworkRestorer.__call__
 
-    def call(self, movie, **options):
-        if "good" in movie.name:
+    def call(self, aligned, **options):
+        if "good" in aligned.movie.name:
             raise MemoryError("9 GB")
-        return real(self, movie, **options)
+        return real(self, aligned, **options)
 
-    monkeypatch.setattr(pipeline_run.NetworkRestorer, "__call__", call)
+    monkeypatch.setattr(NetworkRestorer, "__call__", call)
     write_mrc(data / "other.mrc", make_frames(1), 2.0, "x", stack=True)
     code, _, err = enhance(good, data / "other.mrc")
     assert (
@@ -494,3 +499,25 @@ def test_a_refusal_does_not_forget_how_the_results_were_made(enhance, good, tmp_
     assert result.read_bytes() == before
     code, out, _ = enhance(good, "--dose-per-frame", "1")
     assert code == 0 and "already there" in out
+
+
+@pytest.mark.slow
+def test_sigterm_leaves_results_on_record_and_nothing_half_done(tmp_path):
+    """As a batch system ends a job: workers end, the tables are written, a rerun goes on."""
+    for number in range(6):
+        frames = make_frames(12, (512, 512), seed=number)
+        write_mrc(tmp_path / f"m{number}.mrc", frames, 2.0, "x", stack=True)
+    out = tmp_path / "out"
+    arguments = ["align", *sorted(tmp_path.glob("*.mrc")), "-o", out, "--device", "cpu", "-j", "2"]
+    command = [sys.executable, "-c", "from dstnet.cli import main; main()", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline().startswith("[1/6]")
+    process.terminate()
+    process.stdout.close()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    stored = json.loads((out / "provenance.json").read_text())
+    assert 1 <= len(stored["movies"]) < 6
+    assert len(starfile.read(out / "micrographs.star")["micrographs"]) == len(stored["movies"])
+    assert not list(out.rglob(".*")), "no hidden file"
+    again = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert again.returncode == 0 and "0 failed" in again.stderr, again.stderr

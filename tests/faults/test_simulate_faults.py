@@ -14,7 +14,7 @@ import starfile
 import yaml
 from tiny import dstnet
 
-from dstnet.dataset import generate
+from dstnet.dataset import SimulatedMovie, generate, plan
 from dstnet.io import open_movie
 
 SMALL = {
@@ -224,7 +224,7 @@ def test_folder_that_cannot_be_written(refused, simulate, tmp_path, monkeypatch)
     assert (tmp_path / "file").read_text() == "mine"
     with monkeypatch.context() as patch:
         patch.setattr(
-            generate.os, "access", lambda path, mode: False
+            plan.os, "access", lambda path, mode: False
         )  # permission bits mean nothing where the tests are root's
         refused(words=("no permission", "that you may write to"))
     (tmp_path / "half").mkdir()
@@ -240,10 +240,10 @@ def test_folder_that_cannot_be_written(refused, simulate, tmp_path, monkeypatch)
 def test_too_little_space_shows_in_the_plan(refused, simulate, monkeypatch):
     usage = shutil.disk_usage("/")
     with monkeypatch.context() as patch:
-        patch.setattr(generate.shutil, "disk_usage", lambda path: usage._replace(free=50 << 20))
+        patch.setattr(plan.shutil, "disk_usage", lambda path: usage._replace(free=50 << 20))
         refused(words=("0.05 GB free", "are needed", "free some space"))
     assert simulate()[0] == 0
-    monkeypatch.setattr(generate.shutil, "disk_usage", lambda path: usage._replace(free=0))
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: usage._replace(free=0))
     assert simulate()[0] == 0, "what is there already needs no space"
 
 
@@ -284,14 +284,14 @@ def test_a_disk_that_fills_up_leaves_nothing_half_done(simulate, tmp_path, monke
 def test_a_movie_that_cannot_be_made_is_named_and_the_others_finished(
     simulate, tmp_path, monkeypatch
 ):
-    real = generate.write_shot
+    real = SimulatedMovie.write
 
-    def write(shot, folder, record, *rest, **more):
-        if record.seed == 1:
+    def write(movie, *rest, **more):
+        if movie.record.seed == 1:
             raise MemoryError("9 GB")
-        return real(shot, folder, record, *rest, **more)
+        return real(movie, *rest, **more)
 
-    monkeypatch.setattr(generate, "write_shot", write)
+    monkeypatch.setattr(SimulatedMovie, "write", write)
     code, out, err = simulate("--movies", "3")
     assert code == 1 and "2 made, 0 already there, 1 failed" in err
     assert (

@@ -1,7 +1,6 @@
 """A training run that is really killed, by SIGKILL at chosen places, and taken up again."""
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +10,16 @@ from safetensors.torch import load_file
 
 TESTS = Path(__file__).resolve().parents[1]
 
-# A run of a tiny network in a process of its own: folder, "resume" or "new", then where it kills
-# itself.
+PLACES = (
+    "between checkpoints",
+    "after the log, before the checkpoint",
+    "while the checkpoint is written",
+    "while the log is written",
+)
+
+# Runs of a tiny network, each in a process of its own: one undisturbed, and for each place one that
+# kills itself there, and one that takes it up again. They are forked from one process, whose
+# imports take longer than the runs.
 SCRIPT = f"""
 import os, signal, sys
 sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent / "src")!r}]
@@ -22,50 +29,60 @@ torch.set_num_threads(1)
 import training_runs
 from dstnet.training import checkpoint, trainer
 
-folder, resume, place = Path(sys.argv[1]), sys.argv[2] == "resume", sys.argv[3]
-
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-options = dict(steps=7, checkpoint_every=2, patience=9, schedule="plateau", plateau=1)
-run = training_runs.start(folder, resume, **options)
-if place == "between checkpoints":
-    real = trainer.Run._step
-    trainer.Run._step = lambda self, *a: die() if self.progress.step == 3 else real(self, *a)
-elif place == "after the log, before the checkpoint":
-    real_save = trainer.Run.save
-    trainer.Run.save = lambda self: die() if self.progress.step == 4 else real_save(self)
-elif place == "while the checkpoint is written":
-    real_file = checkpoint.save_file
-    def save_file(tensors, path, metadata):
-        if run.progress.step == 4:
-            Path(path).write_bytes(b"half of it")
-            die()
-        real_file(tensors, path, metadata)
-    checkpoint.save_file = save_file
-elif place == "while the log is written":
-    real_append = trainer.append_log
-    def append_log(path, record):
-        if record["step"] == 4:
-            with open(path, "a") as log:
-                log.write('{{"step": 4, "lo')
-            die()
-        real_append(path, record)
-    trainer.append_log = append_log
-run.train(lambda record: None)
-run.release()
+def train(folder, resume, place):
+    options = dict(steps=7, checkpoint_every=2, patience=9, schedule="plateau", plateau=1)
+    run = training_runs.start(folder, resume, **options)
+    if place == "between checkpoints":
+        real = trainer.Trainer._step
+        trainer.Trainer._step = lambda run, *a: die() if run.progress.step == 3 else real(run, *a)
+    elif place == "after the log, before the checkpoint":
+        real_save = trainer.Trainer.save
+        trainer.Trainer.save = lambda self: die() if self.progress.step == 4 else real_save(self)
+    elif place == "while the checkpoint is written":
+        real_file = checkpoint.save_file
+        def save_file(tensors, path, metadata):
+            if run.progress.step == 4:
+                Path(path).write_bytes(b"half of it")
+                die()
+            real_file(tensors, path, metadata)
+        checkpoint.save_file = save_file
+    elif place == "while the log is written":
+        real_append = trainer.append_log
+        def append_log(folder, record):
+            if record.step == 4:
+                with open(folder / "log.jsonl", "a") as log:
+                    log.write('{{"step": 4, "lo')
+                die()
+            real_append(folder, record)
+        trainer.append_log = append_log
+    run.train(lambda record: None)
+    run.release()
+
+def apart(*arguments):
+    child = os.fork()
+    if child == 0:
+        train(*arguments)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+folder = Path(sys.argv[1])
+assert apart(folder / "undisturbed", False, "nowhere") == 0
+for i, place in enumerate({PLACES!r}):
+    run = folder / str(i)
+    assert apart(run, False, place) == -signal.SIGKILL, place
+    assert not (run / "weights.safetensors").exists(), place
+    assert apart(run, True, "nowhere") == 0, place
 """
 
 
-def process(folder, resume, place):
-    arguments = [sys.executable, "-c", SCRIPT, str(folder), "resume" if resume else "new", place]
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=280)
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    done = process(folder, False, "nowhere")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    arguments = [sys.executable, "-c", SCRIPT, str(folder)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -76,22 +93,9 @@ def curve(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "place",
-    [
-        "between checkpoints",
-        "after the log, before the checkpoint",
-        "while the checkpoint is written",
-        "while the log is written",
-    ],
-)
-def test_a_killed_run_gives_the_same_bits(whole, tmp_path, place):
-    folder = tmp_path / "run"
-    killed = process(folder, False, place)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not (folder / "weights.safetensors").exists()
-    resumed = process(folder, True, "nowhere")
-    assert resumed.returncode == 0, resumed.stderr
+@pytest.mark.parametrize("place", PLACES)
+def test_a_killed_run_gives_the_same_bits(runs, place):
+    folder, whole = runs / str(PLACES.index(place)), runs / "undisturbed"
     assert curve(folder) == curve(whole), "every loss and every measure, each step once"
     assert [r["step"] for r in curve(folder)] == [2, 4, 6, 7]
     ours, theirs = (load_file(f / "checkpoint.safetensors") for f in (folder, whole))

@@ -15,14 +15,14 @@ from scipy import ndimage
 from dstnet.core import constants, fourier
 from dstnet.core.randomness import stream
 from dstnet.detector import camera
-from dstnet.detector.camera import DetectorSettings
+from dstnet.detector.settings import DetectorSettings
 from dstnet.motion import warp
-from dstnet.motion.field import MotionSettings
+from dstnet.motion.simulated_motion import MotionSettings
 from dstnet.optics import ctf
 from dstnet.optics.ctf import OpticsSettings
 from dstnet.potential import random_rotation
 from dstnet.simulation import MovieSimulator, SimulationSettings
-from dstnet.specimen import ice, placement
+from dstnet.specimen import ice, patches
 from dstnet.specimen.settings import SpecimenSettings
 
 # --- A world small enough to compute by hand
@@ -300,7 +300,7 @@ def check_patch_lands_on_its_pixel():
     for size in (16, 17):
         canvas = torch.zeros(64, 80)
         patch = Blob(1.5, size=size).patch
-        placement.add_patch(canvas, patch, (20, 50))
+        patches.add_patch(canvas, patch, (20, 50))
         y, x = centre_of_mass(canvas)
         # An even patch has one row more before its centre, at 5 sigma: it weighs under 1e-5.
         assert abs(y - 20) < 1e-3
@@ -311,7 +311,7 @@ def check_patch_lands_on_its_pixel():
 # --------------------------------------------------------------------------------------------------
 
 # of a one-particle shot of `quiet` settings: puts it near the middle of the field; asserted in
-# test_shot.py
+# test_movie_simulator.py
 CENTRAL_SEED = 114
 DRIFTING = MotionSettings(
     burst_angstrom=2.0, drift_angstrom_per_e=0.5, jitter_angstrom=0.5, local_angstrom=0
@@ -326,7 +326,7 @@ def check_frames_move_by_the_truth():
         quiet(frames=4, motion=DRIFTING, specimen=BARE_ICE, exposure_e_per_a2=1.0), [Blob()], 5
     )
     inner = (slice(12, -12), slice(12, -12))
-    for t, shift in enumerate(shot.truth.global_shift_angstrom.numpy()):
+    for t, shift in enumerate(shot.truth.motion.global_shift_angstrom.numpy()):
         assert np.abs(shift).max() > 0.1
         expected = torch.from_numpy(
             ndimage.shift(

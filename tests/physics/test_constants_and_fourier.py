@@ -9,12 +9,17 @@ import torch
 
 from dstnet.core import constants
 from dstnet.core.fourier import (
+    conjugate_counts,
     crop_spectrum,
     frequencies,
     next_fast_size,
     radial_frequency,
     radial_mean,
     resample,
+    ring_count,
+    ring_index,
+    ring_mean,
+    ring_sum,
     shift_phase,
 )
 from dstnet.core.randomness import stream
@@ -172,6 +177,57 @@ def test_radial_mean_counts_both_halves_of_the_plane(shape):
     torch.testing.assert_close(
         radial_mean(torch.fft.rfft2(image).abs().square(), shape, 8), expected, rtol=1e-4, atol=0
     )
+
+
+def test_radial_mean_of_a_stack_is_that_of_each_image():
+    powers = torch.rand(3, 32, 21, generator=stream(4, "stack"))
+    expected = torch.stack([radial_mean(power, (32, 40), 8) for power in powers])
+    assert torch.equal(radial_mean(powers, (32, 40), 8), expected)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8])
+def test_conjugate_counts_make_the_complete_plane(width):
+    """By Parseval: the power of the counted half equals that of all of it."""
+    image = torch.randn(5, width, generator=stream(5, "plane"), dtype=torch.float64)
+    counted = torch.fft.rfft2(image).abs().square() * conjugate_counts(width)
+    assert float(counted.sum()) == pytest.approx(float(torch.fft.fft2(image).abs().square().sum()))
+    assert float(conjugate_counts(width).sum()) == width
+
+
+def test_ring_sums_of_known_values():
+    values = torch.tensor([[[1.0, 2.0], [4.0, 8.0]], [[16.0, 32.0], [64.0, 128.0]]])
+    ring = torch.tensor([[0, 2], [0, 5]])
+    expected = torch.tensor([[5.0, 0.0, 2.0], [80.0, 0.0, 32.0]])  # the term of ring 5 is left out
+    assert torch.equal(ring_sum(values, ring, 3), expected)
+    assert ring_count(ring, 3).tolist() == [2, 0, 1]
+    assert torch.equal(ring_mean(values, ring, 3), torch.tensor([[2.5, 0.0, 2.0], [40, 0.0, 32.0]]))
+    assert ring_sum(values, ring).shape == (2, 6)  # as many as are numbered
+    assert ring_count(ring).tolist() == [2, 0, 1, 0, 0, 1]
+
+
+def test_ring_sums_add_up_in_the_type_asked_for():
+    """One and 2^-30: float32 loses the small one, float64 does not."""
+    values, ring = torch.tensor([1.0, 2.0**-30]), torch.zeros(2, dtype=torch.long)
+    assert ring_sum(values, ring).tolist() == [1.0]
+    assert ring_sum(values, ring, dtype=torch.float64).tolist() == [1.0 + 2.0**-30]
+
+
+def test_ring_sums_leave_their_arguments_and_pass_gradients():
+    values = torch.rand(2, 6, generator=stream(6, "gradient")).requires_grad_()
+    ring = torch.tensor([0, 1, 1, 2, 3, 9])
+    copies = values.detach().clone(), ring.clone()
+    (ring_sum(values, ring, 3) * torch.tensor([1.0, 10.0, 100.0])).sum().backward()
+    assert torch.equal(values.grad, torch.tensor([1.0, 10.0, 10.0, 100.0, 0.0, 0.0]).expand(2, 6))
+    assert torch.equal(values.detach(), copies[0])
+    assert torch.equal(ring, copies[1])
+
+
+def test_ring_index_reaches_nyquist_and_goes_on_in_the_corners():
+    ring = ring_index((64, 64), 8)
+    assert int(ring[0, 0]) == 0
+    assert int(ring[0, 31]) == 7
+    assert int(ring[32, 0]) == 8  # Nyquist itself is beyond the last ring, 7
+    assert int(ring.max()) == 11  # 8 * sqrt(2)
 
 
 # --- Random streams

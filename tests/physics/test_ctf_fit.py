@@ -14,7 +14,7 @@ import scipy.constants as si
 from physics_checks import Blob
 
 from dstnet.core.randomness import stream
-from dstnet.motion.field import MotionSettings
+from dstnet.motion.simulated_motion import MotionSettings
 from dstnet.optics.ctf import OpticsSettings
 from dstnet.potential import Projector, build_potential
 from dstnet.simulation import MovieSimulator, SimulationSettings

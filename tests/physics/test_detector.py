@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from dstnet.core.fourier import radial_frequency
 from dstnet.core.randomness import stream
-from dstnet.detector.camera import Camera, DetectorSettings, dqe, mtf, preset_names
+from dstnet.detector.camera import Camera
+from dstnet.detector.mtf import dqe, mtf
+from dstnet.detector.settings import DetectorSettings, preset_names
 from dstnet.errors import BadInputError, SettingsError
 
 SHAPE = (256, 320)

@@ -12,8 +12,8 @@ from dstnet.motion.exposure_filter import (
     b_factor_amplitude,
     critical_exposure,
     damage_amplitude,
-    middle_exposures,
 )
+from dstnet.movie import Exposure
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,14 @@ def test_middle_of_a_frame_is_its_mean_decay():
     sinh(h/2)/(h/2) = 1 + h^2/24.
     """
     k = torch.tensor(1 / 3.0)
-    middle = damage_amplitude(k, middle_exposures(1, 4.0)[0], 300)
+    (exposure,) = Exposure.uniform(1, 4.0).accumulated_e_per_a2
+    middle = damage_amplitude(k, exposure, 300)
     over = torch.stack(
         [damage_amplitude(k, float(n), 300) for n in torch.linspace(0, 4, 2001)]
     ).mean()
     h = 4.0 / (2 * float(critical_exposure(k, 300)))
     assert float(over / middle) - 1 == pytest.approx(h**2 / 24, rel=0.02)
-    assert middle_exposures(3, 2.0, 5.0) == [6.0, 8.0, 10.0]
+    assert Exposure.uniform(3, 2.0, 5.0).accumulated_e_per_a2 == (6.0, 8.0, 10.0)
 
 
 def test_growing_b_factor_is_a_debye_waller_factor():

@@ -6,8 +6,10 @@ import pytest
 import torch
 from rods import PIXEL, rods_shot
 
-from dstnet.alignment import AlignmentSettings, MovieMotion, align
-from dstnet.motion.field import MotionSettings, local_displacement
+from dstnet.alignment import AlignmentSettings, align
+from dstnet.motion import Motion
+from dstnet.motion.local_field import local_displacement
+from dstnet.motion.simulated_motion import MotionSettings
 from dstnet.potential import Projector, build_potential
 from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
@@ -15,16 +17,19 @@ from dstnet.specimen.species import ProjectedSpecies
 from dstnet.structure import phantom
 
 
-def errors(motion: MovieMotion, shot: MovieSimulator) -> tuple[float, float]:
+def errors(motion: Motion, shot: MovieSimulator) -> tuple[float, float]:
     """Rms errors in pixels per axis: of the global shifts, and of the local field at 9 x 9 places
     of all frames.
     """
     truth, pixel = shot.truth, shot.settings.pixel_size_angstrom
     got, planted = (
         torch.stack([local_displacement(c, (9, 9)) for c in coefficients])
-        for coefficients in (motion.local_coefficients_angstrom, truth.local_coefficients_angstrom)
+        for coefficients in (
+            motion.local_coefficients_angstrom,
+            truth.motion.local_coefficients_angstrom,
+        )
     )
-    shift = motion.shifts_angstrom - truth.global_shift_angstrom
+    shift = motion.global_shift_angstrom - truth.motion.global_shift_angstrom
     return (
         float(shift.square().mean().sqrt()) / pixel,
         float((got - planted).square().mean().sqrt()) / pixel,
@@ -64,7 +69,7 @@ def test_two_hundred_frames_of_a_fifth_of_an_electron():
     aligned, without = align(movie, AlignmentSettings()), align(movie, AlignmentSettings(patches=0))
     assert aligned.motion.is_local
     of_shifts, of_field = errors(aligned.motion, shot)
-    spread = float(shot.truth.global_shift_angstrom.square().mean().sqrt()) / PIXEL
+    spread = float(shot.truth.motion.global_shift_angstrom.square().mean().sqrt()) / PIXEL
     assert of_shifts < 0.25 * spread
     assert of_field < 0.3
     assert likeness(aligned.total, shot) > likeness(without.total, shot)

@@ -13,26 +13,35 @@ from physics_checks import STILL, blob_image
 from dstnet.core.fourier import radial_frequency, shift_phase
 from dstnet.core.randomness import stream
 from dstnet.errors import BadInputError
+from dstnet.motion import Motion
 from dstnet.motion import warp as warping
-from dstnet.motion.field import (
-    Motion,
-    MotionSettings,
-    blur_of_path,
-    cubic_courses,
-    displacement_at,
-    draw_motion,
-    local_displacement,
-)
+from dstnet.motion.local_field import cubic_courses, local_basis, local_displacement
 from dstnet.motion.relion import from_relion, to_relion
+from dstnet.motion.simulated_motion import (
+    MotionSettings,
+    SimulatedMotion,
+    blur_of_path,
+    draw_motion,
+)
 from dstnet.motion.warp import kernel_polynomials, warp_local, warp_prefilter
 
 FIELD = (4000.0, 4000.0)
 
 
-def drawn(settings=None, frames=20, exposure=2.0, pre=0.0, seed=0, field=FIELD) -> Motion:
+def drawn(settings=None, frames=20, exposure=2.0, pre=0.0, seed=0, field=FIELD) -> SimulatedMotion:
     return draw_motion(
         settings or MotionSettings(), frames, exposure, pre, field, stream(seed, "motion")
     )
+
+
+def displacement_at(motion: Motion, frame: int, points_px, shape: tuple[int, int]):
+    """Displacement u in Angstrom, [point, 2], of frame `frame` at `points_px` [point, 2], (y, x) in
+    pixels of a field of `shape`.
+    """
+    y, x = (2 * points_px[:, axis] / (shape[axis] - 1) - 1 for axis in (0, 1))
+    coefficients = motion.local_coefficients_angstrom[frame].to(x)
+    local = torch.einsum("ak,kp->pa", coefficients, local_basis(y, x))
+    return motion.global_shift_angstrom[frame].to(x) + local
 
 
 EVERYTHING = MotionSettings(jumps_per_movie=2, walk_angstrom_per_e=0.2, height_drift_angstrom=100)
@@ -41,18 +50,18 @@ EVERYTHING = MotionSettings(jumps_per_movie=2, walk_angstrom_per_e=0.2, height_d
 def test_shapes_and_means():
     motion = drawn(EVERYTHING)
     assert list(motion.parts) == ["burst", "drift", "jitter", "jumps"]
-    assert motion.path_angstrom.shape == motion.global_shift_angstrom.shape == (20, 2)
+    assert motion.path_angstrom.shape == motion.motion.global_shift_angstrom.shape == (20, 2)
     assert motion.local_coefficients_angstrom.shape == (20, 2, 5)
     assert motion.height_drift_angstrom.shape == (20,)
     # Rounding of a few Å in float32; of some 10 Å in height.
     for values in (
         *motion.parts.values(),
-        motion.global_shift_angstrom,
+        motion.motion.global_shift_angstrom,
         motion.local_coefficients_angstrom,
     ):
         assert float(values.mean(0).abs().max()) < 1e-5
     assert float(motion.height_drift_angstrom.mean().abs()) < 1e-4
-    torch.testing.assert_close(motion.global_shift_angstrom, sum(motion.parts.values()))
+    torch.testing.assert_close(motion.motion.global_shift_angstrom, sum(motion.parts.values()))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +88,7 @@ def test_the_track_passes_through_the_frames():
     one ended.
     """
     motion = drawn(MotionSettings(jitter_angstrom=0))
-    trajectory, path = motion.global_shift_angstrom, motion.path_angstrom
+    trajectory, path = motion.motion.global_shift_angstrom, motion.path_angstrom
     torch.testing.assert_close(
         trajectory[1:] - trajectory[:-1], 0.5 * (path[1:] + path[:-1]), atol=1e-5, rtol=0
     )
@@ -88,7 +97,7 @@ def test_the_track_passes_through_the_frames():
 def test_each_part_does_what_its_setting_says():
     still = drawn(STILL)
     for values in (
-        still.global_shift_angstrom,
+        still.motion.global_shift_angstrom,
         still.path_angstrom,
         still.local_coefficients_angstrom,
         still.height_drift_angstrom,
@@ -98,7 +107,7 @@ def test_each_part_does_what_its_setting_says():
     torch.testing.assert_close(
         torch.linalg.vector_norm(drift.path_angstrom, dim=1), torch.full((20,), 0.4)
     )
-    assert torch.equal(drift.global_shift_angstrom, drift.parts["drift"])
+    assert torch.equal(drift.motion.global_shift_angstrom, drift.parts["drift"])
     jitter = drawn(STILL.model_copy(update={"jitter_angstrom": 0.3}), frames=2000)
     assert not jitter.path_angstrom.any()
     # 2000 normals an axis: their rms is known to 1 / sqrt(4000) of itself.
@@ -148,7 +157,7 @@ def test_jumps_are_steps_between_frames_of_the_number_and_length_set():
         for s in range(400)
     ]
     assert sum(still) / 400 == pytest.approx(math.exp(-1), abs=5 * 0.024)
-    assert not drawn(settings, frames=1).global_shift_angstrom.any()
+    assert not drawn(settings, frames=1).motion.global_shift_angstrom.any()
 
 
 def test_height_drifts_with_the_burst():
@@ -303,15 +312,15 @@ def test_displacement_at_points_is_the_whole_motion():
         local = local_displacement(motion.local_coefficients_angstrom[frame], shape)
         expected = (
             torch.stack([local[:, int(y), int(x)] for y, x in points])
-            + motion.global_shift_angstrom[frame]
+            + motion.motion.global_shift_angstrom[frame]
         )
         torch.testing.assert_close(
-            displacement_at(motion, frame, points, shape), expected, atol=1e-5, rtol=0
+            displacement_at(motion.motion, frame, points, shape), expected, atol=1e-5, rtol=0
         )
-    between = displacement_at(motion, 0, torch.tensor([[0.5, 0.0]]), shape)[
+    between = displacement_at(motion.motion, 0, torch.tensor([[0.5, 0.0]]), shape)[
         0
     ]  # within a pixel the field is all but linear
-    ends = displacement_at(motion, 0, torch.tensor([[0.0, 0.0], [1.0, 0.0]]), shape)
+    ends = displacement_at(motion.motion, 0, torch.tensor([[0.0, 0.0], [1.0, 0.0]]), shape)
     torch.testing.assert_close(between, ends.mean(0), atol=1e-3, rtol=0)
 
 
@@ -512,7 +521,7 @@ def test_blur_is_a_sinc_with_its_first_zero_at_one_over_the_path():
 def test_a_single_frame_stands_at_the_reference():
     motion = drawn(EVERYTHING, frames=1)
     for values in (
-        motion.global_shift_angstrom,
+        motion.motion.global_shift_angstrom,
         motion.local_coefficients_angstrom,
         motion.height_drift_angstrom,
     ):
@@ -524,7 +533,7 @@ def test_a_single_frame_stands_at_the_reference():
 
 
 def test_same_stream_same_motion():
-    a, b, c = (drawn(EVERYTHING, seed=seed) for seed in (1, 1, 2))
+    a, b, c = (drawn(EVERYTHING, seed=seed).motion for seed in (1, 1, 2))
     for same, other in ((b, True), (c, False)):
         assert torch.equal(a.global_shift_angstrom, same.global_shift_angstrom) is other
         assert torch.equal(a.local_coefficients_angstrom, same.local_coefficients_angstrom) is other
@@ -544,7 +553,9 @@ def relion_tables(motion, **changes):
         "exposure_e_per_a2": 1.0,
         **changes,
     }
-    return to_relion(motion.global_shift_angstrom, motion.local_coefficients_angstrom, **options)
+    return to_relion(
+        motion.motion.global_shift_angstrom, motion.local_coefficients_angstrom, **options
+    )
 
 
 def relion_shift(tables, frame, y, x):
@@ -575,8 +586,8 @@ def test_relion_tables_hold_the_motion():
     for frame, y, x in ((1, 10, 20), (2, 0, 0), (15, 299, 100), (30, 120, 419)):
         point = torch.tensor([[float(y), float(x)]])
         moved = (
-            displacement_at(motion, frame - 1, point, SHAPE)
-            - displacement_at(motion, 0, point, SHAPE)
+            displacement_at(motion.motion, frame - 1, point, SHAPE)
+            - displacement_at(motion.motion, 0, point, SHAPE)
         )[0] / PIXEL
         np.testing.assert_allclose(
             relion_shift(tables, frame, y, x), (-float(moved[0]), -float(moved[1])), atol=1e-5
@@ -596,7 +607,7 @@ def test_motion_survives_a_relion_file(tmp_path, frames):
     starfile.write(relion_tables(motion), tmp_path / "m.star", float_format="%.9g")
     shift, local = from_relion(starfile.read(tmp_path / "m.star"))
     # Nine digits, and float32 of some Å
-    torch.testing.assert_close(shift, motion.global_shift_angstrom, atol=1e-5, rtol=0)
+    torch.testing.assert_close(shift, motion.motion.global_shift_angstrom, atol=1e-5, rtol=0)
     torch.testing.assert_close(local, motion.local_coefficients_angstrom, atol=1e-5, rtol=0)
 
 
@@ -616,7 +627,7 @@ def test_relion_motion_without_local_model_and_what_is_refused():
     }
     shift, local = from_relion(plain)
     assert not local.any()
-    torch.testing.assert_close(shift, drawn().global_shift_angstrom, atol=1e-5, rtol=0)
+    torch.testing.assert_close(shift, drawn().motion.global_shift_angstrom, atol=1e-5, rtol=0)
     with pytest.raises(BadInputError, match="version 2"):
         from_relion({**tables, "general": {**tables["general"], "rlnMotionModelVersion": 2}})
     with pytest.raises(BadInputError, match="no local_motion_model"):

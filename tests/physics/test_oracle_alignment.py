@@ -12,11 +12,13 @@ from oracles import relion
 from rods import PIXEL, rods_shot
 from test_local_alignment import errors
 
-from dstnet.alignment import AlignmentSettings, MovieMotion, accumulated_motion, align
+from dstnet.alignment import AlignmentSettings, align
 from dstnet.core.fourier import resample
 from dstnet.io import open_movie, write_tiff
-from dstnet.motion.field import MotionSettings
+from dstnet.motion import Motion
 from dstnet.motion.relion import from_relion
+from dstnet.motion.simulated_motion import MotionSettings
+from dstnet.movie import Exposure
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 EXPOSURE = 1 / PIXEL**2
@@ -46,7 +48,7 @@ def folder(shot, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def theirs(folder):
-    return MovieMotion(*from_relion(starfile.read(folder / "o" / "m.star")))
+    return Motion(*from_relion(starfile.read(folder / "o" / "m.star")))
 
 
 def test_errors_are_no_larger_than_relions(shot, folder, theirs):
@@ -85,7 +87,7 @@ def test_their_motion_makes_a_sum_as_good_as_theirs(shot, folder, theirs):
     their_likeness = coarse_likeness(corrected, shot.clean_frame(0))
     our_likeness = coarse_likeness(ours.total, shot.truth.clean)
     assert our_likeness > 0.98 * their_likeness
-    still = align(movie, AlignmentSettings(), motion=MovieMotion.of_shifts(torch.zeros(20, 2)))
+    still = align(movie, AlignmentSettings(), motion=Motion.of_shifts(torch.zeros(20, 2)))
     assert our_likeness > coarse_likeness(still.total, shot.truth.clean)
 
 
@@ -97,7 +99,8 @@ def test_accumulated_motion_is_relions(folder, theirs):
     shifts = -PIXEL * torch.tensor(
         shifts[["rlnMicrographShiftY", "rlnMicrographShiftX"]].to_numpy()
     )
-    found = accumulated_motion(MovieMotion.of_shifts(shifts), EXPOSURE)
+    exposure = Exposure.uniform(len(shifts), EXPOSURE)
+    found = Motion.of_shifts(shifts).path_lengths_angstrom(exposure)
     expected = [
         PIXEL * float(table[f"rlnAccumMotion{name}"].iloc[0]) for name in ("Total", "Early", "Late")
     ]

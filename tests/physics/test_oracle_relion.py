@@ -17,8 +17,9 @@ from oracles import relion
 from rods import PIXEL, rods_shot
 
 from dstnet.io import open_movie, write_mrc, write_tiff
-from dstnet.motion.field import MotionSettings, local_displacement
+from dstnet.motion.local_field import local_displacement
 from dstnet.motion.relion import from_relion
+from dstnet.motion.simulated_motion import MotionSettings
 from dstnet.simulation import MovieSimulator
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]
@@ -68,7 +69,7 @@ def test_relion_finds_the_global_motion(folder, shot, suffix):
     """To 0.1 pixels rms per axis. What its local model moves the field by as a whole counts as
     global, as in `from_relion`.
     """
-    planted = shot.truth.global_shift_angstrom
+    planted = shot.truth.motion.global_shift_angstrom
     error = (found(folder, suffix)[0] - planted).square().mean(0).sqrt() / PIXEL
     assert bool((error < 0.1).all()), error
     # Any other sign or order of axes is far off.
@@ -89,7 +90,10 @@ def test_relions_local_model_is_the_planted_one(folder, shot, suffix):
     """
     got, planted = (
         torch.stack([local_displacement(c, (9, 9)) for c in coefficients])
-        for coefficients in (found(folder, suffix)[1], shot.truth.local_coefficients_angstrom)
+        for coefficients in (
+            found(folder, suffix)[1],
+            shot.truth.motion.local_coefficients_angstrom,
+        )
     )
     for axis in (0, 1):
         correlation = float(

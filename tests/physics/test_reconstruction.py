@@ -23,7 +23,7 @@ from scipy.special import j0
 
 from dstnet.core.constants import interaction_constant_rad_per_volt_angstrom
 from dstnet.core.fourier import shift_phase
-from dstnet.motion.field import MotionSettings
+from dstnet.motion.simulated_motion import MotionSettings
 from dstnet.optics.ctf import OpticsSettings, contrast_transfer
 from dstnet.potential import Potential, Projector, build_potential
 from dstnet.simulation import MovieSimulator, SimulationSettings
@@ -71,7 +71,7 @@ def critical_exposure(k: np.ndarray) -> np.ndarray:
 def aligned_sum(shot: MovieSimulator) -> np.ndarray:
     """The frames' counts summed after each was moved back by its true shift, as contrast."""
     shape, total = shot.settings.shape, 0.0
-    for frame, shift in zip(shot.frames(), shot.truth.global_shift_angstrom, strict=True):
+    for frame, shift in zip(shot.frames(), shot.truth.motion.global_shift_angstrom, strict=True):
         dy, dx = (-shift / shot.settings.pixel_size_angstrom).tolist()
         total = total + torch.fft.rfft2(frame) * shift_phase(shape, (dy, dx))
     image = torch.fft.irfft2(torch.as_tensor(total), s=shape).double().numpy()

@@ -5,9 +5,9 @@ told the truth.
 import pytest
 import torch
 
+from dstnet.alignment import align
 from dstnet.core.fourier import apply_transfer, radial_frequency
-from dstnet.enhancement import EnhancementSettings
-from dstnet.enhancement.frame_window import restorer_of
+from dstnet.enhancement import EnhancementSettings, make_restorer
 from dstnet.metrics.image import residual_after_best_shift
 from dstnet.potential import Projector, build_potential
 from dstnet.simulation import MovieSimulator, SimulationSettings
@@ -48,18 +48,26 @@ def best_gaussian(image, truth):
     )
 
 
+def enhanced(movie, settings, *outputs):
+    """A movie aligned by default, and what the weights make of it."""
+    restorer = make_restorer(settings)
+    aligned = align(movie, settings.alignment, groupings=[restorer.needs(movie).grouping])
+    return aligned, restorer(aligned, outputs=("micrograph", *outputs))
+
+
 def test_a_movie(shot):
-    movie = shot.movie("movie")
-    enhanced = restorer_of(EnhancementSettings())(movie, heads=("contrast",))
-    assert residual_after_best_shift(enhanced.micrograph, shot.truth.clean) < 0.8 * best_gaussian(
-        enhanced.sums.total, shot.truth.clean
+    aligned, restored = enhanced(shot.movie("movie"), EnhancementSettings(), "contrast")
+    assert residual_after_best_shift(restored.micrograph, shot.truth.clean) < 0.8 * best_gaussian(
+        aligned.total, shot.truth.clean
     )
-    assert residual_after_best_shift(enhanced.contrast, -shot.truth.phase) < 0.5
+    contrast = restored.images["contrast"]
+    assert residual_after_best_shift(contrast, -shot.truth.phase) < 0.5
 
 
 def test_a_raw_frame_where_it_lies(shot):
     movie = shot.movie("movie")
-    frames = restorer_of(EnhancementSettings(model="dstnet-window-1"))(movie, frames=True).frames
+    settings = EnhancementSettings(model="dstnet-window-1")
+    frames = enhanced(movie, settings, "frames")[1].frames
     for t in (0, 3):  # the first has no frames before it
         truth = shot.clean_frame(t)
         around = torch.stack([movie.frame(i) for i in range(max(0, t - 2), t + 3)]).sum(0)

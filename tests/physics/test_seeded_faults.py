@@ -14,7 +14,7 @@ from dstnet.motion import warp
 from dstnet.optics import ctf
 from dstnet.simulation import MovieSimulator
 from dstnet.simulation import movie_simulator as recipe
-from dstnet.specimen import ice, placement
+from dstnet.specimen import ice, patches
 
 # --- Faults: each plants one mistake through `plant(module, name, value)`, wherever the name is
 # used ------------------------------------
@@ -193,12 +193,12 @@ def patch_centred_at_half_of_n_minus_one(plant):
         if y0 < y1 and x0 < x1:
             canvas[y0:y1, x0:x1] += patch[y0 - top : y1 - top, x0 - left : x1 - left]
 
-    for module in (placement, recipe):
+    for module in (patches, recipe):
         plant(module, "add_patch", add_patch)
 
 
 def patch_half_a_pixel_off(plant):
-    honest, shift = placement.add_patch, fourier.shift_phase
+    honest, shift = patches.add_patch, fourier.shift_phase
 
     def add_patch(canvas, patch, centre):
         shape = (patch.shape[0], patch.shape[1])
@@ -208,7 +208,7 @@ def patch_half_a_pixel_off(plant):
             centre,
         )
 
-    for module in (placement, recipe):
+    for module in (patches, recipe):
         plant(module, "add_patch", add_patch)
 
 

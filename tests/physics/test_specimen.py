@@ -1,5 +1,5 @@
-"""Particles' poses and places, and the layers around them: ice, frost, crystals, the support
-film.
+"""Particles' poses and places, and the layers around them: ice, its
+contamination and crystals, the support film.
 """
 
 import math
@@ -17,11 +17,15 @@ from dstnet.core.fourier import radial_frequency
 from dstnet.core.randomness import stream
 from dstnet.errors import SettingsError
 from dstnet.potential import Projector, build_potential, random_rotation
-from dstnet.specimen import ice
-from dstnet.specimen.ice import IceNoise, contamination, draw_layers, thickness_map, transmitted
-from dstnet.specimen.placement import AGGREGATE_SIZES, add_patch, footprint, place
+from dstnet.specimen import contamination, layers, support_film
+from dstnet.specimen.contamination import draw_contamination
+from dstnet.specimen.ice import IceNoise, thickness_map
+from dstnet.specimen.layers import draw_layers, transmitted
+from dstnet.specimen.patches import add_patch, footprint
+from dstnet.specimen.placement import AGGREGATE_SIZES, place
 from dstnet.specimen.settings import JAMMING, SpecimenSettings
 from dstnet.specimen.species import PoseSettings, ProjectedSpecies, draw_rotation, load_potential
+from dstnet.specimen.white_noise import fill_white_noise
 from dstnet.structure import phantom
 
 SIGMA = interaction_constant_rad_per_volt_angstrom(300.0)
@@ -327,7 +331,7 @@ def test_loss_is_lamberts_law_and_larger_for_slower_electrons():
     for voltage, squared in ((200.0, 0.4835), (100.0, 0.3005)):
         loss = -torch.log(transmitted(thickness, settings, voltage))
         torch.testing.assert_close(loss, thickness / 3000 * 0.6030 / squared, rtol=1e-3, atol=1e-6)
-    film = torch.full((1, 3), ice.CARBON_MEAN_FREE_PATH_ANGSTROM)
+    film = torch.full((1, 3), layers.CARBON_MEAN_FREE_PATH_ANGSTROM)
     torch.testing.assert_close(
         transmitted(thickness, settings, 300.0, film),
         transmitted(thickness, settings, 300.0) * math.exp(-1),
@@ -369,7 +373,7 @@ def test_noise_drawn_in_fourier_space_is_white_and_real(shape):
     generator = stream(0)
     spectra = torch.stack(
         [
-            ice._white_noise(
+            fill_white_noise(
                 torch.empty(shape[0], shape[1] // 2 + 1, dtype=torch.complex64), shape, generator
             )
             for _ in range(200)
@@ -389,7 +393,7 @@ def test_noise_drawn_in_fourier_space_is_white_and_real(shape):
 
 
 def test_ice_looks_gaussian_though_drawn_uniformly():
-    white = ice._white_noise(torch.empty(512, 257, dtype=torch.complex64), (512, 512), stream(3))
+    white = fill_white_noise(torch.empty(512, 257, dtype=torch.complex64), (512, 512), stream(3))
     image = torch.fft.irfft2(white, s=(512, 512)).flatten().double()
     image = (image - image.mean()) / image.std()
     n = image.numel()
@@ -475,22 +479,24 @@ def test_bare_ice_has_no_static_phase():
     assert bare.thickness_angstrom.shape == (256, 256)
 
 
-def test_frost_is_ice_on_the_surface():
+def test_contamination_is_ice_on_the_surface():
     settings = {"shape": (512, 512), "pixel": 8.0, "contaminants_per_um2": 100.0}
-    frost = layered(**settings).static_phase
-    assert 0.02 < float((frost > 0).float().mean()) < 0.95
-    assert frost.min() >= 0
-    torch.testing.assert_close(layered(**settings, volts_to_rad=2 * SIGMA).static_phase, 2 * frost)
+    caps = layered(**settings).static_phase
+    assert 0.02 < float((caps > 0).float().mean()) < 0.95
+    assert caps.min() >= 0
+    torch.testing.assert_close(layered(**settings, volts_to_rad=2 * SIGMA).static_phase, 2 * caps)
 
 
-def test_frost_covers_what_its_number_and_sizes_say():
+def test_contamination_covers_what_its_number_and_sizes_say():
     """Caps of log-uniform radius, 60 to 500 Å: E r² = (500² - 60²) / (2 ln(500 / 60)), their lobes
     4 % more; they overlap at random.
     """
     chosen = SpecimenSettings(contaminants_per_um2=20.0)
     share = np.mean(
         [
-            float((contamination((256, 256), 32.0, chosen, SIGMA, stream(s)) > 0).float().mean())
+            float(
+                (draw_contamination((256, 256), 32.0, chosen, SIGMA, stream(s)) > 0).float().mean()
+            )
             for s in range(40)
         ]
     )
@@ -527,7 +533,7 @@ def test_ice_reflections_have_known_spacings_and_strengths():
     """Spacings of Goto et al.'s cell, multiplicities of 6/mmm, and the structure factors of two
     reflections by hand.
     """
-    g, terms = ice._ice_fourier_terms()
+    g, terms = contamination._ice_fourier_terms()
     spacing = 1 / g.norm(dim=1)
     assert sorted({round(float(d), 2) for d in spacing}) == [2.26, 2.68, 3.45, 3.67, 3.91]
     counts = {
@@ -581,7 +587,9 @@ def test_hole_is_round_and_of_its_size():
     )
     assert made.hole is not None
     area = float(made.hole.sum()) * 20**2
-    assert area == pytest.approx(math.pi * (500 - ice.FILM_EDGE_ANGSTROM / 2) ** 2, rel=0.03)
+    assert area == pytest.approx(
+        math.pi * (500 - support_film.FILM_EDGE_ANGSTROM / 2) ** 2, rel=0.03
+    )
     other = layered(
         shape=(200, 200), pixel=20.0, seed=4, **film_settings(hole_diameter_angstrom=1000.0)
     ).hole

@@ -10,16 +10,19 @@ import torch
 
 from dstnet.alignment import (
     AlignmentSettings,
-    MovieMotion,
+    FrameGroups,
+    Grouping,
     accumulate,
-    accumulated_motion,
     align,
     estimate_global_motion,
+    half_movie,
 )
 from dstnet.core.fourier import radial_frequency, resample, shift_phase
 from dstnet.errors import BadInputError, SettingsError
+from dstnet.motion import Motion
+from dstnet.motion.exposure_filter import damage_amplitude
 from dstnet.motion.warp import warp_local, warp_prefilter
-from dstnet.movie import Movie
+from dstnet.movie import Exposure, Movie
 
 SETTINGS = AlignmentSettings()
 
@@ -61,6 +64,12 @@ def poisson_movie(scene, shifts_px, rate, pixel=1.0, seed=2, **known):
         for u in shifts_px
     ]
     return Movie(np.stack(frames), pixel, **known)
+
+
+def groups_of(aligned) -> FrameGroups:
+    """The one set of groups that was asked for."""
+    (groups,) = aligned.groups.values()
+    return groups
 
 
 def expected_error(scene, rate, frames):
@@ -129,8 +138,7 @@ def test_sign_and_axes():
     total = accumulate(
         noise_free,
         1.5 * torch.tensor([[-1.0, 2.0], [2.0, -3.0]]),
-        working_pixel_angstrom=1.5,
-        max_fractions=1,
+        groupings=[Grouping(1.5, 1)],
     ).total
     assert divmod(int(total.argmax()), 128) == (
         41,
@@ -202,7 +210,7 @@ def test_max_shift_and_resolution_are_obeyed():
 
 
 def test_progress_input_untouched_and_repeatable():
-    movie = poisson_movie(blobs((64, 64)), planted(4), 5.0, exposure_e_per_a2=1.0)
+    movie = poisson_movie(blobs((64, 64)), planted(4), 5.0, exposure=Exposure.uniform(4, 1.0))
     before = movie.frames.copy()
     calls = []
     first = estimate_global_motion(movie, SETTINGS, lambda done, of: calls.append((done, of)))
@@ -212,8 +220,7 @@ def test_progress_input_untouched_and_repeatable():
     accumulate(
         movie,
         first,
-        working_pixel_angstrom=2.0,
-        max_fractions=2,
+        groupings=[Grouping(2.0, 2)],
         progress=lambda done, of: calls.append((done, of)),
     )
     assert calls[4:] == calls[:4]
@@ -233,17 +240,17 @@ def test_single_frame():
     movie = Movie(
         np.random.default_rng(0).poisson(1.0, (1, 40, 41)),
         1.0,
-        exposure_e_per_a2=30.0,
-        pre_exposure_e_per_a2=2.0,
+        exposure=Exposure.uniform(1, 30.0, 2.0),
     )
     shifts = estimate_global_motion(movie, SETTINGS)
     assert torch.equal(shifts, torch.zeros(1, 2))
-    aligned = accumulate(movie, shifts, working_pixel_angstrom=1.0, max_fractions=10)
+    aligned = accumulate(movie, shifts, groupings=[Grouping(1.0, 10)])
     frame = movie.frame(0)
-    for image in (aligned.total, aligned.dose_weighted, aligned.fractions[0]):
+    groups = groups_of(aligned)
+    for image in (aligned.total, aligned.dose_weighted, groups.images[0]):
         assert torch.allclose(image, frame, atol=1e-5)
-    assert aligned.fraction_frames == (1,)
-    assert aligned.fraction_exposure_e_per_a2 == (17.0,)
+    assert groups.frame_counts == (1,)
+    assert groups.exposure.accumulated_e_per_a2 == (17.0,)
     assert aligned.margin_px == (0, 0)
 
 
@@ -255,7 +262,7 @@ def test_constant_frame_is_named(value):
     with pytest.raises(BadInputError, match=rf"frame 3 of x\.tif is constant \(all {value}\)"):
         estimate_global_motion(movie, SETTINGS)
     with pytest.raises(BadInputError, match="frame 3"):
-        accumulate(movie, torch.zeros(4, 2), working_pixel_angstrom=1.0, max_fractions=1)
+        accumulate(movie, torch.zeros(4, 2), groupings=[Grouping(1.0, 1)])
     with pytest.raises(BadInputError, match="frame 1"):
         estimate_global_motion(Movie(frames[2:3], 1.0), SETTINGS)
 
@@ -273,7 +280,7 @@ def test_sum_of_moved_frames_is_the_unmoved_sum():
     """
     scene, truth = blobs((201, 190)), 4 * planted(12)
     movie = poisson_movie(scene, truth, 2.0)
-    aligned = accumulate(movie, truth, working_pixel_angstrom=1.0, max_fractions=3)
+    aligned = accumulate(movie, truth, groupings=[Grouping(1.0, 3)])
     y, x = aligned.margin_px
     inside = (slice(y, 201 - y), slice(x, 190 - x))
     assert (y, x) == tuple(math.ceil(float(truth[:, a].abs().max())) for a in (0, 1))
@@ -285,17 +292,17 @@ def test_sum_of_moved_frames_is_the_unmoved_sum():
         24, rel=5 * math.sqrt(2 / m) + 0.02
     )  # scene clipping and border: below 2 %
     assert abs(float(difference.mean())) < 5 * math.sqrt(24 / m)
-    assert torch.allclose(aligned.fractions.sum(0), aligned.total, atol=1e-3)
+    assert torch.allclose(groups_of(aligned).images.sum(0), aligned.total, atol=1e-3)
 
 
 def test_parts_of_a_pixel_are_undone_too():
-    """Without noise, frames moved by fractions of a pixel add up to the scene; a shift left over by
+    """Without noise, frames moved by parts of a pixel add up to the scene; a shift left over by
     0.1 pixel would show 2 % of its rms.
     """
     scene = blobs((128, 140), contrast=1.0)
     truth = torch.tensor([[0.4, -0.3], [-1.6, 2.4], [1.2, -2.1]])
     movie = Movie(torch.stack([moved(scene, u) for u in truth]).numpy(), 1.0)
-    total = accumulate(movie, truth, working_pixel_angstrom=1.0, max_fractions=1).total
+    total = accumulate(movie, truth, groupings=[Grouping(1.0, 1)]).total
     error = (total / 3 - scene)[
         16:-16, 16:-16
     ]  # border: reflection is not the scene's continuation
@@ -309,34 +316,34 @@ def test_nothing_wraps_from_the_opposite_edge():
     total = accumulate(
         Movie(frames, 1.0),
         torch.tensor([[6.0, 0], [-6.0, 0]]),
-        working_pixel_angstrom=1.0,
-        max_fractions=1,
+        groupings=[Grouping(1.0, 1)],
     ).total
     assert float(total[40:].abs().max()) < 1
 
 
-def test_fractions():
+def test_groups_of_frames():
     frames = np.random.default_rng(0).poisson(3.0, (10, 117, 90))
-    movie = Movie(frames, 0.8, exposure_e_per_a2=1.5, pre_exposure_e_per_a2=2.0)
+    movie = Movie(frames, 0.8, exposure=Exposure.uniform(10, 1.5, 2.0))
     shifts = torch.zeros(10, 2)
-    aligned = accumulate(movie, shifts, working_pixel_angstrom=1.6, max_fractions=4)
-    assert aligned.fractions.shape == (4, 58, 44)  # 58.5 and 45 pixels: the nearest even sizes
-    assert aligned.fractions.dtype == torch.float32
-    assert aligned.fraction_frames == (3, 3, 2, 2)
-    assert aligned.fraction_exposure_e_per_a2 == pytest.approx((4.25, 8.75, 12.5, 15.5))
-    assert aligned.working_pixel_angstrom == pytest.approx(0.8 * (117 / 58 + 90 / 44) / 2)
+    aligned = accumulate(movie, shifts, groupings=[Grouping(1.6, 4)])
+    groups = groups_of(aligned)
+    assert groups.images.shape == (4, 58, 44)  # 58.5 and 45 pixels: the nearest even sizes
+    assert groups.images.dtype == torch.float32
+    assert groups.frame_counts == (3, 3, 2, 2)
+    assert groups.exposure.accumulated_e_per_a2 == pytest.approx((4.25, 8.75, 12.5, 15.5))
+    assert groups.pixel_size_angstrom == pytest.approx(0.8 * (117 / 58 + 90 / 44) / 2)
     assert torch.allclose(
-        aligned.fractions[1],
+        groups.images[1],
         resample(torch.from_numpy(frames[3:6].sum(0)).float(), (58, 44)),
         atol=1e-4,
     )
-    assert aligned.fractions.mean((1, 2)).tolist() == pytest.approx(
+    assert groups.images.mean((1, 2)).tolist() == pytest.approx(
         [frames[a:b].sum(0).mean() for a, b in ((0, 3), (3, 6), (6, 8), (8, 10))]
     )
-    native = accumulate(movie, shifts, working_pixel_angstrom=0.5, max_fractions=99)
-    assert native.fractions.shape == (10, 117, 90)
-    assert native.working_pixel_angstrom == pytest.approx(0.8)
-    assert torch.allclose(native.fractions, torch.from_numpy(frames).float(), atol=1e-4)
+    native = groups_of(accumulate(movie, shifts, groupings=[Grouping(0.5, 99)]))
+    assert native.images.shape == (10, 117, 90)
+    assert native.pixel_size_angstrom == pytest.approx(0.8)
+    assert torch.allclose(native.images, torch.from_numpy(frames).float(), atol=1e-4)
 
 
 def test_dose_weighting_keeps_white_noise_white_and_low_frequencies():
@@ -344,10 +351,9 @@ def test_dose_weighting_keeps_white_noise_white_and_low_frequencies():
     movie = Movie(
         generator.poisson(1.0, (30, 256, 256)),
         1.0,
-        exposure_e_per_a2=2.0,
-        pre_exposure_e_per_a2=5000.0,
+        exposure=Exposure.uniform(30, 2.0, 5000.0),
     )
-    aligned = accumulate(movie, torch.zeros(30, 2), working_pixel_angstrom=1.0, max_fractions=1)
+    aligned = accumulate(movie, torch.zeros(30, 2), groupings=[Grouping(1.0, 1)])
     k = radial_frequency((256, 256))
     power = torch.fft.rfft2(aligned.dose_weighted).abs().square() / 256**2
     for low, high in ((0.02, 0.1), (0.1, 0.2), (0.2, 0.35), (0.35, 0.5)):
@@ -361,21 +367,113 @@ def test_dose_weighting_keeps_white_noise_white_and_low_frequencies():
     assert float((aligned.dose_weighted - aligned.total).std()) > 0.5 * math.sqrt(30)
 
 
+# Exposures that differ from frame to frame; what lies between the frames of the last has been seen.
+UNEVEN = Exposure((0.5, 3.0, 1.0, 2.5, 0.7), (1.0, 1.5, 4.5, 7.5, 12.0))
+
+
+def weighted_directly(spectra, exposure, pixel=1.0, voltage_kv=300.0):
+    """sum(w F) / sqrt(sum(w^2 N) / sum(N)), w the amplitude left at each frame's middle: written
+    out, in double precision.
+    """
+    shape = (spectra.shape[1], 2 * (spectra.shape[2] - 1))
+    k = radial_frequency(shape, pixel).double()
+    total, squares = torch.zeros_like(spectra[0]), torch.zeros_like(k)
+    for spectrum, middle, own in zip(
+        spectra, exposure.accumulated_e_per_a2, exposure.frame_e_per_a2, strict=True
+    ):
+        weight = damage_amplitude(k, middle, voltage_kv)
+        total += weight * spectrum
+        squares += weight**2 * own
+    return total / (squares / exposure.total_e_per_a2).sqrt()
+
+
+@pytest.mark.parametrize(
+    "exposure",
+    [
+        UNEVEN,
+        Exposure.uniform(5, 1.2, 3.0),
+        Exposure.uniform(10, 1.2, 3.0).subset(range(1, 10, 2)),
+        Exposure.uniform(90, 1.2, 3.0).subset([0, 1, 40, 41, 89]),
+    ],
+    ids=["uneven", "uniform", "every other frame", "gaps"],
+)
+def test_dose_weighting_is_the_direct_sum(exposure):
+    frames = np.random.default_rng(0).poisson(3.0, (5, 64, 64))
+    movie = Movie(frames, 1.0, exposure=exposure)
+    found = accumulate(movie, torch.zeros(5, 2)).dose_weighted
+    spectra = torch.fft.rfft2(torch.from_numpy(frames).double())
+    expected = torch.fft.irfft2(weighted_directly(spectra, exposure))
+    # The sum's rms is sqrt(15); float32 rounds a spectrum of mean 15 * 64^2 counts.
+    assert torch.allclose(found.double(), expected, atol=2e-4)
+    assert float((found.double() - torch.from_numpy(frames.sum(0))).std()) > 0.1
+
+
+def test_uneven_exposures_keep_white_noise_white():
+    """Frames whose noise has the variance that their exposure gives it."""
+    generator = np.random.default_rng(0)
+    rates = np.array(UNEVEN.frame_e_per_a2)[:, None, None]
+    movie = Movie(generator.poisson(20 * rates, (5, 256, 256)), 1.0, exposure=UNEVEN)
+    aligned = accumulate(movie, torch.zeros(5, 2))
+    variance = 20 * UNEVEN.total_e_per_a2
+    k = radial_frequency((256, 256))
+    power = torch.fft.rfft2(aligned.dose_weighted).abs().square() / 256**2
+    for low, high in ((0.02, 0.1), (0.1, 0.2), (0.2, 0.35), (0.35, 0.5)):
+        ring = power[(k > low) & (k <= high)]
+        assert float(ring.mean()) == pytest.approx(variance, rel=5 / math.sqrt(ring.numel()))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_half_is_weighted_by_what_its_frames_had_seen(first):
+    """Frames of the other half have exposed the specimen as well."""
+    frames = np.random.default_rng(1).poisson(3.0, (7, 64, 64))
+    whole = Movie(frames, 1.0, exposure=Exposure.uniform(7, 2.0, 1.0))
+    grouping = Grouping(2.0, 2)
+    aligned = accumulate(whole, torch.zeros(7, 2), groupings=[grouping])
+    half = half_movie(aligned, first)
+    assert half.movie.frame_numbers == tuple(range(first, 7, 2))
+    exposure = whole.exposure.subset(range(first, 7, 2))
+    assert half.movie.exposure == exposure
+    assert exposure.accumulated_e_per_a2 == tuple(2.0 + 2.0 * n for n in range(first, 7, 2))
+    spectra = torch.fft.rfft2(torch.from_numpy(frames[first::2]).double())
+    expected = torch.fft.irfft2(weighted_directly(spectra, exposure))
+    assert torch.allclose(half.dose_weighted.double(), expected, atol=2e-4)
+    groups = half.groups[grouping]
+    middles = exposure.accumulated_e_per_a2
+    counts = groups.frame_counts
+    assert groups.exposure.accumulated_e_per_a2 == pytest.approx(
+        (np.mean(middles[: counts[0]]), np.mean(middles[counts[0] :]))
+    )
+    assert torch.equal(half_movie(aligned, first, groupings=()).total, half.total)
+
+
+def test_halves_have_the_motion_and_binning_of_the_whole():
+    movie = poisson_movie(blobs((96, 90)), torch.zeros(5, 2), 5.0)
+    settings = AlignmentSettings(bin=1.5)
+    whole = align(movie, settings, halves=True, motion=Motion(planted(5), local_course(5, 1.0)))
+    for first, total in ((0, whole.even), (1, whole.odd)):
+        half = half_movie(whole, first)
+        assert torch.allclose(half.total, total, atol=1e-3)
+        assert half.pixel_size_angstrom == whole.pixel_size_angstrom
+        assert torch.equal(
+            half.motion.global_shift_angstrom, whole.motion.global_shift_angstrom[first::2]
+        )
+
+
 def test_dose_weighting_needs_an_exposure():
     movie = Movie(np.random.default_rng(0).poisson(1.0, (3, 32, 32)), 1.0)
-    aligned = accumulate(movie, torch.zeros(3, 2), working_pixel_angstrom=2.0, max_fractions=2)
+    aligned = accumulate(movie, torch.zeros(3, 2), groupings=[Grouping(2.0, 2)])
     assert aligned.dose_weighted is None
-    assert aligned.fraction_exposure_e_per_a2 is None
+    assert groups_of(aligned).exposure is None
 
 
 def test_bad_arguments():
     movie = Movie(np.random.default_rng(0).poisson(1.0, (3, 32, 32)), 1.0)
     with pytest.raises(BadInputError, match=r"shifts of shape \(2, 2\)"):
-        accumulate(movie, torch.zeros(2, 2), working_pixel_angstrom=2.0, max_fractions=2)
+        accumulate(movie, torch.zeros(2, 2), groupings=[Grouping(2.0, 2)])
     with pytest.raises(BadInputError, match="not one finite"):
-        accumulate(movie, torch.full((3, 2), math.nan), working_pixel_angstrom=2.0, max_fractions=2)
+        accumulate(movie, torch.full((3, 2), math.nan), groupings=[Grouping(2.0, 2)])
     with pytest.raises(SettingsError, match="at least 1"):
-        accumulate(movie, torch.zeros(3, 2), working_pixel_angstrom=2.0, max_fractions=0)
+        accumulate(movie, torch.zeros(3, 2), groupings=[Grouping(2.0, 0)])
 
 
 def bent(scene, motion, pixel):
@@ -385,7 +483,9 @@ def bent(scene, motion, pixel):
     )
     return [
         warp_local(filtered, c / pixel, shift_px=tuple((s / pixel).tolist()))
-        for s, c in zip(motion.shifts_angstrom, motion.local_coefficients_angstrom, strict=True)
+        for s, c in zip(
+            motion.global_shift_angstrom, motion.local_coefficients_angstrom, strict=True
+        )
     ]
 
 
@@ -413,32 +513,27 @@ def test_local_motion_is_undone():
     local = torch.zeros(2, 2, 5)
     local[0] = torch.tensor([[2.0, -1.0, 1.0, 0.5, -1.5], [-1.0, 2.5, 0.5, -1.0, 1.0]])
     local[1] = -local[0]
-    motion = MovieMotion(torch.tensor([[20.4, -13.3], [-20.4, 13.3]]), local)
+    motion = Motion(torch.tensor([[20.4, -13.3], [-20.4, 13.3]]), local)
     movie = Movie(torch.stack(bent(scene, motion, 1.0)).numpy(), 1.0)
     inner = (slice(32, -32), slice(32, -32))
     scene = scene[inner]
 
     def left(m):
-        return float(
-            (
-                accumulate(movie, m, working_pixel_angstrom=None, max_fractions=1).total[inner] / 2
-                - scene
-            ).std()
-        )
+        return float((accumulate(movie, m).total[inner] / 2 - scene).std())
 
     # The inverse is right to first order: |u| up to 5 px times a slope of 0.04, with opposite signs
     # in the two frames, leaves 0.1 to 0.2 px where the field is worst; a shift by 0.1 px shows 2 %
     # of the scene's rms (see above).
     assert left(motion) < 0.03
-    assert left(MovieMotion.of_shifts(motion.shifts_angstrom)) > 0.2
-    assert left(MovieMotion(motion.shifts_angstrom, -local)) > 0.4
-    assert left(MovieMotion(motion.shifts_angstrom, local.flip(1))) > 0.2
+    assert left(Motion.of_shifts(motion.global_shift_angstrom)) > 0.2
+    assert left(Motion(motion.global_shift_angstrom, -local)) > 0.4
+    assert left(Motion(motion.global_shift_angstrom, local.flip(1))) > 0.2
 
 
 def test_local_motion_is_found_and_its_sum_is_better():
     # 640 pixels of 1 Å: three patches a side
     scene, frames = blobs((640, 640), 0.15), 12
-    truth = MovieMotion(planted(frames), local_course(frames, 0.8))
+    truth = Motion(planted(frames), local_course(frames, 0.8))
     generator = torch.Generator().manual_seed(2)
     counts = [
         torch.poisson((2 * (1 + f)).clamp(min=0), generator=generator).numpy()
@@ -449,7 +544,15 @@ def test_local_motion_is_found_and_its_sum_is_better():
     error = (found.motion.local_coefficients_angstrom - truth.local_coefficients_angstrom).square()
     error = (error * torch.tensor([1 / 3, 1 / 3, 4 / 45, 4 / 45, 1 / 9])).sum(-1).mean().sqrt()
     assert float(error) < 0.1
-    assert float((found.shifts_angstrom - truth.shifts_angstrom).square().mean().sqrt()) < 0.06
+    assert (
+        float(
+            (found.motion.global_shift_angstrom - truth.global_shift_angstrom)
+            .square()
+            .mean()
+            .sqrt()
+        )
+        < 0.06
+    )
     assert "3 x 3 patches" in found.notes[0]
     without = align(movie, SETTINGS.model_copy(update={"patches": 0}))
     assert not without.motion.is_local
@@ -465,33 +568,33 @@ def test_local_motion_is_found_and_its_sum_is_better():
 
 
 def test_no_local_motion_where_there_is_none_or_nothing_to_tell_it_from():
-    still, empty = MovieMotion.of_shifts(planted(10)), MovieMotion.of_shifts(torch.zeros(10, 2))
-    movie = poisson_movie(blobs((640, 640), 0.05), still.shifts_angstrom, 1.0)
+    still, empty = Motion.of_shifts(planted(10)), Motion.of_shifts(torch.zeros(10, 2))
+    movie = poisson_movie(blobs((640, 640), 0.05), still.global_shift_angstrom, 1.0)
     found = align(movie, SETTINGS)
     assert not found.motion.is_local
     assert "left at zero" in found.notes[0]
-    noise = align(poisson_movie(torch.zeros(640, 640), empty.shifts_angstrom, 1.0), SETTINGS)
-    assert float(noise.shifts_angstrom.abs().max()) == 0
+    noise = align(poisson_movie(torch.zeros(640, 640), empty.global_shift_angstrom, 1.0), SETTINGS)
+    assert float(noise.motion.global_shift_angstrom.abs().max()) == 0
     assert "no signal" in noise.notes[0]
-    small = align(poisson_movie(blobs((256, 256)), still.shifts_angstrom, 1.0), SETTINGS)
+    small = align(poisson_movie(blobs((256, 256)), still.global_shift_angstrom, 1.0), SETTINGS)
     assert "too small a field" in small.notes[0]
 
 
 def test_given_motion_is_taken_and_nothing_estimated():
     movie = poisson_movie(blobs((96, 96)), torch.zeros(4, 2), 5.0)
-    given = MovieMotion(planted(4), local_course(4, 0.3))
+    given = Motion(planted(4), local_course(4, 0.3))
     calls = []
     aligned = align(
         movie, SETTINGS, motion=given, progress=lambda done, of: calls.append((done, of))
     )
-    assert torch.equal(aligned.motion.shifts_angstrom, given.shifts_angstrom)
+    assert torch.equal(aligned.motion.global_shift_angstrom, given.global_shift_angstrom)
     assert torch.equal(
         aligned.motion.local_coefficients_angstrom, given.local_coefficients_angstrom
     )
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert aligned.fractions.shape[0] == 0
+    assert not aligned.groups
     with pytest.raises(BadInputError, match="local motion of shape"):
-        align(movie, SETTINGS, motion=MovieMotion(given.shifts_angstrom, torch.zeros(3, 2, 5)))
+        align(movie, SETTINGS, motion=Motion(given.global_shift_angstrom, torch.zeros(3, 2, 5)))
     calls.clear()
     align(movie, SETTINGS, progress=lambda done, of: calls.append((done, of)))
     assert calls == [(i + 1, 8) for i in range(8)]
@@ -501,38 +604,42 @@ def test_given_motion_is_taken_and_nothing_estimated():
 def test_halves_are_the_odd_and_even_frames_counted_from_one(local):
     movie = poisson_movie(blobs((96, 90)), torch.zeros(5, 2), 5.0)
     aligned = align(
-        movie, SETTINGS, halves=True, motion=MovieMotion(planted(5), local * local_course(5, 1.0))
+        movie, SETTINGS, halves=True, motion=Motion(planted(5), local * local_course(5, 1.0))
     )
     assert torch.allclose(aligned.even + aligned.odd, aligned.total, atol=1e-3)
     assert float(aligned.even.mean() / aligned.total.mean()) == pytest.approx(3 / 5, rel=0.02)
-    still = align(movie, SETTINGS, halves=True, motion=MovieMotion.of_shifts(torch.zeros(5, 2)))
+    still = align(movie, SETTINGS, halves=True, motion=Motion.of_shifts(torch.zeros(5, 2)))
     assert torch.allclose(still.even, torch.from_numpy(movie.frames[[0, 2, 4]].sum(0)), atol=1e-3)
-    assert align(movie, SETTINGS, motion=MovieMotion.of_shifts(torch.zeros(5, 2))).even is None
+    assert align(movie, SETTINGS, motion=Motion.of_shifts(torch.zeros(5, 2))).even is None
 
 
 @pytest.mark.parametrize("local", [0.0, 0.4])
 def test_binned_sums_are_fourier_crops_of_the_whole_ones(local):
-    movie = poisson_movie(blobs((120, 90)), torch.zeros(4, 2), 5.0, exposure_e_per_a2=2.0)
-    motion = MovieMotion(planted(4), local * local_course(4, 1.0))
-    whole = align(movie, SETTINGS, halves=True, motion=motion, working_pixel_angstrom=2.0)
+    movie = poisson_movie(
+        blobs((120, 90)), torch.zeros(4, 2), 5.0, exposure=Exposure.uniform(4, 2.0)
+    )
+    motion = Motion(planted(4), local * local_course(4, 1.0))
+    whole = align(movie, SETTINGS, halves=True, motion=motion, groupings=[Grouping(2.0, 8)])
     binned = align(
-        movie, AlignmentSettings(bin=1.5), halves=True, motion=motion, working_pixel_angstrom=2.0
+        movie, AlignmentSettings(bin=1.5), halves=True, motion=motion, groupings=[Grouping(2.0, 8)]
     )
     for name in ("total", "dose_weighted", "even", "odd"):
         assert torch.allclose(
             getattr(binned, name), resample(getattr(whole, name), (80, 60)), atol=1e-3
         )
-    assert torch.allclose(binned.fractions, whole.fractions, atol=1e-4)
+    assert torch.allclose(groups_of(binned).images, groups_of(whole).images, atol=1e-4)
     assert binned.pixel_size_angstrom == pytest.approx(1.5)
 
 
-def test_accumulated_motion():
+def test_path_lengths():
     shifts = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0], [3.0, 7.0], [3.0, 10.0]])
-    motion = MovieMotion.of_shifts(shifts - shifts.mean(0))
-    assert accumulated_motion(motion, None) == (pytest.approx(11.0), None, None)
+    motion = Motion.of_shifts(shifts - shifts.mean(0))
+    assert motion.path_lengths_angstrom() == (pytest.approx(11.0), None, None)
     # Up to frame 4 / 1.3 = 3, from the first
-    assert accumulated_motion(motion, 1.3) == tuple(pytest.approx(v) for v in (11.0, 6.0, 5.0))
-    assert accumulated_motion(motion, 1.3, 10.0) == tuple(
+    assert motion.path_lengths_angstrom(Exposure.uniform(5, 1.3)) == tuple(
+        pytest.approx(v) for v in (11.0, 6.0, 5.0)
+    )
+    assert motion.path_lengths_angstrom(Exposure.uniform(5, 1.3, 10.0)) == tuple(
         pytest.approx(v) for v in (11.0, 0.0, 11.0)
     )
 
@@ -547,7 +654,7 @@ def test_undoing_local_motion_leaves_white_noise_nearly_white():
     displacements change as slowly as in movies: here by up to a pixel in 130.
     """
     movie = poisson_movie(torch.zeros(256, 256), torch.zeros(8, 2), 4.0)
-    total = align(movie, SETTINGS, motion=MovieMotion(planted(8), local_course(8, 0.125))).total
+    total = align(movie, SETTINGS, motion=Motion(planted(8), local_course(8, 0.125))).total
     power = torch.fft.rfft2(total).abs().square() / 256**2
     k = radial_frequency((256, 256))
     for low, high, least in (

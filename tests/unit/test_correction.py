@@ -11,12 +11,14 @@ import pytest
 import tifffile
 
 from dstnet.core.settings import Settings
-from dstnet.correction.corrections import Corrections, CorrectionSettings, find_bad_pixels, orient
+from dstnet.correction import Corrections, CorrectionSettings
+from dstnet.correction.bad_pixels import find_bad_pixels
 from dstnet.correction.reference_fit import best_fit, fit_dark, fit_gain, why_no_gain_fits
+from dstnet.correction.references import orient
 from dstnet.errors import BadInputError
 from dstnet.io import TiffFrames, open_movie, write_mrc, write_tiff
 from dstnet.io.reference import read_dark, read_defects, read_gain
-from dstnet.movie import Movie
+from dstnet.movie import Exposure, Movie
 
 OFF = {"find_defects": False, "drop_bad_frames": False}
 
@@ -32,7 +34,8 @@ def counts(shape=(8, 64, 80), mean=10.0, seed=0) -> np.ndarray:
 def movie_of(
     frames: np.ndarray, name="movie.tif", exposure: float | None = 1.0, before=0.0
 ) -> Movie:
-    return Movie(frames, 1.0, name, exposure, before)
+    known = None if exposure is None else Exposure.uniform(len(frames), exposure, before)
+    return Movie(frames, 1.0, name, known)
 
 
 def uneven(shape, spread=0.05, seed=3) -> np.ndarray:
@@ -177,7 +180,7 @@ def test_eer_gains_divide_unless_they_are_gain_files(movie, gain, invert, divide
 # Mending
 
 
-def test_mended_pixels_have_the_mean_and_the_noise_of_their_neighbours():
+def test_repaired_pixels_have_the_mean_and_the_noise_of_their_neighbours():
     frames = counts((64, 48, 64), 25.0)
     dead = np.zeros((48, 64), bool)
     dead[:, 20] = dead[:, 41:43] = True
@@ -191,7 +194,7 @@ def test_mended_pixels_have_the_mean_and_the_noise_of_their_neighbours():
     # those of independent ones.
     assert abs(mean - 25) < 5 * 5 * (25 / (n * 64)) ** 0.5
     assert abs(variance - 25) < 5 * 5 * 25 * (2 / (n * 63)) ** 0.5
-    # Frames are mended independently, so that no pattern stays on the sensor: neighbouring frames
+    # Frames are repaired independently, so that no pattern stays on the sensor: neighbouring frames
     # do not resemble each other.
     part = values[:, dead] - values[:, dead].mean(0)
     assert abs(np.corrcoef(part[:-1].ravel(), part[1:].ravel())[0, 1]) < 0.1
@@ -208,7 +211,7 @@ def test_mending_is_the_same_in_any_order_and_again():
     np.testing.assert_array_equal([one[i] for i in range(4)], backwards[::-1])
 
 
-def test_wide_defects_are_filled_from_beside_and_gain_zeros_are_mended():
+def test_wide_defects_are_filled_from_beside_and_gain_zeros_are_repaired():
     frames = np.tile(np.repeat(np.array([[10, 1000]], np.uint16), [32, 32], 1), (1, 64, 1))
     gain = np.ones((64, 64), np.float32)
     gain[8:20, 4:16] = 0
@@ -284,14 +287,14 @@ def test_known_defects_neither_hide_nor_make_others():
     assert np.argwhere(hot).tolist() == [[70, 54]] and not dead.any()
 
 
-def test_found_pixels_are_mended_in_each_frame_and_told():
+def test_found_pixels_are_repaired_in_each_frame_and_noted():
     frames = counts((20, 64, 160), 4.0)
     frames[:, 12, 30] += 200
     frames[:, :, 50] = 0
     movie = Corrections().applied(movie_of(frames))
     got = np.stack([np.asarray(movie.frames[i]) for i in range(20)])
     assert got[:, 12, 30].max() < 30 and got[:, :, 50].mean() > 3.5
-    assert movie.frames.notes == ("1 hot and 64 dead pixels found and mended",)
+    assert movie.notes == ("1 hot and 64 dead pixels found and repaired",)
 
 
 def test_too_many_odd_pixels_are_not_believed():
@@ -300,7 +303,7 @@ def test_too_many_odd_pixels_are_not_believed():
     frames[:, places] *= 6
     movie = Corrections(settings=settings(max_found_fraction=0.003)).applied(movie_of(frames))
     np.testing.assert_array_equal(movie.frames[0], frames[0])
-    assert "too many to believe" in movie.frames.notes[0]
+    assert "too many to believe" in movie.notes[0]
 
 
 class Counted:
@@ -338,11 +341,11 @@ def test_bad_frames_are_left_out_and_told_by_number():
     frames[7] = counts((64, 80), 3.0, 7)
     frames[9] = counts((64, 80), 25.0, 7)
     movie = Corrections().applied(movie_of(frames))
-    assert movie.frames.kept == (0, 2, 4, 6, 8, 10, 11)
+    assert movie.frame_numbers == (0, 2, 4, 6, 8, 10, 11)
     assert len(movie) == 7
-    for i, number in enumerate(movie.frames.kept):
+    for i, number in enumerate(movie.frame_numbers):
         np.testing.assert_array_equal(movie.frames[i], frames[number])
-    (note,) = movie.frames.notes
+    (note,) = movie.notes
     for part in (
         "5 of 12",
         "2 (all pixels 0.0)",
@@ -376,29 +379,21 @@ def test_a_dark_offset_does_not_hide_a_missing_beam():
     frames = counts((10, 64, 80)) + np.uint16(300)
     frames[9] = counts((64, 80), 0.2, 3) + np.uint16(300)
     dark = np.full((64, 80), 300, np.float32)
-    assert Corrections(dark=dark).applied(movie_of(frames)).frames.kept == tuple(range(9))
+    assert Corrections(dark=dark).applied(movie_of(frames)).frame_numbers == tuple(range(9))
 
 
-@pytest.mark.parametrize(
-    ("bad", "value", "before"),
-    [
-        ((0, 1), None, 2.0),
-        ((9,), None, 0.0),
-        ((2,), None, 1.0),
-        ((7,), None, 0.0),
-        ((0, 1), 0, 0.0),
-    ],
-)
-def test_exposure_of_frames_left_out(bad, value, before):
-    """NaN frames were exposed, empty ones not; see `Corrections.applied` for the ones in the
-    middle.
-    """
+@pytest.mark.parametrize("bad", [(0, 1), (9,), (2,), (7,), (3, 4)])
+@pytest.mark.parametrize("value", [np.nan, 0])
+def test_exposure_of_frames_left_out(bad, value):
+    """NaN frames have exposed what comes after them, empty ones have not."""
     frames = counts((10, 48, 48)).astype(np.float32)
-    for number in bad:
-        frames[number] = np.nan if value is None else value
+    frames[list(bad)] = value
     movie = Corrections().applied(movie_of(frames, exposure=1.0, before=3.0))
-    assert movie.pre_exposure_e_per_a2 == 3.0 + before
-    assert movie.exposure_e_per_a2 == 1.0
+    kept = [number for number in range(10) if number not in bad]
+    assert movie.frame_numbers == tuple(kept)
+    missing = [0 if np.isnan(value) else sum(number < n for number in bad) for n in kept]
+    starts = [3.0 + n - without for n, without in zip(kept, missing, strict=True)]
+    assert movie.exposure == Exposure((1.0,) * len(kept), tuple(starts))
 
 
 def test_a_movie_of_bad_frames_is_refused():

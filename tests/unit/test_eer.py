@@ -119,7 +119,7 @@ def test_what_is_left_out_is_told(tmp_path, events):
         frames=slice(0, 1),
         eer=EerSettings(frames_per_fraction=4),
     )
-    assert "last 3 left out" in movie.frames.notes[0]
+    assert "last 3 left out" in movie.notes[0]
 
 
 def test_without_a_grouping_it_is_relions(tmp_path):
@@ -138,7 +138,7 @@ def test_grouping_by_exposure(tmp_path, events):
         exposure_e_per_a2=0.27,
         eer=EerSettings(exposure_per_fraction_e_per_a2=1.0),
     )
-    assert len(movie) == 2 and movie.exposure_e_per_a2 == pytest.approx(4 * 0.27)
+    assert len(movie) == 2 and movie.exposure.mean_frame_e_per_a2 == pytest.approx(4 * 0.27)
     np.testing.assert_array_equal(movie.frames[1], counted(events[4:8], 1))
     later = open_movie(
         tmp_path / "a.eer",
@@ -146,11 +146,13 @@ def test_grouping_by_exposure(tmp_path, events):
         frames=slice(1, 2),
         eer=EerSettings(exposure_per_fraction_e_per_a2=1.0),
     )
-    assert later.pre_exposure_e_per_a2 == pytest.approx(4 * 0.27)
+    assert later.exposure.pre_exposure_e_per_a2 == pytest.approx(4 * 0.27)
     by_frames = open_movie(
         tmp_path / "a.eer", exposure_e_per_a2=1.1, eer=EerSettings(frames_per_fraction=4)
     )
-    assert by_frames.exposure_e_per_a2 == 1.1  # of a fraction, as RELION's --dose_per_frame
+    assert (
+        by_frames.exposure.frame_e_per_a2[0] == 1.1
+    )  # of a fraction, as RELION's --dose_per_frame
 
 
 @pytest.mark.parametrize("up_sampling", [1, 2, 4])

@@ -13,7 +13,7 @@ from dstnet.enhancement import EnhancementSettings, NetworkRestorer
 from dstnet.errors import SettingsError
 from dstnet.movie import Movie
 from dstnet.network.engine import TOLERANCE, EngineName, autocast, has_half_precision, make_engine
-from dstnet.runs.local import torch_threads
+from dstnet.runs import torch_threads
 
 CPU = torch.device("cpu")
 # Looked for without importing it: how it is imported decides whether it sends telemetry.
@@ -144,18 +144,18 @@ def test_a_movie_is_enhanced_alike(model):
         "half_precision": False,
         "tile": 128,
         "overlap": 16,
-        "alignment": {"patches": 0},
     }
     eager, other = (
-        NetworkRestorer(EnhancementSettings.checked({**values, "engine": engine}, "test"))(
-            movie, frames=True
+        tiny.restore(
+            NetworkRestorer(EnhancementSettings.checked({**values, "engine": engine}, "test")),
+            movie,
+            "frames",
         )
         for engine in ("eager", "openvino")
     )
     torch.testing.assert_close(
         other.micrograph, eager.micrograph, rtol=1e-4, atol=1e-4 * float(eager.micrograph.std())
     )
-    assert eager.frames is not None and other.frames is not None
     torch.testing.assert_close(
         other.frames, eager.frames, rtol=1e-4, atol=1e-4 * float(eager.frames.std())
     )
@@ -181,10 +181,8 @@ def test_compile_without_a_compiler_is_refused(model, monkeypatch):
 
 
 def test_an_engine_runs_the_network_that_the_restorer_has(model):
-    restorer = NetworkRestorer(
-        EnhancementSettings.checked({"model": str(model), "alignment": {"patches": 0}}, "test")
-    )
+    restorer = NetworkRestorer(EnhancementSettings(model=str(model)))
     movie = Movie(tiny.make_frames(), 2.0, "here.tif")
-    before = restorer(movie).micrograph
-    restorer.network = network(1)
-    assert not torch.equal(restorer(movie).micrograph, before)
+    before = tiny.restore(restorer, movie).micrograph
+    restorer.trained.network = network(1)
+    assert not torch.equal(tiny.restore(restorer, movie).micrograph, before)

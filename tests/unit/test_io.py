@@ -23,10 +23,12 @@ from dstnet.io import (
     atomic_path,
     ensure_writable_folder,
     open_movie,
+    write_movie,
     write_mrc,
     write_tiff,
 )
-from dstnet.movie import FrameStack
+from dstnet.io.formats import FORMATS
+from dstnet.movie import Exposure, FrameStack
 
 MRC_TYPES = ["i1", "i2", "f4", "u2", "f2"]
 
@@ -404,11 +406,7 @@ def test_open_movie_keeps_what_it_is_told(stack_file):
         0.83,
         str(stack_file),
     )
-    assert (movie.exposure_e_per_a2, movie.pre_exposure_e_per_a2, movie.voltage_kv) == (
-        1.5,
-        2.0,
-        200.0,
-    )
+    assert (movie.exposure, movie.voltage_kv) == (Exposure.uniform(10, 1.5, 2.0), 200.0)
     assert open_movie(stack_file, pixel_size_angstrom=2.0).pixel_size_angstrom == 2.0
 
 
@@ -417,7 +415,7 @@ def test_frames_left_out_count_as_exposure_before(stack_file):
     part = open_movie(
         stack_file, exposure_e_per_a2=1.5, pre_exposure_e_per_a2=2.0, frames=slice(3, 7)
     )
-    assert len(part) == 4 and part.pre_exposure_e_per_a2 == 2.0 + 3 * 1.5
+    assert len(part) == 4 and part.exposure.pre_exposure_e_per_a2 == 2.0 + 3 * 1.5
     for i in range(4):
         np.testing.assert_array_equal(part.frames[i], whole.frames[3 + i])
     with pytest.raises(IndexError):
@@ -553,3 +551,23 @@ def test_real_detector_files(data_folder):
         MrcFrames(folder / "de_celeritas_gain.mrc")[0],
         mrcfile.read(folder / "de_celeritas_gain.mrc"),
     )
+
+
+@pytest.mark.parametrize("name", ["a.mrc", "a.mrcs", "a.tif", "A.TIFF"])
+def test_a_movie_is_written_in_the_format_of_its_suffix(tmp_path, name):
+    frames = np.random.default_rng(0).integers(0, 9, (3, 40, 48)).astype(np.uint16)
+    write_movie(tmp_path / name, frames, 1.25, "counts")
+    movie = open_movie(tmp_path / name)
+    assert movie.pixel_size_angstrom == 1.25
+    np.testing.assert_array_equal([movie.frames[i] for i in range(3)], frames)
+
+
+@pytest.mark.parametrize("name", ["a.eer", "a.xyz", "a"])
+def test_formats_that_cannot_be_written_are_refused(tmp_path, name):
+    with pytest.raises(BadInputError, match=r"cannot be written as a movie; give one of \.mrc"):
+        write_movie(tmp_path / name, np.zeros((1, 40, 48), np.uint8), 1.0, "nothing")
+
+
+def test_every_format_has_its_suffixes_for_itself():
+    suffixes = [suffix for row in FORMATS for suffix in row.suffixes]
+    assert len(set(suffixes)) == len(suffixes)

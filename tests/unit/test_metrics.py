@@ -1,10 +1,23 @@
-"""Errors of images against a truth."""
+"""Errors of images, motions and expected errors against a truth."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
 from dstnet.core.fourier import shift_phase
-from dstnet.metrics.image import best_shift, correlation, residual_after_best_shift, residual_energy
+from dstnet.metrics.image import (
+    best_shift,
+    correlation,
+    peak_signal_to_noise_db,
+    residual_after_best_shift,
+    residual_energy,
+)
+from dstnet.metrics.motion import motion_error
+from dstnet.metrics.oracle import best_gaussian, gaussian_filtered, oracle_wiener
+from dstnet.metrics.uncertainty import ErrorClass, error_classes, error_ratio, fit_calibration
+from dstnet.motion import Motion
 
 WIDTH = 4.0  # of the blobs, standard deviation in pixels
 
@@ -105,3 +118,118 @@ def test_arguments_stay():
     copies = truth.clone(), image.clone()
     residual_after_best_shift(image, truth)
     assert torch.equal(truth, copies[0]) and torch.equal(image, copies[1])
+
+
+def test_peak_signal_to_noise_of_known_images():
+    """Truth from 0 to 2 and noise of a tenth of that range that is orthogonal to it: 20 dB, at any
+    scale and offset of the image.
+    """
+    truth = torch.tensor([[0.0, 2.0, 0.0, 2.0]])
+    other = 0.2 * torch.tensor([[1.0, 1.0, -1.0, -1.0]])
+    # least squares scale the image down by 1 / (1 + 0.04), and its error by as much
+    expected = 20 + 10 * math.log10(1 + 0.04)
+    for image in (truth + other, -7 * (truth + other) + 3):
+        assert peak_signal_to_noise_db(image, truth) == pytest.approx(expected, abs=1e-4)
+    assert peak_signal_to_noise_db(truth, truth) == math.inf
+    assert peak_signal_to_noise_db(truth, torch.ones(1, 4)) == -math.inf
+    # An image that says nothing leaves the truth's own variance, 1, of a range of 2.
+    nothing = peak_signal_to_noise_db(torch.ones(1, 4), truth)
+    assert nothing == pytest.approx(10 * math.log10(4))
+
+
+# --- Filters that know the truth
+# --------------------------------------------------------------------------------------------------
+
+
+def test_gaussian_of_a_blob_is_a_wider_blob():
+    """Variances add, the total stays."""
+    y, x = torch.arange(128)[:, None] - 64.0, torch.arange(160)[None, :] - 80.0
+    r2 = y * y + x * x
+    blob = torch.exp(-r2 / (2 * 4.0**2)) / 4.0**2
+    wider = torch.exp(-r2 / (2 * (4.0**2 + 3.0**2))) / (4.0**2 + 3.0**2)
+    found = gaussian_filtered(blob, 3.0)
+    torch.testing.assert_close(found, wider - wider.mean(), atol=1e-5, rtol=0)
+
+
+def test_best_gaussian_is_the_least_of_its_sweep():
+    truth = blobs((256, 256))
+    image = truth + noise(256, 256)
+    found, sigma = best_gaussian(image, truth)
+    swept = [
+        residual_after_best_shift(gaussian_filtered(image, s), truth) for s in (1.0, 3.0, 12.0)
+    ]
+    assert found <= min(swept)
+    # Of blobs of deviation 4 in white noise, the one of their own width (North 1943) or next to it.
+    assert sigma in (3.0, 4.0, 6.0)
+
+
+def test_oracle_wiener_leaves_what_theory_says():
+    """White truth of power s in unit noise: 1 / (1 + s) of its energy, by any filter at all."""
+    truth = noise(320, 320)
+    for power in (0.25, 1.0, 4.0):
+        image = power**0.5 * truth + noise(320, 320, seed=1)
+        # The shift's parabola misses by some hundredths of a pixel, and 200 rings are fitted.
+        assert oracle_wiener(image, truth) == pytest.approx(1 / (1 + power), abs=0.03)
+
+
+def test_oracle_wiener_betters_every_gaussian():
+    truth = blobs((256, 256))
+    image = truth + noise(256, 256)
+    assert oracle_wiener(image, truth) < best_gaussian(image, truth)[0]
+
+
+# --- Motion
+# --------------------------------------------------------------------------------------------------
+
+
+def test_motion_errors_of_known_motions():
+    still = Motion.of_shifts(torch.zeros(4, 2))
+    assert (
+        motion_error(still, still, 2.0).global_px,
+        motion_error(still, still, 2.0).local_px,
+    ) == (
+        0,
+        0,
+    )
+    shifts = torch.tensor([[3.0, -1.0], [-3.0, 1.0], [3.0, 1.0], [-3.0, -1.0]])
+    found = motion_error(Motion.of_shifts(shifts), still, 2.0)
+    assert found.global_px == pytest.approx(math.sqrt((9 + 1) / 2) / 2)  # both axes, in pixels
+    assert found.local_px == 0
+    # A slope of 6 Angstrom along x, of y alone: its mean square over nine places is 6^2 * 5 / 12,
+    # halved since x has none.
+    local = torch.zeros(4, 2, 5)
+    local[:, 0, 0] = 6.0
+    found = motion_error(Motion(torch.zeros(4, 2), local), still, 2.0)
+    assert found.local_px == pytest.approx(6 * math.sqrt(5 / 12 / 2) / 2, rel=1e-6)
+    assert found.global_px == 0
+
+
+# --- Expected errors
+# --------------------------------------------------------------------------------------------------
+
+
+def test_error_classes_of_known_pixels():
+    expected, actual = np.array([4.0, 1.0, 3.0, 2.0]), np.array([-8.0, 2.0, 6.0, -4.0])
+    low, high = error_classes(expected, actual, 2)
+    assert low == ErrorClass(pytest.approx(math.sqrt(2.5)), pytest.approx(2 * math.sqrt(2.5)))
+    assert high == ErrorClass(pytest.approx(math.sqrt(12.5)), pytest.approx(2 * math.sqrt(12.5)))
+    assert error_ratio(expected, actual) == pytest.approx(2)
+
+
+def test_honest_errors_are_calibrated_already():
+    """Normal errors of the deviation expected: a line of slope one and factor one, and each class
+    right within five standard errors, 1 / sqrt(2 n).
+    """
+    random = np.random.default_rng(0)
+    expected = np.exp(random.uniform(-3, 0, 200_000))
+    actual = expected * random.standard_normal(len(expected))
+    classes = error_classes(expected, actual, 20)
+    error = 5 / math.sqrt(2 * len(expected) / 20)
+    assert [c.actual / c.expected for c in classes] == pytest.approx([1.0] * 20, abs=error)
+    assert fit_calibration(classes) == pytest.approx((1, 1), abs=error)
+    assert error_ratio(expected, actual) == pytest.approx(1, abs=error)
+
+
+def test_calibration_is_the_law_that_errors_follow():
+    classes = [ErrorClass(e, 0.7 * e**1.3) for e in (0.01, 0.02, 0.05, 0.2)]
+    assert fit_calibration(classes) == pytest.approx((0.7, 1.3))

@@ -9,16 +9,17 @@ import torch
 from torch import nn
 
 from dstnet.errors import SettingsError, WeightsError
+from dstnet.movie import Exposure
 from dstnet.network import weights
-from dstnet.network.dstnet import DSTNet, DSTNetSettings, exposure_features
+from dstnet.network.dstnet import DSTNet, DSTNetSettings
+from dstnet.network.inputs import exposure_inputs
 from dstnet.network.weights import build, load_weights, read_card, released, save_weights
 
 
 def example(count, batch=1, shape=(24, 16), seed=0):
     generator = torch.Generator().manual_seed(seed)
     frames = torch.randn(batch, count, *shape, generator=generator)
-    own = torch.full((count,), 2.0)
-    exposure = exposure_features(own.cumsum(0) - 1, own, count).expand(batch, count, 3)
+    exposure = exposure_inputs(Exposure.uniform(count, 2.0), count).expand(batch, count, 3)
     return frames, frames.sum(1) / count**0.5, exposure
 
 
@@ -154,16 +155,9 @@ def test_frames_pass_in_order(network):
 @torch.no_grad()
 def test_what_is_known_of_exposure_changes_the_output(network):
     frames, total, exposure = example(4)
-    unknown = exposure_features(None, None, 4)[None]
+    unknown = exposure_inputs(None, 4)[None]
     assert not unknown.any()
     assert not torch.allclose(network(frames, total, exposure), network(frames, total, unknown))
-    assert exposure_features(torch.tensor([1.0]), None, 1).equal(torch.zeros(1, 3))
-
-
-def test_exposure_features_by_hand():
-    found = exposure_features(torch.tensor([1.0, 25.0]), torch.tensor([1.0, torch.e**3]), 2)
-    torch.testing.assert_close(found, torch.tensor([[1.0, 0.0, 0.02], [1.0, 1.0, 0.5]]))
-    assert torch.isfinite(exposure_features(torch.zeros(1), torch.zeros(1), 1)).all()
 
 
 @torch.no_grad()

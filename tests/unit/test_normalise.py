@@ -45,7 +45,7 @@ def test_signal_does_not_count():
     assert noise_level(noise + blob) == pytest.approx(noise_level(noise), rel=1e-4)
 
 
-def test_unit_noise_for_fractions_and_total():
+def test_unit_noise_for_groups_and_total():
     scale = torch.tensor([0.3, 5.0, 90.0])[:, None, None]
     frames, total, mean, noise = normalised(white(3, 128, 96) * scale + 100)
     for image in (*frames, total):
@@ -101,10 +101,10 @@ def test_no_noise_is_refused(image):
     assert "\n" not in str(caught.value)
 
 
-def test_the_fraction_without_noise_is_named():
+def test_the_group_without_noise_is_named():
     movie = white(3, 64, 64)
     movie[1] = 4
-    with pytest.raises(BadInputError, match=r"a\.mrc: fraction 2"):
+    with pytest.raises(BadInputError, match=r"a\.mrc: group 2"):
         normalised(movie, "a.mrc")
 
 
@@ -116,12 +116,3 @@ def test_argument_stays_as_it_was():
     total += 1
     noise_level(movie[0])
     assert torch.equal(movie, copy)
-
-
-def test_fractions_can_be_brought_where_they_are():
-    movie = white(3, 128, 96) * 7 + 100
-    frames, total, mean, noise = normalised(movie)
-    there = movie.clone()
-    again, other_total, other_mean, other_noise = normalised(there, out=there)
-    assert again is there and torch.equal(again, frames) and not torch.equal(frames, movie)
-    assert torch.equal(total, other_total) and (mean, noise) == (other_mean, other_noise)

@@ -10,10 +10,11 @@ from torch.nn import functional as F
 
 from dstnet.core.compiled import compiled
 from dstnet.network.blocks import Conv, ResidualBlock, ResidualDenseBlock
+from dstnet.network.cpu.parts import with_winograd
 from dstnet.network.cpu.simd import eight, exponential, larger, load, store
-from dstnet.network.cpu.winograd import WinogradConv, with_winograd
+from dstnet.network.cpu.winograd import WinogradConv
 from dstnet.network.dstnet import DSTNet, DSTNetSettings, Fusion, TemporalExtractor
-from dstnet.runs.local import torch_threads
+from dstnet.runs import torch_threads
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -2,17 +2,20 @@
 with the motion taken out.
 """
 
-from dstnet.alignment.frame_sum import AlignedMovie, accumulate, align
+from dstnet.alignment.aligned_movie import AlignedMovie, FrameGroups, Grouping
+from dstnet.alignment.frame_sum import accumulate, align, half_movie
 from dstnet.alignment.global_motion import estimate_global_motion
-from dstnet.alignment.movie_motion import MovieMotion, accumulated_motion
 from dstnet.alignment.settings import AlignmentSettings
+from dstnet.alignment.undo_motion import undo_motion
 
 __all__ = [
     "AlignedMovie",
     "AlignmentSettings",
-    "MovieMotion",
+    "FrameGroups",
+    "Grouping",
     "accumulate",
-    "accumulated_motion",
     "align",
     "estimate_global_motion",
+    "half_movie",
+    "undo_motion",
 ]

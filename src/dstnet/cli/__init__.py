@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from dstnet import __version__
 from dstnet.cli.adapt import adapt
 from dstnet.cli.align import align
 from dstnet.cli.demo import demo
@@ -18,7 +17,8 @@ from dstnet.cli.models import models
 from dstnet.cli.simulate import simulate
 from dstnet.cli.train import train
 from dstnet.errors import DstnetError
-from dstnet.runs.memory import keep_freed_memory
+from dstnet.runs import keep_freed_memory, stop_signals
+from dstnet.version import __version__
 
 app = App(
     name="dstnet",
@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     keep_freed_memory()
     try:
-        code = app(arguments, exit_on_error=False, result_action="return_value")
+        with stop_signals():
+            code = app(arguments, exit_on_error=False, result_action="return_value")
     except CycloptsError:
         code = 2  # cyclopts has printed what was wrong
     except DstnetError as error:
@@ -55,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 2
     except KeyboardInterrupt:
         print(
-            "dstnet: interrupted; finished results are whole, the same command goes on from them",
+            "dstnet: interrupted; finished results are complete, the same command goes on from"
+            " them",
             file=sys.stderr,
         )
         code = 130

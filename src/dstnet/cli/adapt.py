@@ -1,6 +1,7 @@
 """dstnet adapt: weights fine-tuned on the user's own movies."""
 
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -11,10 +12,12 @@ from dstnet.cli.options import (
     Json,
     Output,
     SettingsFile,
-    chosen_device,
     reporting,
     settings_from,
 )
+
+if TYPE_CHECKING:
+    from dstnet.training.finetune.records import GainRecord
 
 
 def adapt(
@@ -56,45 +59,44 @@ def adapt(
     better than the weights they started from; else nothing is written, and the exit code is 1. Also
     settings.yaml, log.jsonl, and outcome.json, which says how it ended.
     """
-    from dstnet.cli.movies import job_values
+    from dstnet.cli.movies import camera_references, movie_settings
     from dstnet.movie import Movie
-    from dstnet.pipeline import Job
-    from dstnet.pipeline.inputs import InputMovie, read_inputs
-    from dstnet.training.finetune.finetune import adapt_run
-    from dstnet.training.settings import AdaptSettings
+    from dstnet.pipeline import InputMovie, read_inputs
+    from dstnet.training.finetune import FinetuneSettings, finetune_run
 
-    chosen = settings_from(AdaptSettings, settings, model=model, steps=steps, seed=seed)
+    chosen = settings_from(FinetuneSettings, settings, model=model, steps=steps, seed=seed)
     if patches is not None:
-        alignment = {**chosen.alignment.model_dump(), "patches": patches}
-        chosen = AdaptSettings.checked({**chosen.model_dump(), "alignment": alignment}, "options")
-    job = Job(chosen.alignment, **job_values(movie, None, references))
+        alignment = chosen.alignment.model_copy(update={"patches": patches})
+        values = {**chosen.model_dump(), "alignment": alignment.model_dump()}
+        chosen = FinetuneSettings.checked(values, "options")
+    taken, camera = movie_settings(movie), camera_references(references)
 
-    def opened(given: InputMovie) -> Movie:
-        raw = job.open(given)
-        return correct.applied(raw) if (correct := job.corrections(given.gain)) else raw
+    def opened(source: InputMovie) -> Movie:
+        raw = taken.open(source)
+        corrections = camera.corrections(camera.gain_of(source))
+        return raw if corrections is None else corrections.applied(raw)
 
     with reporting(1 + chosen.steps // chosen.check_every, "adapting", json) as report:
-        given = read_inputs(movies, report=report.say)
-        path, failures = adapt_run(
+        sources = read_inputs(movies, report=report.say)
+        path, failures = finetune_run(
             output,
-            {str(one.path): lambda one=one: opened(one) for one in given},
+            {str(source.path): partial(opened, source) for source in sources},
             chosen,
-            device=chosen_device(device),
+            device=device,
             say=report.say,
-            report=lambda record: report(_line(record), record),
+            report=lambda record: report(_line(record), record.model_dump(mode="json")),
         )
-        report.say(
-            f"adapted weights in {path}"
-            if path
-            else f"nothing was gained, so no weights are written; go on with {chosen.model}"
-        )
+        if path:
+            report.say(f"adapted weights in {path}")
+        else:
+            report.say(f"nothing was gained, so no weights are written; go on with {chosen.model}")
     return 1 if failures or path is None else 0
 
 
-def _line(record: dict) -> str:
-    rings = ", ".join(f"{v:.4f}" for v in record["ring_correlation"])
+def _line(record: "GainRecord") -> str:
+    rings = ", ".join(f"{correlation:.4f}" for correlation in record.ring_correlation)
     return (
-        f"step {record['step']}: held-out halves agree better by {record['gain']:+.2%} ±"
-        f" {record['gain_error']:.2%}, ring correlation {rings}, checkerboard"
-        f" {max(record['checkerboard_share']):.3%}"
+        f"step {record.step}: held-out halves agree better by {record.gain:+.2%} ±"
+        f" {record.gain_error:.2%}, ring correlation {rings}, checkerboard"
+        f" {max(record.checkerboard_share):.3%}"
     )

@@ -1,8 +1,9 @@
 """dstnet align: motion correction alone."""
 
 from dstnet.cli.gain import ReferenceOptions
-from dstnet.cli.movies import MovieOptions, Movies, RunOptions, SumOptions
+from dstnet.cli.movies import MovieOptions, Movies, SumOptions
 from dstnet.cli.options import Device, Json, Output, SettingsFile, settings_from
+from dstnet.cli.run_options import MovieRunOptions
 
 
 def align(
@@ -14,7 +15,7 @@ def align(
     sums: SumOptions | None = None,
     references: ReferenceOptions | None = None,
     device: Device = None,
-    run: RunOptions | None = None,
+    run: MovieRunOptions | None = None,
     settings: SettingsFile = None,
     json: Json = False,
 ) -> int:
@@ -27,10 +28,9 @@ def align(
     all was made and what failed.
     """
     from dstnet.alignment import AlignmentSettings
-    from dstnet.cli.movies import alignment_values, devices, job_values
+    from dstnet.cli.movies import alignment_values, devices, run_settings
     from dstnet.cli.movies import run as run_movies
-    from dstnet.pipeline import Job
 
-    chosen = settings_from(AlignmentSettings, settings, **alignment_values(sums))
-    job = Job(chosen, devices(device), **job_values(movie, sums, references))
-    return run_movies(movies, output, job, run, doing="aligning", as_json=json)
+    method = settings_from(AlignmentSettings, settings, **alignment_values(sums))
+    chosen = run_settings(method, movie, sums, references)
+    return run_movies(movies, output, chosen, run, devices(device), doing="aligning", as_json=json)

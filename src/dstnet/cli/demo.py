@@ -13,7 +13,8 @@ def demo(*, output: Output, device: Device = None) -> int:
     import numpy as np
 
     from dstnet.cli.enhance import enhance
-    from dstnet.cli.movies import MovieOptions, RunOptions
+    from dstnet.cli.movies import MovieOptions
+    from dstnet.cli.run_options import MovieRunOptions
     from dstnet.cli.simulate import simulate
     from dstnet.io import open_movie
     from dstnet.metrics.image import residual_after_best_shift
@@ -22,9 +23,10 @@ def demo(*, output: Output, device: Device = None) -> int:
 
     print("making a movie of the built-in phantom ...", flush=True)
     made = SimulationSettings()  # those of a simulation that asks for nothing else
-    simulate(output=output, overwrite=True)
+    again = MovieRunOptions(overwrite=True)
+    simulate(output=output, run=again)
     movie = next((output / "movies").glob("*.tif"))
-    taken, again = MovieOptions(dose_per_frame=made.exposure_e_per_a2), RunOptions(overwrite=True)
+    taken = MovieOptions(dose_per_frame=made.exposure_e_per_a2)
     code = enhance([str(movie)], output=output, movie=taken, device=device, run=again)
     if code:
         return code

@@ -5,8 +5,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from dstnet.cli.gain import ReferenceOptions
-from dstnet.cli.movies import MovieOptions, Movies, RunOptions, SumOptions
+from dstnet.cli.movies import MovieOptions, Movies, SumOptions
 from dstnet.cli.options import Device, Json, Output, SettingsFile, settings_from
+from dstnet.cli.output_options import OutputOptions, requested_outputs
+from dstnet.cli.run_options import MovieRunOptions
 
 
 def enhance(
@@ -20,44 +22,28 @@ def enhance(
         Parameter(
             negative=(),
             help=(
-                "Also write the enhanced frames (one per fraction, see --fractions; aligned) as a"
-                " stack. "
-                "Weights of windows: each raw frame, where it lies."
+                "Also write the enhanced frames (one a group, see --groups; aligned) as a stack."
+                " Weights of windows: each raw frame, where it lies."
             ),
         ),
     ] = False,
-    contrast: Annotated[
-        bool,
-        Parameter(
-            negative=(),
-            help=(
-                "Also write the estimate without the CTF: particles dark on flat ice, for looking"
-                " and template-free pickers."
-            ),
-        ),
-    ] = False,
-    uncertainty: Annotated[
-        bool,
-        Parameter(
-            negative=(), help="Also write the expected error of the enhanced micrograph, per pixel."
-        ),
-    ] = False,
-    particles: Annotated[
-        bool,
-        Parameter(
-            negative=(),
-            help="Also write where particles are, a dark dome on each, for template-free pickers.",
-        ),
-    ] = False,
-    fractions: Annotated[
+    outputs: OutputOptions | None = None,
+    groups: Annotated[
         int | None,
-        Parameter(help="Groups that the frames are summed to before the network; default 5."),
+        Parameter(
+            # The second is how versions before 0.8 call it.
+            name=["--groups", "--fractions"],
+            help="Groups that the frames are summed to before the network; default 5.",
+        ),
     ] = None,
     model: Annotated[
         str | None,
         Parameter(
             name=["--model", "-m"],
-            help="Released weights (see dstnet models), or a .safetensors file.",
+            help=(
+                "Released weights, a .safetensors file, or a method without weights (see dstnet"
+                " models)."
+            ),
         ),
     ] = None,
     tile: Annotated[
@@ -67,7 +53,7 @@ def enhance(
     sums: SumOptions | None = None,
     references: ReferenceOptions | None = None,
     device: Device = None,
-    run: RunOptions | None = None,
+    run: MovieRunOptions | None = None,
     settings: SettingsFile = None,
     json: Json = False,
 ) -> int:
@@ -79,24 +65,22 @@ def enhance(
     for. OUTPUT/micrographs.star is for RELION to go on from, OUTPUT/report.html
     for a look; OUTPUT/provenance.json says how all was made and what failed.
     """
-    from dstnet.cli.movies import alignment_values, devices, job_values
+    from dstnet.cli.movies import alignment_values, devices, run_settings
     from dstnet.cli.movies import run as run_movies
     from dstnet.enhancement import EnhancementSettings
-    from dstnet.pipeline import Job
 
-    chosen = settings_from(
-        EnhancementSettings, settings, fractions=fractions, model=model, tile=tile
-    )
-    if given := alignment_values(sums):
-        merged = {**chosen.model_dump(), "alignment": {**chosen.alignment.model_dump(), **given}}
-        chosen = EnhancementSettings.checked(merged, "options")
-    wanted = {"contrast": contrast, "uncertainty": uncertainty, "particles": particles}
-    heads = tuple(name for name, given in wanted.items() if given)
-    job = Job(
-        chosen,
-        devices(device),
+    method = settings_from(EnhancementSettings, settings, groups=groups, model=model, tile=tile)
+    values = alignment_values(sums)
+    if values:
+        alignment = {**method.alignment.model_dump(), **values}
+        merged = {**method.model_dump(), "alignment": alignment}
+        method = EnhancementSettings.checked(merged, "options")
+    chosen = run_settings(
+        method,
+        movie,
+        sums,
+        references,
+        outputs=requested_outputs(outputs),
         enhanced_frames=frames,
-        heads=heads,
-        **job_values(movie, sums, references),
     )
-    return run_movies(movies, output, job, run, doing="enhancing", as_json=json)
+    return run_movies(movies, output, chosen, run, devices(device), doing="enhancing", as_json=json)

@@ -12,8 +12,8 @@ from dstnet.cli.options import Json, reporting, settings_from
 from dstnet.errors import BadInputError, DstnetError, SettingsError
 
 if TYPE_CHECKING:
-    from dstnet.correction.corrections import CorrectionSettings
     from dstnet.correction.reference_fit import ReferenceFit
+    from dstnet.correction.settings import CorrectionSettings
 
 GainFile = Annotated[
     Path | None,
@@ -23,7 +23,7 @@ GainFile = Annotated[
 ]
 DarkFile = Annotated[
     Path | None,
-    Parameter(help="Dark reference, MRC or TIFF, subtracted before; turned as the gain is."),
+    Parameter(help="Dark reference, MRC or TIFF, subtracted before; oriented as the gain is."),
 ]
 
 
@@ -71,7 +71,7 @@ class ReferenceOptions:
         bool | None,
         Parameter(
             name="--mend",
-            help="Find hot and dead pixels and mend them; listed ones are mended in any case.",
+            help="Find hot and dead pixels and repair them; listed ones are repaired in any case.",
         ),
     ] = None
     drop_bad_frames: Annotated[
@@ -90,7 +90,7 @@ def correction_settings(options: ReferenceOptions | None) -> "CorrectionSettings
     SettingsError
         If a value is not allowed.
     """
-    from dstnet.correction.corrections import CorrectionSettings
+    from dstnet.correction.settings import CorrectionSettings
 
     return settings_from(
         CorrectionSettings,
@@ -108,48 +108,60 @@ def check(
     All movies, of one camera, are taken together: the more electrons, the surer. Needs no pixel
     size. The exit code is 1 where no orientation fits or a movie failed.
     """
-    from dstnet.correction.corrections import on_grid, orient
     from dstnet.correction.reference_fit import best_fit, fit_dark, fit_gain
+    from dstnet.correction.references import on_grid, orient
     from dstnet.io.reference import read_dark, read_gain
 
     if gain is None and dark is None:
         raise SettingsError("nothing to check; pass --gain FILE, --dark FILE or both")
     # The dark first: the gain is of what it leaves.
-    references = [("dark", dark, read_dark(dark))] if dark else []
-    references += [("gain", gain, read_gain(gain))] if gain else []
+    references = []
+    if dark is not None:
+        references.append(_Reference("dark", dark, read_dark(dark)))
+    if gain is not None:
+        references.append(_Reference("gain", gain, read_gain(gain)))
     with reporting(len(movies), "reading", json) as report:
         pattern = _Pattern()
-        failed = []
+        failed = False
         for path in movies:
             try:
                 pattern.add(path)
             except DstnetError as error:
-                failed.append(str(error))
+                failed = True
                 report.say(f"failed: {error}")
         if not pattern.frames:
             return 1
-        halves, fits_all = pattern.halves, True
-        for kind, path, reference in references:
-            fits = (fit_gain if kind == "gain" else fit_dark)(
-                pattern.mean(halves), reference, (str(movies[0]), str(path))
-            )
+        halves = pattern.halves
+        for reference in references:
+            names = (str(movies[0]), str(reference.path))
+            fit = fit_gain if reference.kind == "gain" else fit_dark
+            fits = fit(pattern.mean(halves), reference.image, names)
             best = best_fit(fits)
-            fits_all &= best is not None
-            verdict = _verdict(kind, fits, best, reference, halves)
+            failed |= best is None
+            verdict = _verdict(reference, fits, best, halves)
             record = {
-                "reference": kind,
-                "file": str(path),
+                "reference": reference.kind,
+                "file": str(reference.path),
                 "frames": pattern.frames,
                 **_record(fits, best),
                 "verdict": verdict,
             }
-            report(f"{_table(fits)}\n{kind} {path}, {pattern.frames} frames: {verdict}", record)
-            if kind == "dark":
-                placed = on_grid(
-                    orient(reference, fits[0].settings), pattern.shape, str(movies[0]), str(path)
-                )
+            what = f"{reference.kind} {reference.path}, {pattern.frames} frames"
+            report(f"{_table(fits)}\n{what}: {verdict}", record)
+            if reference.kind == "dark":
+                oriented = orient(reference.image, fits[0].settings)
+                placed = on_grid(oriented, pattern.shape, *names)
                 halves = [half - placed for half in halves]
-    return 0 if fits_all and not failed else 1
+    return 1 if failed else 0
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """A reference to be checked: "gain" or "dark", its file, and its image [y, x]."""
+
+    kind: str
+    path: Path
+    image: Any
 
 
 class _Pattern:
@@ -171,12 +183,17 @@ class _Pattern:
                 " movies of one camera and mode"
             )
         sums = [np.zeros(movie.shape, np.float32) for _ in range(2)]
+        counts = [0, 0]
         for number in range(len(movie)):
-            sums[number % 2] += movie.frame(number).numpy()
-        self.sums = (
-            sums if self.sums is None else [a + b for a, b in zip(self.sums, sums, strict=True)]
-        )
-        self.counts = [self.counts[i] + (len(movie) + 1 - i) // 2 for i in range(2)]
+            half = number % 2
+            sums[half] += movie.frame(number).numpy()
+            counts[half] += 1
+        # Only now, so that a movie that fails in its middle leaves nothing behind
+        if self.sums is None:
+            self.sums = sums
+        else:
+            self.sums = [total + own for total, own in zip(self.sums, sums, strict=True)]
+        self.counts = [total + own for total, own in zip(self.counts, counts, strict=True)]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -189,13 +206,22 @@ class _Pattern:
     @property
     def halves(self) -> list:
         """Means of the first, third, ... frames and of the others, if there are any."""
-        return [total / count for total, count in zip(self.sums, self.counts, strict=True) if count]
+        pairs = zip(self.sums, self.counts, strict=True)
+        return [total / count for total, count in pairs if count]
 
     def mean(self, halves: list) -> Any:
-        return (
-            sum(half * count for half, count in zip(halves, self.counts, strict=False))
-            / self.frames
-        )
+        """Mean of all frames, from `halves`."""
+        pairs = zip(halves, self.counts, strict=False)
+        return sum(half * count for half, count in pairs) / self.frames
+
+
+_WHY_NO_GAIN = {
+    "other": "the frames have another pattern of pixels; give the gain of this camera",
+    "corrected": (
+        "the frames have no pattern of pixels, so they are corrected already; pass no gain"
+    ),
+    "few": "too few electrons to tell; give more movies of this camera",
+}
 
 
 def _table(fits: "list[ReferenceFit]") -> str:
@@ -208,7 +234,10 @@ def _table(fits: "list[ReferenceFit]") -> str:
 
 
 def _verdict(
-    kind: str, fits: "list[ReferenceFit]", best: "ReferenceFit | None", reference: Any, halves: list
+    reference: _Reference,
+    fits: "list[ReferenceFit]",
+    best: "ReferenceFit | None",
+    halves: list,
 ) -> str:
     from dstnet.correction.reference_fit import CERTAIN, why_no_gain_fits
 
@@ -217,14 +246,8 @@ def _verdict(
     if fits[0].standard_errors > CERTAIN:
         return "two orientations fit nearly alike; give more movies"
     why = "another camera's, or already taken out of the frames"
-    if kind == "gain" and len(halves) == 2:
-        why = {
-            "other": "the frames have another pattern of pixels; give the gain of this camera",
-            "corrected": (
-                "the frames have no pattern of pixels, so they are corrected already; pass no gain"
-            ),
-            "few": "too few electrons to tell; give more movies of this camera",
-        }[why_no_gain_fits(halves[0], halves[1], reference)]
+    if reference.kind == "gain" and len(halves) == 2:
+        why = _WHY_NO_GAIN[why_no_gain_fits(halves[0], halves[1], reference.image)]
     return f"fits in no orientation: {why}"
 
 

@@ -1,20 +1,29 @@
 """What the verbs that work on movie files share: options spelled the same, and the run itself."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from dstnet.cli.gain import ReferenceOptions
-from dstnet.cli.options import chosen_device, frame_range, reporting
+from dstnet.cli.options import Reporter, chosen_device, frame_range, reporting
+from dstnet.cli.run_options import MovieRunOptions
 from dstnet.errors import SettingsError
 
 if TYPE_CHECKING:
-    from dstnet.pipeline.run import Job
+    from dstnet.alignment import AlignmentSettings
+    from dstnet.enhancement import EnhancementSettings
+    from dstnet.pipeline import (
+        CameraReferences,
+        InputMovie,
+        MovieSettings,
+        Record,
+        RunSettings,
+        Summary,
+    )
 
 Movies = Annotated[
     list[str],
@@ -127,265 +136,213 @@ class SumOptions:
     ] = None
 
 
-@Parameter(name="*", group="The run")
-@dataclass(frozen=True)
-class RunOptions:
-    """How many movies are worked on, where and when; None was not given."""
-
-    workers: Annotated[
-        int | None,
-        Parameter(
-            name=["--workers", "-j"],
-            help=(
-                "Processes of their own, each a movie at a time: a crash then costs one movie one"
-                " try."
-            ),
-            validator=Number(gte=1),
-        ),
-    ] = None
-    threads: Annotated[
-        int | None,
-        Parameter(
-            help="Of each worker; without it, the machine's cores are shared.",
-            validator=Number(gte=1),
-        ),
-    ] = None
-    retries: Annotated[
-        int | None,
-        Parameter(
-            help="How often a movie is tried again whose worker died.", validator=Number(gte=0)
-        ),
-    ] = None
-    shard: Annotated[
-        str | None,
-        Parameter(
-            help="I/N, take the I-th of every N inputs: several machines, one output folder."
-        ),
-    ] = None
-    watch: Annotated[
-        float | None,
-        Parameter(
-            help=(
-                "Look for new inputs every so many seconds, and wait for those still being written."
-            ),
-            validator=Number(gt=0),
-        ),
-    ] = None
-    watch_settle: Annotated[
-        float | None,
-        Parameter(
-            help="With --watch: seconds for which a file must not have changed.",
-            validator=Number(gte=0),
-        ),
-    ] = None
-    watch_idle: Annotated[
-        float | None,
-        Parameter(
-            help=(
-                "With --watch: end after so many seconds without anything new; else Ctrl-C ends it."
-            )
-        ),
-    ] = None
-    scheduler_file: Annotated[
-        Path | None, Parameter(help="Work on the workers of this dask scheduler.")
-    ] = None
-    slurm_jobs: Annotated[
-        int | None,
-        Parameter(help="Work on so many SLURM jobs, submitted from here.", validator=Number(gte=1)),
-    ] = None
-    slurm_partition: Annotated[str | None, Parameter(help="With --slurm-jobs.")] = None
-    slurm_cores: Annotated[int | None, Parameter(help="With --slurm-jobs: cores of each.")] = None
-    slurm_memory: Annotated[
-        str | None, Parameter(help="With --slurm-jobs: memory of each, such as 8GB.")
-    ] = None
-    slurm_time: Annotated[
-        str | None, Parameter(help="With --slurm-jobs: time of each, such as 04:00:00.")
-    ] = None
-    slurm_option: Annotated[
-        list[str] | None,
-        Parameter(
-            negative=(),
-            allow_leading_hyphen=True,
-            help="With --slurm-jobs: further #SBATCH lines, --gres=gpu:1.",
-        ),
-    ] = None
-    overwrite: Annotated[
-        bool,
-        Parameter(
-            negative=(), help="Make again what is already there; else whole results are skipped."
-        ),
-    ] = False
-
-
 def devices(text: str | None) -> tuple[str, ...]:
     """The devices of a comma-separated list; without one, cuda where there is it, else cpu."""
-    return tuple(d.strip() for d in chosen_device(text).split(","))
+    return tuple(name.strip() for name in chosen_device(text).split(","))
 
 
-def job_values(
-    movie: MovieOptions | None, sums: SumOptions | None, references: ReferenceOptions | None
-) -> dict[str, Any]:
-    """What `dstnet.enhancement.Job` is given by options; what was not given is left to its
-    defaults.
+def movie_settings(options: MovieOptions | None) -> "MovieSettings":
+    """How the movies were taken, as the options say; what was not given keeps its default.
+
+    Raises
+    ------
+    SettingsError
+        If a value is not allowed.
     """
-    from dstnet.cli.gain import correction_settings
     from dstnet.io import EerSettings
+    from dstnet.pipeline import MovieSettings
 
-    movie, sums, references = (
-        movie or MovieOptions(),
-        sums or SumOptions(),
-        references or ReferenceOptions(),
-    )
+    options = options or MovieOptions()
     eer = {
-        "frames_per_fraction": movie.eer_frames,
-        "exposure_per_fraction_e_per_a2": movie.eer_exposure,
-        "up_sampling": movie.eer_upsampling,
+        "frames_per_fraction": options.eer_frames,
+        "exposure_per_fraction_e_per_a2": options.eer_exposure,
+        "up_sampling": options.eer_upsampling,
     }
     values = {
-        "pixel_size_angstrom": movie.pixel_size,
-        "exposure_e_per_a2": movie.dose_per_frame,
-        "pre_exposure_e_per_a2": movie.pre_exposure,
-        "voltage_kv": movie.voltage,
-        "spherical_aberration_mm": movie.cs,
-        "amplitude_contrast": movie.amplitude_contrast,
-        "frames": frame_range(movie.frame_range_),
-        "eer": EerSettings.checked({k: v for k, v in eer.items() if v is not None}, "options"),
-        "correction": correction_settings(references),
-        "gain": references.gain,
-        "dark": references.dark,
-        "defects": references.defects,
-        "motion_from": sums.motion_from,
-        "halves": sums.halves,
-        "half_precision_files": sums.float16,
+        "pixel_size_angstrom": options.pixel_size,
+        "exposure_e_per_a2": options.dose_per_frame,
+        "pre_exposure_e_per_a2": options.pre_exposure,
+        "voltage_kv": options.voltage,
+        "spherical_aberration_mm": options.cs,
+        "amplitude_contrast": options.amplitude_contrast,
+        "frames": frame_range(options.frame_range_),
     }
-    return {k: v for k, v in values.items() if v is not None}
+    return MovieSettings(eer=EerSettings.checked(_given(eer), "options"), **_given(values))
+
+
+def camera_references(options: ReferenceOptions | None) -> "CameraReferences":
+    """The corrections that the options ask for.
+
+    Raises
+    ------
+    SettingsError
+        If a value is not allowed.
+    """
+    from dstnet.cli.gain import correction_settings
+    from dstnet.pipeline import CameraReferences
+
+    options = options or ReferenceOptions()
+    return CameraReferences(
+        correction_settings(options), options.gain, options.dark, options.defects
+    )
+
+
+def run_settings(
+    method: "EnhancementSettings | AlignmentSettings",
+    movie: MovieOptions | None,
+    sums: SumOptions | None,
+    references: ReferenceOptions | None,
+    *,
+    outputs: Collection[str] = (),
+    enhanced_frames: bool = False,
+) -> "RunSettings":
+    """What is done with each movie, as the options say.
+
+    Raises
+    ------
+    SettingsError
+        If a value is not allowed.
+    """
+    from dstnet.pipeline import ProductSettings, RunSettings
+
+    sums = sums or SumOptions()
+    products = ProductSettings(
+        outputs=tuple(outputs),
+        enhanced_frames=enhanced_frames,
+        halves=bool(sums.halves),
+        half_precision_files=bool(sums.float16),
+    )
+    return RunSettings(
+        method,
+        movie_settings(movie),
+        camera_references(references),
+        products,
+        sums.motion_from,
+    )
 
 
 def alignment_values(sums: SumOptions | None) -> dict[str, Any]:
-    """Settings of `dstnet.alignment.AlignmentSettings` given by options."""
+    """Settings of `dstnet.alignment.AlignmentSettings` given by options.
+
+    Raises
+    ------
+    SettingsError
+        If options exclude each other.
+    """
     sums = sums or SumOptions()
     if sums.pre_aligned and sums.motion_from is not None:
         raise SettingsError("--pre-aligned and --motion-from exclude each other; give one of them")
-    values = {"patches": sums.patches, "bin": sums.bin, "pre_aligned": sums.pre_aligned}
-    return {k: v for k, v in values.items() if v is not None}
+    return _given({"patches": sums.patches, "bin": sums.bin, "pre_aligned": sums.pre_aligned})
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def run(
     movies: Sequence[str],
     output: Path,
-    job: "Job",
-    options: RunOptions | None,
+    settings: "RunSettings",
+    options: MovieRunOptions | None,
+    devices: tuple[str, ...],
     *,
     doing: str,
     as_json: bool,
 ) -> int:
-    """Work on all movies, report, write the page; the exit code."""
-    from dstnet.pipeline import run_files
-    from dstnet.pipeline.inputs import read_inputs
-    from dstnet.pipeline.watch import client_of, slurm_client, watch
+    """Work on all movies, report, write the page; the exit code.
+
+    Raises
+    ------
+    DstnetError
+        If there is nothing to work on, or nothing can be worked on or written.
+    """
+    from dstnet.pipeline import read_inputs, run_files
     from dstnet.report.page import write_page
 
-    options = options or RunOptions()
-    slurm = {
-        "cores": options.slurm_cores,
-        "memory": options.slurm_memory,
-        "walltime": options.slurm_time,
-        "partition": options.slurm_partition,
-        "options": options.slurm_option,
-    }
-    slurm = {k: v for k, v in slurm.items() if v is not None}
-    if slurm and options.slurm_jobs is None:
-        raise SettingsError(
-            "options of SLURM jobs were given, but not how many; pass --slurm-jobs N"
-        )
-    if options.watch is None and (
-        options.watch_settle is not None or options.watch_idle is not None
-    ):
-        raise SettingsError(
-            "--watch-settle and --watch-idle belong to --watch SECONDS; pass that too"
-        )
-    if options.slurm_jobs is not None and options.scheduler_file is not None:
-        raise SettingsError(
-            "--slurm-jobs and --scheduler-file exclude each other; give one of them"
-        )
-    shard = _shard(options.shard)
+    options = options or MovieRunOptions()
+    workplace = options.workplace(devices, threads=options.threads)
+    _check_watching(options)
     remarks: list[str] = []
     found = None if options.watch else read_inputs(movies, report=remarks.append)
-    client = slurm_client(options.slurm_jobs, **slurm) if options.slurm_jobs else None
-    if options.scheduler_file is not None:
-        client = client_of(options.scheduler_file)
-    with reporting(None if found is None else len(found), doing, as_json) as report:
+    inputs: Iterable[InputMovie | None]
+    inputs = _arriving(movies, settings, options) if found is None else found
+    total = None if found is None else len(found)
+    with reporting(total, doing, as_json) as report:
         for remark in remarks:
             report.say(remark)
-        number = 0
-
-        def finished(record: dict) -> None:
-            nonlocal number
-            number += 1
-            total = "" if found is None else f"/{len(found)}"
-            report(f"[{number}{total}] {_line(record)}", record)
-
-        if found is None:
-            waiting = {"settle": options.watch_settle, "idle": options.watch_idle}
-            assert options.watch is not None
-            inputs: Any = watch(
-                partial(read_inputs, movies),
-                job.open,
-                every=options.watch,
-                **{k: v for k, v in waiting.items() if v is not None},
-            )
-        else:
-            inputs = found
-        given = {"workers": options.workers, "threads": options.threads, "retries": options.retries}
+        numbered = _Numbered(report, total)
         summary = run_files(
             inputs,
             output,
-            job,
-            shard=shard,
+            settings,
+            workplace=workplace,
             overwrite=options.overwrite,
-            client=client,
-            report=finished,
-            **{k: v for k, v in given.items() if v is not None},
+            report=numbered,
         )
-        done, skipped, failed = (summary.of(s) for s in ("done", "skipped", "failed"))
-        page = write_page(output)
-        report.say(
-            f"{len(done)} done, {len(skipped)} already there, {len(failed)} failed; results in"
-            f" {output}, see {page}"
+        _say_summary(summary, output, write_page(output), report)
+    return 1 if summary.of("failed") else 0
+
+
+def _check_watching(options: MovieRunOptions) -> None:
+    needs_watch = options.watch_settle is not None or options.watch_idle is not None
+    if needs_watch and options.watch is None:
+        raise SettingsError(
+            "--watch-settle and --watch-idle belong to --watch SECONDS; pass that too"
         )
-        for record in failed:
-            report.say(f"failed: {record['error']}")
-        if any(
-            "rlnSphericalAberration" not in record.get("optics", {}) for record in (*done, *skipped)
-        ):
-            report.say(
-                "for RELION to go on from micrographs.star, pass --cs and --amplitude-contrast too"
-            )
-    return 1 if failed else 0
 
 
-def _shard(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    first, slash, last = text.partition("/")
-    if not slash or not first.isdecimal() or not last.isdecimal():
-        raise SettingsError(f"shard {text!r} is not I/N; 2/5 takes the second of every five inputs")
-    return int(first), int(last)
+def _arriving(
+    movies: Sequence[str], settings: "RunSettings", options: MovieRunOptions
+) -> "Iterable[InputMovie | None]":
+    """Inputs as they arrive."""
+    from dstnet.pipeline import read_inputs
+    from dstnet.pipeline.watch import watch
+
+    assert options.watch is not None
+    find = partial(read_inputs, movies)
+    waiting = _given({"settle": options.watch_settle, "idle": options.watch_idle})
+    return watch(find, settings.movies.open, every=options.watch, **waiting)
 
 
-def _line(record: dict) -> str:
-    if record["status"] == "failed":
-        return f"FAILED {record['error']}"
-    if record["status"] == "skipped":
-        return f"{record['input']}: already there, skipped"
-    shifts = record["shifts_angstrom"]
-    motion = max(
-        ((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2) ** 0.5
-        for a in shifts
-        for b in (shifts[0], shifts[-1])
+class _Numbered:
+    """Reports records with their number among `total`."""
+
+    def __init__(self, report: Reporter, total: int | None) -> None:
+        self._report, self._number = report, 0
+        self._of_all = "" if total is None else f"/{total}"
+
+    def __call__(self, record: "Record") -> None:
+        self._number += 1
+        self._report(f"[{self._number}{self._of_all}] {_line(record)}", record.to_json())
+
+
+def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter) -> None:
+    done, skipped, failed = (summary.of(s) for s in ("done", "skipped", "failed"))
+    report.say(
+        f"{len(done)} done, {len(skipped)} already there, {len(failed)} failed; results in"
+        f" {output}, see {page}"
     )
-    notes = "".join(f"\n    note: {n}" for n in record["notes"])
+    for record in failed:
+        report.say(f"failed: {record.error}")
+    if any(_lacks_aberration(record) for record in (*done, *skipped)):
+        report.say(
+            "for RELION to go on from micrographs.star, pass --cs and --amplitude-contrast too"
+        )
+
+
+def _lacks_aberration(record: "Record") -> bool:
+    return record.results is None or "rlnSphericalAberration" not in record.results.optics
+
+
+def _line(record: "Record") -> str:
+    if record.status == "failed":
+        return f"FAILED {record.error}"
+    if record.status == "skipped":
+        return f"{record.input}: already there, skipped"
+    source, results, cost = record.source, record.results, record.cost
+    assert source is not None and results is not None and cost is not None
+    notes = "".join(f"\n    note: {note}" for note in results.notes)
+    moved = results.farthest_from_the_ends_angstrom
     return (
-        f"{record['input']}: {record['frames']} frames, moved {motion:.1f} Å,"
-        f" {record['seconds']:.1f} s{notes}"
+        f"{record.input}: {source.frames} frames, moved {moved:.1f} Å, {cost.seconds:.1f} s{notes}"
     )

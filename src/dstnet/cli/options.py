@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,8 +39,8 @@ Device = Annotated[
 
 def settings_from(kind: "type[Settings]", file: Path | None, **options: Any) -> Any:
     """Settings of `kind` from a file and options; an option of None was not given."""
-    given = {k: v for k, v in options.items() if v is not None}
-    return kind.from_yaml(file, **given) if file else kind.checked(given, "options")
+    values = {name: value for name, value in options.items() if value is not None}
+    return kind.from_yaml(file, **values) if file else kind.checked(values, "options")
 
 
 def frame_range(text: str | None) -> slice | None:
@@ -54,7 +55,8 @@ def frame_range(text: str | None) -> slice | None:
         return None
     first, colon, last = text.partition(":")
     try:
-        start, stop = int(first or 1) - 1, int(last) if last else None
+        start = int(first or 1) - 1
+        stop = int(last) if last else None
     except ValueError:
         start, stop = -1, None
     if not colon or start < 0 or (stop is not None and stop <= start):
@@ -67,26 +69,27 @@ def frame_range(text: str | None) -> slice | None:
 
 def chosen_device(device: str | None) -> str:
     """The device asked for, or cuda where there is one, else cpu."""
-    import torch
+    from dstnet.core.devices import resolve_device
 
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return device or str(resolve_device())
 
 
 class Reporter:
     """Lines for people or JSON for machines, with a progress bar above them on a terminal."""
 
-    def __init__(self, as_json: bool, advance: Any = None, write: Any = None):
-        self.as_json, self._advance, self._write = (
-            as_json,
-            advance,
-            write or (lambda text: print(text, flush=True)),
-        )
+    def __init__(
+        self,
+        as_json: bool,
+        advance: Callable[[], None] = lambda: None,
+        write: Callable[[str], None] | None = None,
+    ) -> None:
+        self.as_json, self._advance = as_json, advance
+        self._write = write or partial(print, flush=True)
 
-    def __call__(self, line: str, record: dict) -> None:
-        """Report one finished piece of work."""
+    def __call__(self, line: str, record: dict[str, Any]) -> None:
+        """Report a finished piece of work."""
         self._write(json.dumps(record) if self.as_json else line)
-        if self._advance:
-            self._advance()
+        self._advance()
 
     def say(self, line: str) -> None:
         """A remark on standard error, out of the way of results."""

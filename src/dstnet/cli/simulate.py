@@ -1,7 +1,7 @@
 """dstnet simulate: synthetic movies with their truths."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -12,13 +12,17 @@ from dstnet.cli.options import (
     Output,
     Reporter,
     SettingsFile,
-    chosen_device,
     reporting,
     settings_from,
 )
+from dstnet.cli.run_options import RunOptions
+from dstnet.errors import SettingsError
 
 if TYPE_CHECKING:
-    from dstnet.dataset.generate import Estimate, Plan
+    from dstnet.dataset.estimate import Estimate
+    from dstnet.dataset.generate import MovieOutcome
+    from dstnet.dataset.plan import Plan
+    from dstnet.simulation.recipe import Recipe
 
 RECIPES = ", ".join(
     sorted(p.stem for p in (Path(__file__).parents[1] / "simulation" / "recipes").glob("*.yaml"))
@@ -91,27 +95,14 @@ def simulate(
             help="Check everything and say how many, how large and how long; write nothing.",
         ),
     ] = False,
-    workers: Annotated[
-        int,
-        Parameter(
-            name=["--workers", "-j"],
-            help="Processes; each makes one movie at a time in one thread.",
-            validator=Number(gte=1),
-        ),
-    ] = 1,
     device: Device = None,
-    overwrite: Annotated[
-        bool,
-        Parameter(
-            negative=(), help="Make again what is already there; else whole movies are skipped."
-        ),
-    ] = False,
+    run: RunOptions | None = None,
     json: Json = False,
 ) -> int:
     """Make synthetic movies: OUTPUT/movies/NAME.tif, and their truths in OUTPUT/truth.
 
     OUTPUT/movies.star lists them for RELION, to be run from OUTPUT. What is
-    already whole there, made with the same settings, is skipped: the same
+    already complete there, made with the same settings, is skipped: the same
     command goes on after an interruption. The same seed gives the same bytes,
     whatever the number of workers.
 
@@ -120,76 +111,91 @@ def simulate(
     an earlier movie. A recipe is a YAML file with structures, settings, and
     what varies from movie to movie.
     """
-    from dstnet.dataset.generate import SpeciesStore, estimate, make_movies, plan_movies
-    from dstnet.errors import SettingsError
-    from dstnet.simulation import SimulationSettings
-    from dstnet.simulation.recipe import Recipe
+    from dstnet.cli.movies import devices
+    from dstnet.dataset.estimate import estimate
+    from dstnet.dataset.generate import make_movies
+    from dstnet.dataset.plan import plan_movies
+    from dstnet.dataset.species_store import SpeciesStore
 
-    if recipe and settings:
-        raise SettingsError(
-            "--recipe and --settings exclude each other; put the settings into the recipe's own"
-            " `settings:`"
-        )
     options = {
         "pixel_size_angstrom": pixel_size,
         "shape": shape,
         "frames": frames,
         "exposure_e_per_a2": dose_per_frame,
     }
-    if recipe:
-        chosen = Recipe.named(recipe).with_options(
-            {k: v for k, v in options.items() if v is not None}
-        )
-    else:
-        chosen = Recipe(settings=settings_from(SimulationSettings, settings, **options))
+    chosen = _recipe(recipe, settings, options)
     if structures:
         chosen = chosen.model_copy(update={"structures": tuple(structures)})
-    where, store = chosen_device(device), SpeciesStore()
-    number = movies or chosen.movies
+    run = run or RunOptions()
+    # Sums differ in the last bit with the number of threads: one each, for the same bytes anywhere.
+    workplace = run.workplace(devices(device), threads=1)
+    store = SpeciesStore()
     plan = plan_movies(
         chosen,
         output,
-        movies=number,
+        movies=movies or chosen.movies,
         seed=seed,
         store=store,
         movie_format=format,
         expected=expected_frames,
-        overwrite=overwrite,
+        overwrite=run.overwrite,
+        shard=workplace.shard,
     )
     if dry_run:
-        _say_plan(plan, estimate(plan, workers, where, store), Reporter(json))
+        workers = run.workers or run.slurm_jobs or 1
+        _say_plan(plan, estimate(plan, workers, workplace.devices[0], store), Reporter(json))
         return 0
     after = None
     if preview:
         from dstnet.report.overview import write_overview as after
+    number = len(plan.movies)
     with reporting(number, "simulating", json) as report:
         count = iter(range(1, number + 1))
-        records = make_movies(
+        outcomes = make_movies(
             plan,
-            workers=workers,
-            device=where,
+            workplace,
             store=store,
             after=after,
-            report=lambda record: report(f"[{next(count)}/{number}] {_line(record)}", record),
+            report=lambda outcome: report(
+                f"[{next(count)}/{number}] {_line(outcome)}", outcome.to_record()
+            ),
         )
-        done, skipped, failed = (
-            [r for r in records if r["status"] == s] for s in ("done", "skipped", "failed")
-        )
+        failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+        made = sum(outcome.status == "done" for outcome in outcomes)
+        skipped = len(outcomes) - made - len(failed)
         report.say(
-            f"{len(done)} made, {len(skipped)} already there, {len(failed)} failed; movies and"
-            f" truths in {output}"
+            f"{made} made, {skipped} already there, {len(failed)} failed; movies and truths in"
+            f" {output}"
         )
-        for record in failed:
-            report.say(f"failed: {record['error']}")
+        for outcome in failed:
+            report.say(f"failed: {outcome.error}")
     return 1 if failed else 0
 
 
-def _line(record: dict) -> str:
-    if record["status"] == "failed":
-        return f"FAILED {record['error']}"
-    if record["status"] == "skipped":
-        return f"{record['name']}: already there, skipped"
-    return f"{record['name']}: {record['particles']} particles, {record['seconds']:.1f} s"
+def _recipe(name: str | None, file: Path | None, options: dict[str, Any]) -> "Recipe":
+    """The recipe of that name, or of a file of settings, or of none, with options; those of None
+    were not given.
+    """
+    from dstnet.simulation import SimulationSettings
+    from dstnet.simulation.recipe import Recipe
+
+    if name and file:
+        raise SettingsError(
+            "--recipe and --settings exclude each other; put the settings into the recipe's own"
+            " `settings:`"
+        )
+    if not name:
+        return Recipe(settings=settings_from(SimulationSettings, file, **options))
+    given = {option: value for option, value in options.items() if value is not None}
+    return Recipe.named(name).with_options(given)
+
+
+def _line(outcome: "MovieOutcome") -> str:
+    if outcome.status == "failed":
+        return f"FAILED {outcome.error}"
+    if outcome.status == "skipped":
+        return f"{outcome.name}: already there, skipped"
+    return f"{outcome.name}: {outcome.particles} particles, {outcome.seconds:.1f} s"
 
 
 def _say_plan(plan: "Plan", cost: "Estimate", report: Reporter) -> None:
@@ -197,9 +203,9 @@ def _say_plan(plan: "Plan", cost: "Estimate", report: Reporter) -> None:
     for movie in plan.movies:
         s = movie.settings
         record = {
-            "name": movie.record.name,
-            "seed": movie.record.seed,
-            "there": movie.there == "whole",
+            "name": movie.name,
+            "seed": movie.seed,
+            "there": movie.presence == "complete",
             "frames": s.frames,
             "shape": list(s.shape),
             "pixel_size_angstrom": s.pixel_size_angstrom,
@@ -208,11 +214,11 @@ def _say_plan(plan: "Plan", cost: "Estimate", report: Reporter) -> None:
         }
         size = (
             "already there"
-            if movie.there == "whole"
+            if movie.presence == "complete"
             else f"about {_size(movie.movie_bytes)} and {_size(movie.truth_bytes)} of truths"
         )
         report(
-            f"{movie.record.name}: {s.frames} frames of {s.shape[0]} x {s.shape[1]} at"
+            f"{movie.name}: {s.frames} frames of {s.shape[0]} x {s.shape[1]} at"
             f" {s.pixel_size_angstrom:g} Å/px, {size}",
             record,
         )
@@ -240,10 +246,8 @@ def _size(count: int) -> str:
 
 
 def _time(seconds: float) -> str:
-    return (
-        f"{seconds / 3600:.1f} h"
-        if seconds >= 5400
-        else f"{seconds / 60:.0f} min"
-        if seconds >= 90
-        else f"{max(seconds, 1):.0f} s"
-    )
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    if seconds >= 90:
+        return f"{seconds / 60:.0f} min"
+    return f"{max(seconds, 1):.0f} s"

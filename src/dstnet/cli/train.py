@@ -4,11 +4,14 @@ wrote.
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from dstnet.cli.options import Json, Output, SettingsFile, chosen_device, reporting, settings_from
+from dstnet.cli.options import Json, Output, SettingsFile, reporting, settings_from
+
+if TYPE_CHECKING:
+    from dstnet.training import LogRecord
 
 
 def train(
@@ -75,44 +78,48 @@ def train(
 
     Several GPUs or machines: torchrun --nproc-per-node 4 --no-python dstnet train ...
     """
-    from dstnet.training import TrainingSettings, train_run
+    from dstnet.training import LogRecord, TrainingSettings, train_run
     from dstnet.training.tensorboard import tensorboard_writer
 
-    held = tuple(hold_out) if hold_out else None
     chosen = settings_from(
-        TrainingSettings, settings, held_out=held, architecture=model, steps=steps, seed=seed
+        TrainingSettings,
+        settings,
+        held_out=tuple(hold_out) if hold_out else None,
+        architecture=model,
+        steps=steps,
+        seed=seed,
     )
     first = os.environ.get("RANK", "0") == "0"
-    board = tensorboard_writer(output / "tensorboard") if tensorboard and first else None
-    with reporting(-(-chosen.steps // chosen.checkpoint_every), "training", json) as report:
+    write = tensorboard_writer(output / "tensorboard") if tensorboard and first else None
+    validations = -(-chosen.steps // chosen.checkpoint_every)
+    with reporting(validations, "training", json) as report:
 
-        def told(record: dict) -> None:
-            if board:
-                board(record)
-            report(_line(record, chosen.steps), record)
+        def report_record(record: LogRecord) -> None:
+            if write:
+                write(record)
+            report(_line(record, chosen.steps), record.numbers())
 
         path = train_run(
             output,
             data or [],
             chosen,
             resume=resume,
-            device=chosen_device(device),
+            device=device,
             say=report.say,
-            report=told,
+            report=report_record,
         )
     if first:
         report.say(f"weights in {path}")
     return 0
 
 
-def _line(record: dict, steps: int) -> str:
+def _line(record: "LogRecord", steps: int) -> str:
     """A record for people: where it is, how fast, how long it takes still, then its measures."""
-    step, seconds = record["step"], record.get("seconds", 0)
-    parts = [f"step {step}/{steps}"]
-    if seconds:
-        left = round((steps - step) * seconds / step / 60)
-        parts += [f"{step / seconds:.2f} steps/s", f"{left // 60} h {left % 60:02} min left"]
-    parts += [
-        f"{name} {value:.4g}" for name, value in record.items() if name not in ("step", "seconds")
-    ]
+    parts = [f"step {record.step}/{steps}"]
+    if record.seconds:
+        minutes = round((steps - record.step) * record.seconds / record.step / 60)
+        parts.append(f"{record.step / record.seconds:.2f} steps/s")
+        parts.append(f"{minutes // 60} h {minutes % 60:02} min left")
+    measures = record.measures if record.loss is None else {"loss": record.loss, **record.measures}
+    parts += [f"{name} {value:.4g}" for name, value in measures.items()]
     return "  ".join(parts)

@@ -1,5 +1,6 @@
 """Loops compiled by numba, which is loaded only when one is asked for: it takes half a second."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ def compiled(function: Callable[..., Any], signature: str, **options: Any) -> Ca
     """
     import numba
 
+    # What checks shapes while the tests run wraps functions, which numba cannot compile.
+    function = inspect.unwrap(function)
     try:
         return numba.njit(signature, nogil=True, cache=True, **options)(function)
     except (RuntimeError, OSError):

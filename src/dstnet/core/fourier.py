@@ -11,23 +11,39 @@ import scipy.fft
 import torch
 from torch import Tensor
 
+Device = torch.device | str | None  # None: torch's own, the CPU
+NYQUIST = 0.5  # cycles per pixel
 
-def frequencies(shape: tuple[int, int], spacing: float = 1.0, device=None) -> tuple[Tensor, Tensor]:
+
+def frequencies(
+    shape: tuple[int, int],
+    spacing: float = 1.0,
+    device: Device = None,
+) -> tuple[Tensor, Tensor]:
     """Frequency axes (ky as a column, kx as a row) of ``rfft2`` of an image of `shape`, in cycles
     per unit of `spacing`.
     """
-    ky = torch.fft.fftfreq(shape[0], d=spacing, device=device)[:, None]
-    kx = torch.fft.rfftfreq(shape[1], d=spacing, device=device)[None, :]
-    return ky, kx
+    rows, columns = shape
+    ky = torch.fft.fftfreq(rows, d=spacing, device=device)
+    kx = torch.fft.rfftfreq(columns, d=spacing, device=device)
+    return ky[:, None], kx[None, :]
 
 
-def radial_frequency(shape: tuple[int, int], spacing: float = 1.0, device=None) -> Tensor:
+def radial_frequency(
+    shape: tuple[int, int],
+    spacing: float = 1.0,
+    device: Device = None,
+) -> Tensor:
     """|k| on the ``rfft2`` grid of an image of `shape`, in cycles per unit of `spacing`."""
     ky, kx = frequencies(shape, spacing, device)
     return torch.hypot(ky, kx)
 
 
-def shift_phase(shape: tuple[int, int], shift: tuple[float, float], device=None) -> Tensor:
+def shift_phase(
+    shape: tuple[int, int],
+    shift: tuple[float, float],
+    device: Device = None,
+) -> Tensor:
     """The factor that moves an image's content by `shift` = (dy, dx) pixels when multiplied onto
     its ``rfft2``.
     """
@@ -36,16 +52,19 @@ def shift_phase(shape: tuple[int, int], shift: tuple[float, float], device=None)
 
 
 def shift_factors(
-    shape: tuple[int, int], shift: tuple[float, float], device=None
+    shape: tuple[int, int],
+    shift: tuple[float, float],
+    device: Device = None,
 ) -> tuple[Tensor, Tensor]:
     """`shift_phase` as a column and a row whose product it is: to multiply by one after the other
     takes half the time.
     """
+    ky, kx = frequencies(shape, 1.0, device)
+    dy, dx = shift
+    turns_y, turns_x = ky * dy, kx * dx
     one = torch.ones(1, device=device)
-    of_rows, of_columns = (
-        torch.polar(one, -2 * math.pi * (k * d))
-        for k, d in zip(frequencies(shape, 1.0, device), shift, strict=True)
-    )
+    of_rows = torch.polar(one, -2 * math.pi * turns_y)
+    of_columns = torch.polar(one, -2 * math.pi * turns_x)
     return of_rows, of_columns
 
 
@@ -53,9 +72,8 @@ def scale_(spectrum: Tensor, factor: Tensor) -> Tensor:
     """Multiply a complex spectrum by a real or complex factor on its grid, in place."""
     if factor.is_complex():
         return spectrum.mul_(factor)
-    torch.view_as_real(spectrum).mul_(
-        factor[..., None]
-    )  # complex times real would be worked out as complex times complex
+    # Complex times real would be worked out as complex times complex.
+    torch.view_as_real(spectrum).mul_(factor[..., None])
     return spectrum
 
 
@@ -67,41 +85,43 @@ def irfft2(spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
     """
     if spectrum.device.type != "cpu":
         return torch.fft.irfft2(spectrum, s=shape)
-    return torch.from_numpy(
-        scipy.fft.irfft2(spectrum.numpy(), shape, workers=torch.get_num_threads())
-    )
+    threads = torch.get_num_threads()
+    return torch.from_numpy(scipy.fft.irfft2(spectrum.numpy(), shape, workers=threads))
 
 
 def apply_transfer(image: Tensor, transfer: Tensor) -> Tensor:
     """An image with its ``rfft2`` multiplied by a real or complex `transfer` on its grid."""
-    return irfft2(scale_(torch.fft.rfft2(image), transfer), (image.shape[-2], image.shape[-1]))
+    shape = (image.shape[-2], image.shape[-1])
+    spectrum = torch.fft.rfft2(image)
+    scale_(spectrum, transfer)
+    return irfft2(spectrum, shape)
 
 
-def ring_index(shape: tuple[int, int], rings: int, device=None) -> Tensor:
-    """Ring of each ``rfft2`` term, of `rings` equally wide ones from 0 to Nyquist (0.5
-    cycles/pixel); the corners' numbers go on.
-    """
-    return (radial_frequency(shape, device=device) / 0.5 * rings).long()
-
-
-def crop_spectrum(spectrum: Tensor, shape: tuple[int, int], new_shape: tuple[int, int]) -> Tensor:
+def crop_spectrum(
+    spectrum: Tensor,
+    shape: tuple[int, int],
+    new_shape: tuple[int, int],
+) -> Tensor:
     """Resample the ``rfft2`` of images of `shape` to that of images of `new_shape`, cropping or
     zero-padding each axis.
 
     Intensities are kept: the mean of the resampled image equals the mean of the original. Nyquist
     terms of even axes that the new grid cannot represent without ambiguity are dropped.
     """
-    rows = min(shape[0], new_shape[0])
-    positive = (
-        rows + 1
-    ) // 2  # frequencies 0 .. positive-1; an even axis' lone Nyquist row is left out
+    height, width = shape
+    new_height, new_width = new_shape
+    # Frequencies 0 .. positive - 1; the lone Nyquist row of an even axis is left out.
+    positive = (min(height, new_height) + 1) // 2
     negative = positive - 1
-    columns = (min(shape[1], new_shape[1]) + 1) // 2
-    out = spectrum.new_zeros((*spectrum.shape[:-2], new_shape[0], new_shape[1] // 2 + 1))
-    out[..., :positive, :columns] = spectrum[..., :positive, :columns]
+    columns = slice((min(width, new_width) + 1) // 2)
+    stack = spectrum.shape[:-2]
+    out = spectrum.new_zeros((*stack, new_height, new_width // 2 + 1))
+    top = slice(positive)
+    out[..., top, columns] = spectrum[..., top, columns]
     if negative:
-        out[..., -negative:, :columns] = spectrum[..., -negative:, :columns]
-    return out * (new_shape[0] * new_shape[1] / (shape[0] * shape[1]))
+        bottom = slice(-negative, None)
+        out[..., bottom, columns] = spectrum[..., bottom, columns]
+    return out * (new_height * new_width / (height * width))
 
 
 def resample(images: Tensor, new_shape: tuple[int, int]) -> Tensor:
@@ -111,7 +131,8 @@ def resample(images: Tensor, new_shape: tuple[int, int]) -> Tensor:
     shape = (images.shape[-2], images.shape[-1])
     if shape == tuple(new_shape):
         return images
-    return irfft2(crop_spectrum(torch.fft.rfft2(images), shape, new_shape), new_shape)
+    spectrum = crop_spectrum(torch.fft.rfft2(images), shape, new_shape)
+    return irfft2(spectrum, new_shape)
 
 
 def next_fast_size(n: int) -> int:
@@ -119,34 +140,125 @@ def next_fast_size(n: int) -> int:
     library).
     """
     n = max(2, n + n % 2)
-    while True:
-        rest = n
-        for p in (2, 3, 5, 7):
-            while rest % p == 0:
-                rest //= p
-        if rest == 1:
-            return n
+    while _without_small_primes(n) != 1:
         n += 2
+    return n
 
 
-def radial_mean(values: Tensor, shape: tuple[int, int], bins: int) -> Tensor:
-    """Mean of a real ``rfft2``-grid quantity in `bins` equal rings from 0 to Nyquist of the shorter
-    axis (cycles/pixel 0.5).
+def _without_small_primes(n: int) -> int:
+    for prime in (2, 3, 5, 7):
+        while n % prime == 0:
+            n //= prime
+    return n
 
-    Columns that stand for two conjugate frequencies are counted twice. Rings with no sample are 0.
+
+def ring_index(
+    shape: tuple[int, int],
+    rings: int,
+    device: Device = None,
+) -> Tensor:
+    """Ring of each ``rfft2`` term of an image of `shape`, [y, x], of `rings` equally wide ones from
+    0 to Nyquist (0.5 cycles/pixel); the corners' numbers go on.
     """
-    index = ring_index(shape, bins, values.device).clamp_(max=bins)
+    k = radial_frequency(shape, device=device)
+    return (k / NYQUIST * rings).long()
 
-    def sums(values: Tensor) -> Tensor:
-        out = torch.zeros(bins + 1, dtype=torch.float64, device=values.device)
-        for part, weight in (
-            (slice(None), 2.0),
-            (0, -1.0),
-            *([(-1, -1.0)] if shape[1] % 2 == 0 else []),
-        ):
-            out.index_add_(
-                0, index[:, part].flatten(), values[:, part].double().flatten(), alpha=weight
-            )
-        return out[:bins]
 
-    return (sums(values) / sums(torch.ones_like(values)).clamp(min=1)).float()
+def conjugate_counts(width: int, device: Device = None) -> Tensor:
+    """How many terms of the complete Fourier plane each column of the ``rfft2`` of an image of
+    `width` columns stands for, [x]: two, but one in the first and, where `width` is even, the last.
+    """
+    columns = width // 2 + 1
+    counts = torch.full((columns,), 2.0, device=device)
+    counts[0] = 1.0
+    if width % 2 == 0:
+        counts[-1] = 1.0
+    return counts
+
+
+def ring_sum(
+    values: Tensor,
+    ring: Tensor,
+    rings: int | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Sums of a real quantity over the Fourier terms of each ring, or of any numbered cells.
+
+    Parameters
+    ----------
+    values
+        [..., *terms], one value a term.
+    ring
+        [*terms], from 0: number of each term's ring. Terms numbered `rings` or more are left out.
+    rings
+        How many there are; by default one more than the largest number.
+    dtype
+        What is added up in; by default that of `values`.
+
+    Returns
+    -------
+    Tensor
+        [..., ring].
+    """
+    stack = values.shape[: values.dim() - ring.dim()]
+    number = ring.flatten()
+    if rings is None:
+        rings = int(number.max()) + 1
+    else:
+        number = number.clamp(max=rings)  # one more ring takes what is left out
+    terms = values.reshape(*stack, len(number))
+    if dtype is not None:
+        terms = terms.to(dtype)
+    sums = terms.new_zeros(*stack, rings + 1)
+    sums = sums.index_add_(-1, number, terms)
+    return sums[..., :rings]
+
+
+def ring_count(ring: Tensor, rings: int | None = None) -> Tensor:
+    """How many terms each ring has, [ring], as integers; parameters are those of `ring_sum`."""
+    number = ring.flatten()
+    if rings is None:
+        return torch.bincount(number)
+    counts = torch.bincount(number.clamp(max=rings), minlength=rings + 1)
+    return counts[:rings]
+
+
+def ring_mean(
+    values: Tensor,
+    ring: Tensor,
+    rings: int | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Means over the terms of each ring, [..., ring], 0 where a ring has none; parameters are those
+    of `ring_sum`.
+    """
+    total = ring_sum(values, ring, rings, dtype=dtype)
+    terms = ring_count(ring, rings)
+    return total / terms.clamp(min=1)
+
+
+def radial_mean(values: Tensor, shape: tuple[int, int], rings: int) -> Tensor:
+    """Mean of a real quantity over `rings` equally wide rings from 0 to Nyquist (0.5 cycles/pixel),
+    every term of the complete Fourier plane counting alike.
+
+    Parameters
+    ----------
+    values
+        [..., y, x] on the ``rfft2`` grid of an image of `shape`.
+    shape
+        (y, x) of the image.
+    rings
+        How many rings.
+
+    Returns
+    -------
+    Tensor
+        [..., ring], float32; rings without a term are 0.
+    """
+    ring = ring_index(shape, rings, values.device)
+    counts = conjugate_counts(shape[1], values.device).double()
+    total = ring_sum(values * counts, ring, rings)
+    terms = ring_sum(counts.expand(ring.shape), ring, rings)
+    return (total / terms.clamp(min=1)).float()

@@ -12,5 +12,9 @@ def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> 
     """A generator on `device` for the stream called by `names` under `seed`. Equal arguments give
     equal streams on every machine.
     """
-    digest = hashlib.sha256("/".join([str(seed), *map(str, names)]).encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    path = "/".join(str(part) for part in (seed, *names))
+    digest = hashlib.sha256(path.encode()).digest()
+    number = int.from_bytes(digest[:8], "little") >> 1  # a seed is a signed number of 64 bits
+    generator = torch.Generator(device)
+    generator.manual_seed(number)
+    return generator

@@ -26,12 +26,13 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})"
-                for e in error.errors()
-            )
+            problems = []
+            for problem in error.errors():
+                name = ".".join(str(part) for part in problem["loc"]) or "settings"
+                problems.append(f"{name}: {problem['msg']} (got {problem['input']!r})")
+            allowed = ", ".join(cls.model_fields)
             raise SettingsError(
-                f"{where}: {problems}; allowed names here: {', '.join(cls.model_fields)}"
+                f"{where}: {'; '.join(problems)}; allowed names here: {allowed}"
             ) from None
 
     @classmethod

@@ -1,10 +1,13 @@
 """Axis orders as types. Arrays are always ``[frame, y, x]``; vectors in the plane are always ``(y,
 x)``.
+
+The leading underscores say that sizes are each array's own: a function may take an image on one
+grid and give one on another. Number of axes and kind of number are checked while the tests run.
 """
 
 from jaxtyping import Float
 from torch import Tensor
 
-Image = Float[Tensor, "y x"]
-Stack = Float[Tensor, "frame y x"]
-Trajectory = Float[Tensor, "frame 2"]  # Angstrom, (y, x)
+Image = Float[Tensor, "_y _x"]
+Stack = Float[Tensor, "_frame _y _x"]
+Trajectory = Float[Tensor, "_frame 2"]  # Angstrom, (y, x)

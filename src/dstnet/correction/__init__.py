@@ -1,1 +1,6 @@
 """What a camera does to a movie, taken out before the alignment."""
+
+from dstnet.correction.corrections import Corrections
+from dstnet.correction.settings import CorrectionSettings
+
+__all__ = ["CorrectionSettings", "Corrections"]

@@ -9,7 +9,9 @@ from typing import Literal
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from dstnet.correction.corrections import CorrectionSettings, on_grid, orient, trimmed_mean_std
+from dstnet.correction.bad_pixels import trimmed_mean_std
+from dstnet.correction.references import on_grid, orient
+from dstnet.correction.settings import CorrectionSettings
 from dstnet.errors import BadInputError
 
 CERTAIN = 6.0  # standard errors: chance reaches them once in 10^9
@@ -37,14 +39,17 @@ class ReferenceFit:
     @property
     def options(self) -> str:
         """The command's options for it."""
-        s = self.settings
-        given = ["--gain-transpose"] * s.gain_transpose + [f"--gain-rotate {s.gain_rotate}"] * bool(
-            s.gain_rotate
-        )
-        given += [f"--gain-flip {s.gain_flip}"] * bool(s.gain_flip) + ["--gain-invert"] * bool(
-            s.gain_invert
-        )
-        return " ".join(given)
+        settings = self.settings
+        options = []
+        if settings.gain_transpose:
+            options.append("--gain-transpose")
+        if settings.gain_rotate:
+            options.append(f"--gain-rotate {settings.gain_rotate}")
+        if settings.gain_flip:
+            options.append(f"--gain-flip {settings.gain_flip}")
+        if settings.gain_invert:
+            options.append("--gain-invert")
+        return " ".join(options)
 
 
 # Each of the eight in the way that takes the fewest options.
@@ -85,16 +90,12 @@ def fit_gain(
         If there is no pattern to compare, or no orientation has the frames' size.
     """
     fits = []
-    for correlation, error, settings in _correlations(
-        _relative(mean), _logarithm(gain), gain > 0, names
-    ):
-        fits.append(
-            ReferenceFit(
-                settings.model_copy(update={"gain_invert": correlation > 0}),
-                abs(correlation),
-                abs(correlation) / error,
-            )
-        )
+    alive = gain > 0
+    for found in _correlations(_relative(mean), _logarithm(gain), alive, names):
+        inverts = {"gain_invert": found.correlation > 0}
+        settings = found.settings.model_copy(update=inverts)
+        size = abs(found.correlation)
+        fits.append(ReferenceFit(settings, size, abs(found.standard_errors)))
     return sorted(fits, key=lambda fit: -fit.correlation)
 
 
@@ -102,12 +103,23 @@ def fit_dark(
     mean: np.ndarray, dark: np.ndarray, names: tuple[str, str] = ("the movie", "the dark")
 ) -> list[ReferenceFit]:
     """The orientations of `dark` in which its size fits, the best first: mean raw image and dark
-    share a pattern. As `fit_gain`.
+    share a pattern.
+
+    Parameters
+    ----------
+    mean
+        Mean of raw frames [y, x], as of `fit_gain`.
+    dark
+        Dark reference [y, x].
+    names
+        Of movie and reference, for messages.
+
+    Raises
+    ------
+    BadInputError
+        As `fit_gain`.
     """
-    fits = [
-        ReferenceFit(s, r, r / error)
-        for r, error, s in _correlations(mean, dark, np.isfinite(dark), names)
-    ]
+    fits = _correlations(mean, dark, np.isfinite(dark), names)
     return sorted(fits, key=lambda fit: -fit.correlation)
 
 
@@ -121,23 +133,24 @@ def why_no_gain_fits(
     lay still, full of detail). "corrected": they do not, though a pattern as strong as the gain's
     would show. "few": it would not, for lack of electrons.
     """
-    halves = [_high_passed(_relative(half)) for half in (odd, even)]
-    pixels = odd.size**0.5
-    if np.corrcoef(halves[0].reshape(-1), halves[1].reshape(-1))[0, 1] * pixels > CERTAIN:
+    first = _high_passed(_relative(odd))
+    second = _high_passed(_relative(even))
+    one_error = odd.size**-0.5
+    common = np.corrcoef(first.reshape(-1), second.reshape(-1))[0, 1]
+    if common > CERTAIN * one_error:
         return "other"
-    noise = float((0.5 * (halves[0] + halves[1])).std())
-    return (
-        "corrected"
-        if float(_high_passed(_logarithm(gain)).std()) / noise * pixels > 2 * CERTAIN
-        else "few"
-    )
+    noise = float((0.5 * (first + second)).std())
+    pattern = float(_high_passed(_logarithm(gain)).std())
+    would_show = pattern / noise > 2 * CERTAIN * one_error
+    return "corrected" if would_show else "few"
 
 
 def _relative(mean: np.ndarray) -> np.ndarray:
     """Pixels over their surroundings."""
     local = uniform_filter(mean, 5, mode="nearest", output=np.float64)
     # Dead areas have no surroundings to be relative to.
-    return mean / np.maximum(local, max(0.1 * float(np.median(local)), 1e-12))
+    least = max(0.1 * float(np.median(local)), 1e-12)
+    return mean / np.maximum(local, least)
 
 
 def _logarithm(gain: np.ndarray) -> np.ndarray:
@@ -157,33 +170,39 @@ def _high_passed(image: np.ndarray) -> np.ndarray:
 
 
 def _correlations(
-    pattern: np.ndarray, reference: np.ndarray, valid: np.ndarray, names: tuple[str, str]
-):
-    """Correlation, its standard error, and the settings of each orientation that fits."""
-    pattern, reference = _high_passed(pattern), _high_passed(reference)
-    independent = int(valid.sum())  # a reference that is repeated has no more of them
-    results, refused = [], None
+    pattern: np.ndarray,
+    reference: np.ndarray,
+    valid: np.ndarray,
+    names: tuple[str, str],
+) -> list[ReferenceFit]:
+    """Correlation, with its sign, in each orientation that fits."""
+    pattern = _high_passed(pattern)
+    reference = _high_passed(reference)
+    shape = (pattern.shape[0], pattern.shape[1])
+    # A reference that is repeated has no more of them.
+    independent = int(valid.sum())
+    fits, refused = [], None
     for orientation in _ORIENTATIONS:
         settings = CorrectionSettings(**orientation)
         try:
-            candidate, where = (
-                on_grid(orient(a, settings), (pattern.shape[0], pattern.shape[1]), *names)
-                for a in (reference, valid)
-            )
+            candidate = on_grid(orient(reference, settings), shape, *names)
+            where = on_grid(orient(valid, settings), shape, *names)
         except BadInputError as error:
             refused = refused or error
             continue
         correlation = float(np.corrcoef(pattern[where], candidate[where])[0, 1])
-        results.append((correlation, independent**-0.5, settings))
-    if not results and refused is not None:
+        fits.append(ReferenceFit(settings, correlation, correlation / independent**-0.5))
+    if not fits and refused is not None:
         raise refused
-    return results
+    return fits
 
 
 def best_fit(fits: Sequence[ReferenceFit]) -> ReferenceFit | None:
     """The first of `fits` where it fits beyond chance and better than the second beyond chance;
     else None.
     """
-    first, second = fits[0], fits[1] if len(fits) > 1 else None
-    margin = first.standard_errors - (second.standard_errors if second else 0.0)
-    return first if min(first.standard_errors, margin) > CERTAIN else None
+    first = fits[0]
+    others = fits[1].standard_errors if len(fits) > 1 else 0.0
+    margin = first.standard_errors - others
+    is_certain = min(first.standard_errors, margin) > CERTAIN
+    return first if is_certain else None

@@ -1,272 +1,372 @@
-"""A shot on disk: the movie, and its truths in a folder of their own that nothing which enhances
-reads.
+"""A simulated movie on disk: the movie, and its truths in a folder of their own that nothing which
+enhances reads.
 """
 
 import hashlib
 import json
-import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+import starfile
+import yaml
 from torch import Tensor
 
-from dstnet.core.settings import Settings
+from dstnet.core.shapes import Trajectory
+from dstnet.correction.corrections import Corrections, CorrectionSettings
+from dstnet.dataset.layout import RECORD_ENDING, MovieFiles
+from dstnet.dataset.record import MovieFormat, MovieRecord
+from dstnet.dataset.splits import structure_name
+from dstnet.dataset.truth_tables import (
+    ctf_table,
+    motion_of,
+    motion_parts_of,
+    motion_values,
+    optics_table,
+    particle_table,
+)
 from dstnet.detector.camera import Camera
-from dstnet.io import atomic_path, ensure_writable_folder, write_mrc, write_tiff
+from dstnet.errors import BadInputError, SettingsError
+from dstnet.io import (
+    MrcFrames,
+    atomic_path,
+    ensure_writable_folder,
+    open_movie,
+    write_mrc,
+    write_tiff,
+)
+from dstnet.io.reference import read_defects, read_gain
 from dstnet.io.star import write_star
-from dstnet.motion.relion import to_relion
-from dstnet.simulation.movie_simulator import MovieSimulator
-from dstnet.specimen.species import SpeciesSettings
-
-MovieFormat = Literal["tif", "mrc"]
+from dstnet.motion import Motion
+from dstnet.movie import Movie
+from dstnet.simulation import MovieSimulator
 
 
-class MovieRecord(Settings):
-    """How a written movie was made: enough to make it again."""
-
-    name: str
-    seed: int
-    species: tuple[str, ...]
-    sources: tuple[str, ...] = Field(
-        default=(), description="where each species comes from; files with a digest of their bytes"
-    )
-    species_settings: SpeciesSettings = SpeciesSettings()
-    version: str
-    settings: dict
+def one_line(error: Exception) -> str:
+    """An error's text in one line, for a message of our own."""
+    return " ".join(str(error).split())[:300]
 
 
-def movie_path(folder: Path, name: str, movie_format: MovieFormat = "tif") -> Path:
-    """Where `write_shot` puts a movie."""
-    return folder / "movies" / f"{name}.{'tif' if movie_format == 'tif' else 'mrcs'}"
+@dataclass(frozen=True)
+class SimulatedMovie(MovieFiles):
+    """A simulated movie in a folder: the one reader and the one writer of this layout.
 
+    Where its files are, `dstnet.dataset.layout` says.
 
-def record_path(folder: Path, name: str) -> Path:
-    """Where `write_shot` puts a movie's record, last of all."""
-    return folder / "truth" / f"{name}_settings.yaml"
-
-
-def is_whole(
-    folder: Path, record: MovieRecord, movie_format: MovieFormat = "tif", expected: bool = False
-) -> bool:
-    """Whether the movie of this record lies in `folder` with all its truths."""
-    last = record_path(folder, record.name)
-    wanted = [movie_path(folder, record.name, movie_format), last] + [
-        last.with_name(f"{record.name}_expected.mrcs")
-    ] * expected
-    return all(path.is_file() for path in wanted) and last.read_text() == record.to_yaml()
-
-
-def write_shot(
-    shot: MovieSimulator,
-    folder: Path,
-    record: MovieRecord,
-    movie_format: MovieFormat = "tif",
-    expected: bool = False,
-) -> bool:
-    """Write a shot as ``folder/movies/NAME.tif`` (or ``.mrcs``) and ``folder/truth/NAME_*``; False
-    where it was already whole.
-
-    The truths are listed in the guide. ``_settings.yaml`` comes last: its presence says that all
-    the rest is whole. With `expected`, the noise-free frames are written too (``_expected.mrcs``,
-    as large as the movie in float32). A camera with a gain reference or defects has them in
-    ``folder/camera``, shared by all movies taken with it.
-
-    Raises
-    ------
-    OutputError
-        If a file cannot be written.
+    Parameters
+    ----------
+    folder
+        Of the data set.
+    record
+        How the movie was or is made.
     """
-    if is_whole(folder, record, movie_format, expected):
-        return False
-    truth, name = ensure_writable_folder(folder / "truth"), record.name
-    movie = movie_path(folder, name, movie_format)
-    ensure_writable_folder(movie.parent)
-    last = record_path(folder, name)
-    last.unlink(missing_ok=True)  # from here on the old movie is not whole any more
-    pixel, camera = shot.settings.pixel_size_angstrom, shot.camera
-    reference = _write_camera(camera, shot, folder)
 
-    # MRC has no unsigned bytes
-    dtype = (
-        np.dtype(np.uint16) if movie_format == "mrc" and camera.dtype == np.uint8 else camera.dtype
-    )
-    frames = (frame.cpu().numpy().astype(dtype) for frame in shot.frames())
-    if movie_format == "tif":
-        write_tiff(movie, frames, pixel)
-    else:
-        write_mrc(movie, frames, pixel, "dstnet synthetic movie, counts", stack=True)
-    if expected:
-        noiseless = (frame.cpu().numpy() for frame in shot.expected_frames())
+    @classmethod
+    def read(cls, folder: Path, name: str) -> "SimulatedMovie":
+        """The movie `name` of a folder, by its record.
+
+        Raises
+        ------
+        BadInputError
+            If there is no record of that name, or it cannot be read.
+        """
+        path = folder / "truth" / f"{name}_{RECORD_ENDING}"
+        try:
+            record = MovieRecord.checked(yaml.safe_load(path.read_text()), str(path))
+            movie = cls(folder, record)
+            _ = movie.settings  # checked here, with the record's path in the message
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, SettingsError) as error:
+            raise BadInputError(
+                f"cannot read the record {path}: {one_line(error)}; simulate this movie again"
+            ) from None
+        return movie
+
+    # What it is
+
+    @property
+    def structures(self) -> frozenset[str]:
+        """What is in it, by every name that it goes by: of the species, and of the files that they
+        were read from.
+        """
+        files = (source.split(" sha256:")[0].removeprefix("pdb:") for source in self.record.sources)
+        return frozenset(structure_name(Path(name)) for name in (*self.record.species, *files))
+
+    @property
+    def digest(self) -> str:
+        """Of the record, which decides the movie."""
+        return hashlib.sha256(self.record.to_yaml().encode()).hexdigest()[:16]
+
+    def is_complete(self, movie_format: MovieFormat = "tif", expected: bool = False) -> bool:
+        """Whether the movie of just this record is there with all its truths.
+
+        Parameters
+        ----------
+        movie_format
+            In which it must be there.
+        expected
+            Whether the noise-free frames must be there too.
+        """
+        paths = [self.movie_path(movie_format), self.record_path]
+        if expected:
+            paths.append(self.truth_path("expected.mrcs"))
+        if not all(path.is_file() for path in paths):
+            return False
+        return self.record_path.read_text() == self.record.to_yaml()
+
+    # Reading
+
+    def raw_movie(self) -> Movie:
+        """The movie as the camera wrote it.
+
+        Raises
+        ------
+        BadInputError
+            If it is missing, cannot be read, or is not as its record says.
+        """
+        settings = self.settings
+        if not self.formats:
+            raise BadInputError(
+                f"{self.folder / 'movies'} has no {self.name}; simulate it again, or take its"
+                " truths away"
+            )
+        path = self.movie_path(self.formats[0])
+        movie = open_movie(
+            path,
+            pixel_size_angstrom=settings.pixel_size_angstrom,
+            exposure_e_per_a2=settings.exposure_e_per_a2,
+            pre_exposure_e_per_a2=settings.pre_exposure_e_per_a2,
+            voltage_kv=settings.optics.voltage_kv,
+        )
+        if (len(movie), *movie.shape) != (settings.frames, *settings.shape):
+            raise BadInputError(
+                f"{path} has {len(movie)} frames of {movie.shape[0]} x {movie.shape[1]}, its record"
+                f" says {settings.frames} of {settings.shape[0]} x {settings.shape[1]}; simulate it"
+                " again"
+            )
+        return movie
+
+    def movie(self) -> Movie:
+        """The movie, its gain and defects corrected.
+
+        Raises
+        ------
+        BadInputError
+            If it is missing, cannot be read, or is not as its record says.
+        """
+        gain, defects = self.gain_path, self.defects_path
+        corrections = Corrections(
+            gain=read_gain(gain) if gain.is_file() else None,
+            defects=read_defects(defects) if defects.is_file() else None,
+            settings=CorrectionSettings(find_defects=False, drop_bad_frames=False),
+            names=(str(gain), "dark", str(defects)),
+        )
+        return corrections.applied(self.raw_movie())
+
+    def truth(self, what: str) -> MrcFrames:
+        """One of the true images, read when its only frame is asked for.
+
+        Parameters
+        ----------
+        what
+            ``phase``, ``clean``, ``ice``, ``thickness`` or ``label``.
+
+        Raises
+        ------
+        BadInputError
+            If its file is missing or no MRC file.
+        """
+        return MrcFrames(self.truth_path(f"{what}.mrc"))
+
+    def motion(self) -> Motion:
+        """The true motion.
+
+        Raises
+        ------
+        BadInputError
+            If its file cannot be read, or is of another number of frames.
+        """
+        path = self.truth_path("motion.json")
+        frames = self.settings.frames
+        try:
+            motion = motion_of(self._motion_values())
+        except (ValueError, KeyError, TypeError) as error:
+            raise _bad_motion(path, error) from None
+        global_fits = motion.global_shift_angstrom.shape == (frames, 2)
+        local_fits = motion.local_coefficients_angstrom.shape == (frames, 2, 5)
+        if not (global_fits and local_fits):
+            raise BadInputError(
+                f"{path} is not the motion of {frames} frames; simulate this movie again"
+            )
+        return motion
+
+    def motion_parts_angstrom(self) -> dict[str, Trajectory]:
+        """What the true motion's global shift is the sum of, by name, [frame, 2] (y, x).
+
+        Raises
+        ------
+        BadInputError
+            If its file cannot be read.
+        """
+        try:
+            return motion_parts_of(self._motion_values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _bad_motion(self.truth_path("motion.json"), error) from None
+
+    def _motion_values(self) -> dict[str, Any]:
+        path = self.truth_path("motion.json")
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise _bad_motion(path, error) from None
+
+    def particles(self) -> pd.DataFrame:
+        """RELION's table of the particles, a row each.
+
+        Raises
+        ------
+        BadInputError
+            If its file cannot be read.
+        """
+        path = self.truth_path("particles.star")
+        try:
+            tables = starfile.read(path, always_dict=True)
+            return pd.DataFrame(tables["particles"])  # pyright: ignore[reportArgumentType, reportCallIssue]
+        except (OSError, ValueError, KeyError) as error:
+            raise BadInputError(
+                f"cannot read the particles in {path}: {one_line(error)}; simulate this movie again"
+            ) from None
+
+    # Writing
+
+    def write(
+        self,
+        simulator: MovieSimulator,
+        movie_format: MovieFormat = "tif",
+        expected: bool = False,
+    ) -> bool:
+        """Simulate the movie and write it with its truths; False where it was already complete.
+
+        The record comes last: its presence says that all the rest is complete.
+
+        Parameters
+        ----------
+        simulator
+            Of this record.
+        movie_format
+            Of the movie.
+        expected
+            Write the noise-free frames too (``_expected.mrcs``, as large as the movie in float32).
+
+        Raises
+        ------
+        OutputError
+            If a file cannot be written.
+        """
+        if self.is_complete(movie_format, expected):
+            return False
+        ensure_writable_folder(self.folder / "truth")
+        ensure_writable_folder(self.folder / "movies")
+        self.record_path.unlink(missing_ok=True)  # the old movie is not complete from here on
+        self._write_camera(simulator.camera)
+        self._write_movie(simulator, movie_format)
+        if expected:
+            self._write_expected(simulator)
+        self._write_images(simulator)
+        with atomic_path(self.truth_path("motion.json")) as path:
+            path.write_text(json.dumps(motion_values(simulator.truth)) + "\n")
+        self._write_tables(simulator, movie_format)
+        with atomic_path(self.record_path) as path:
+            path.write_text(self.record.to_yaml())
+        return True
+
+    def _write_camera(self, camera: Camera) -> None:
+        """Gain reference and defects, where the camera has them and no earlier movie left them."""
+        if camera.gain is None and camera.defects is None:
+            return
+        ensure_writable_folder(self.folder / "camera")
+        if camera.gain is not None and not self.gain_path.is_file():
+            self._write_mrc(
+                self.gain_path, camera.gain, "dstnet gain reference: corrected = raw x gain"
+            )
+        if camera.defects is not None and not self.defects_path.is_file():
+            lines = [f"{x} {y} {width} {height}\n" for x, y, width, height in camera.defect_list()]
+            with atomic_path(self.defects_path) as path:
+                path.write_text("".join(lines))
+
+    def _write_mrc(self, path: Path, image: Tensor, label: str) -> None:
+        write_mrc(path, image.cpu().numpy(), self.settings.pixel_size_angstrom, label)
+
+    def _write_movie(self, simulator: MovieSimulator, movie_format: MovieFormat) -> None:
+        path = self.movie_path(movie_format)
+        pixel = self.settings.pixel_size_angstrom
+        dtype = simulator.camera.dtype
+        if movie_format == "mrc" and dtype == np.uint8:
+            dtype = np.dtype(np.uint16)  # MRC has no unsigned bytes
+        frames = (frame.cpu().numpy().astype(dtype) for frame in simulator.frames())
+        if movie_format == "tif":
+            write_tiff(path, frames, pixel)
+        else:
+            write_mrc(path, frames, pixel, "dstnet synthetic movie, counts", stack=True)
+
+    def _write_expected(self, simulator: MovieSimulator) -> None:
         write_mrc(
-            truth / f"{name}_expected.mrcs",
-            noiseless,
-            pixel,
+            self.truth_path("expected.mrcs"),
+            (frame.cpu().numpy() for frame in simulator.expected_frames()),
+            self.settings.pixel_size_angstrom,
             "dstnet truth: expected electrons per pixel, no noise",
             stack=True,
         )
-    known = shot.truth
-    images = {
-        "phase": (known.phase.numpy(), "projected phase of the particles, rad"),
-        "clean": (known.clean.numpy(), "contrast of the particles after the CTF, no noise"),
-        "ice": (
-            shot.ice_phase().cpu().numpy(),
-            "projected phase of ice, film, frost in the first frame, rad",
-        ),
-        "thickness": (known.thickness_angstrom.numpy(), "ice thickness, Angstrom"),
-        "label": (
-            known.label.numpy().astype(np.uint16),
-            "which particle covers a pixel, row of the particle table from 1",
-        ),
-    }
-    for what, (image, label) in images.items():
-        write_mrc(truth / f"{name}_{what}.mrc", image, pixel, f"dstnet truth: {label}")
-    with atomic_path(truth / f"{name}_motion.json") as path:
-        path.write_text(json.dumps(_motion(shot)) + "\n")
-    relative = movie.relative_to(folder).as_posix()
-    motion = to_relion(
-        known.global_shift_angstrom,
-        known.local_coefficients_angstrom,
-        shape=shot.settings.shape,
-        pixel_size_angstrom=pixel,
-        movie_name=relative,
-        exposure_e_per_a2=shot.settings.exposure_e_per_a2,
-        pre_exposure_e_per_a2=shot.settings.pre_exposure_e_per_a2,
-        voltage_kv=shot.settings.optics.voltage_kv,
-    )
-    for what, blocks in {
-        "motion": (
-            motion
-            | {
-                "general": (
-                    motion["general"] | ({"rlnMicrographGainName": reference} if reference else {})
-                )
-            }
-        ),
-        "ctf": {"optics": _optics(shot), "micrographs": _ctf(shot, relative)},
-        "particles": {"optics": _optics(shot), "particles": _particles(shot, relative)},
-    }.items():
-        write_star(truth / f"{name}_{what}.star", blocks, float_format="%.9g")
-    with atomic_path(last) as path:
-        path.write_text(record.to_yaml())
-    return True
 
-
-def _write_camera(camera: Camera, shot: MovieSimulator, folder: Path) -> str | None:
-    """The gain reference and the list of defects, named by a digest of the camera; the gain's name
-    relative to `folder`.
-    """
-    if camera.gain is None and camera.defects is None:
-        return None
-    digest = hashlib.sha256(
-        f"{shot.settings.detector.to_yaml()}{shot.settings.shape}".encode()
-    ).hexdigest()[:8]
-    place = ensure_writable_folder(folder / "camera")
-    name = None
-    if camera.gain is not None:
-        path = place / f"gain_{digest}.mrc"
-        name = path.relative_to(folder).as_posix()
-        if not path.is_file():
-            write_mrc(
-                path,
-                camera.gain.cpu().numpy(),
-                shot.settings.pixel_size_angstrom,
-                "dstnet gain reference: corrected = raw x gain",
-            )
-    if camera.defects is not None and not (path := place / f"defects_{digest}.txt").is_file():
-        with atomic_path(path) as temporary:
-            temporary.write_text(
-                "".join(f"{x} {y} {w} {h}\n" for x, y, w, h in camera.defect_list())
-            )
-    return name
-
-
-def _motion(shot: MovieSimulator) -> dict:
-    known = shot.truth
-    return {
-        "global_shift_angstrom_yx": known.global_shift_angstrom.tolist(),
-        "parts_angstrom_yx": {
-            name: part.tolist() for name, part in known.motion_parts_angstrom.items()
-        },
-        "local_coefficients_angstrom": known.local_coefficients_angstrom.tolist(),
-        "local_basis": (
-            "per frame, for y then x: x, y, x^2 - 1/3, y^2 - 1/3, x y; x and y from -1 to 1 over"
-            " the field"
-        ),
-        "height_drift_angstrom": known.height_drift_angstrom.tolist(),
-    }
-
-
-def euler_angles_deg(rotation: Tensor) -> tuple[float, float, float]:
-    """RELION's rot, tilt, psi of a rotation r' = R r of a structure: R = Rz(psi) Ry(tilt) Rz(rot),
-    each turning axes, not points.
-    """
-    r = rotation.double().tolist()
-    tilt = math.atan2(
-        math.hypot(r[2][0], r[2][1]), r[2][2]
-    )  # not acos, which loses half the digits near 0 and 180
-    if abs(math.sin(tilt)) < 1e-6:  # only the sum (or difference) of rot and psi is defined
-        rot = math.atan2(-r[1][0], r[0][0] if r[2][2] > 0 else -r[0][0])
-        return math.degrees(rot), math.degrees(tilt), 0.0
-    rot, psi = math.atan2(r[2][1], r[2][0]), math.atan2(r[1][2], -r[0][2])
-    return math.degrees(rot), math.degrees(tilt), math.degrees(psi)
-
-
-def _optics(shot: MovieSimulator) -> pd.DataFrame:
-    optics = shot.settings.optics
-    return pd.DataFrame(
-        {
-            "rlnOpticsGroup": [1],
-            "rlnOpticsGroupName": ["opticsGroup1"],
-            "rlnMicrographPixelSize": [shot.settings.pixel_size_angstrom],
-            "rlnVoltage": [optics.voltage_kv],
-            "rlnSphericalAberration": [optics.cs_mm],
-            "rlnAmplitudeContrast": [optics.amplitude_contrast],
-            "rlnBeamTiltX": [optics.beam_tilt_x_mrad],
-            "rlnBeamTiltY": [optics.beam_tilt_y_mrad],
-        }
-    )
-
-
-def _defocus(shot: MovieSimulator, height_angstrom: float = 0.0) -> dict:
-    optics = shot.settings.optics
-    defocus = optics.defocus_angstrom - height_angstrom
-    return {
-        "rlnDefocusU": defocus + optics.astigmatism_angstrom / 2,
-        "rlnDefocusV": defocus - optics.astigmatism_angstrom / 2,
-        "rlnDefocusAngle": optics.astigmatism_angle_deg,
-        "rlnPhaseShift": optics.phase_plate_deg,
-        "rlnOpticsGroup": 1,
-    }
-
-
-def _ctf(shot: MovieSimulator, movie: str) -> pd.DataFrame:
-    return pd.DataFrame([{"rlnMicrographName": movie} | _defocus(shot)])
-
-
-def _particles(shot: MovieSimulator, movie: str) -> pd.DataFrame:
-    pixel = shot.settings.pixel_size_angstrom
-    rows = []
-    for p in shot.truth.particles:
-        rot, tilt, psi = euler_angles_deg(p.rotation)
-        place = {
-            "rlnMicrographName": movie,
-            "rlnCoordinateX": p.x_angstrom / pixel,
-            "rlnCoordinateY": p.y_angstrom / pixel,
-            "rlnAngleRot": rot,
-            "rlnAngleTilt": tilt,
-            "rlnAnglePsi": psi,
-        }
-        rows.append(
-            place
-            | _defocus(shot, p.height_angstrom)
-            | {
-                "dstnetSpecies": p.species,
-                "dstnetHeight": p.height_angstrom,
-            }
+    def _write_images(self, simulator: MovieSimulator) -> None:
+        truth = simulator.truth
+        images = (
+            ("phase", truth.phase, "projected phase of the particles, rad"),
+            ("clean", truth.clean, "contrast of the particles after the CTF, no noise"),
+            (
+                "ice",
+                simulator.ice_phase(),
+                "projected phase of ice, film, frost in the first frame, rad",
+            ),
+            ("thickness", truth.thickness_angstrom, "ice thickness, Angstrom"),
         )
-    return pd.DataFrame(
-        rows, columns=None if rows else ["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"]
+        for what, image, label in images:
+            self._write_mrc(self.truth_path(f"{what}.mrc"), image, f"dstnet truth: {label}")
+        write_mrc(
+            self.truth_path("label.mrc"),
+            truth.label.numpy().astype(np.uint16),
+            self.settings.pixel_size_angstrom,
+            "dstnet truth: which particle covers a pixel, row of the particle table from 1",
+        )
+
+    def _write_tables(self, simulator: MovieSimulator, movie_format: MovieFormat) -> None:
+        """Motion, CTF and particles as RELION writes them."""
+        settings, truth = self.settings, simulator.truth
+        movie = self.movie_path(movie_format).relative_to(self.folder).as_posix()
+        motion = truth.motion.to_relion(
+            shape=settings.shape,
+            pixel_size_angstrom=settings.pixel_size_angstrom,
+            movie_name=movie,
+            exposure_e_per_a2=settings.exposure_e_per_a2,
+            pre_exposure_e_per_a2=settings.pre_exposure_e_per_a2,
+            voltage_kv=settings.optics.voltage_kv,
+        )
+        if simulator.camera.gain is not None:
+            gain = self.gain_path.relative_to(self.folder).as_posix()
+            motion["general"] = {**motion["general"], "rlnMicrographGainName": gain}
+        optics = optics_table(settings)
+        particles = particle_table(settings, truth.particles, movie)
+        tables = {
+            "motion": motion,
+            "ctf": {"optics": optics, "micrographs": ctf_table(settings, movie)},
+            "particles": {"optics": optics, "particles": particles},
+        }
+        for what, blocks in tables.items():
+            write_star(self.truth_path(f"{what}.star"), blocks, float_format="%.9g")
+
+
+def _bad_motion(path: Path, error: Exception) -> BadInputError:
+    return BadInputError(
+        f"cannot read the motion in {path}: {one_line(error)}; simulate this movie again"
     )

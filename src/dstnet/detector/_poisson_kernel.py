@@ -1,4 +1,4 @@
-"""The compiled Poisson sampler. Only `sampling.py` imports this file, and late: numba takes half a
+"""The compiled Poisson sampler. Only `poisson.py` imports this file, and late: numba takes half a
 second to load.
 
 Every pixel's random number is a hash of (seed, block, place in the block), so it depends on no
@@ -14,7 +14,6 @@ from numba import types
 from numba.extending import intrinsic
 
 from dstnet.core.compiled import compiled
-from dstnet.detector.poisson import HIGHEST_RATE
 
 # pixels that share one length of the table; its five working arrays stay in the first-level cache
 BLOCK = 1024
@@ -24,13 +23,16 @@ TAIL = 1e-3  # below this chance a pixel leaves the table for the double-precisi
 _F = np.float32  # numba's float() leaves a float32 as it is; np.float64() does not
 _U = np.uint32
 _W = np.uint64
-# exp(-t) = 1 - t (1 - t/2 (1 - t/3 ...)) for |t| <= ln(2)/2, to t^8: what is left out is under
-# 3e-10.
-_LOG2E, _LN2_HIGH, _LN2_LOW = (
-    _F(1.4426950408889634),
-    _F(0.693359375),
-    _F(-2.12194440e-4),
-)  # Cody & Waite's split of ln 2
+_LOG2E = _F(1.4426950408889634)
+# Cody & Waite's split of ln 2.
+_LN2_HIGH = _F(0.693359375)
+_LN2_LOW = _F(-2.12194440e-4)
+# Of Weyl's sequence of counters: 2^64 and 2^32 over the golden ratio.
+_STEP_64 = _W(0x9E3779B97F4A7C15)
+_STEP_32 = _U(0x9E3779B1)
+# MurmurHash3's multipliers.
+_MURMUR_A = _U(0x85EBCA6B)
+_MURMUR_B = _U(0xC2B2AE35)
 
 
 @numba.njit(nogil=True)
@@ -107,9 +109,8 @@ def _rejection(rate, state):
             return k
         if k < 0 or (margin < 0.013 and v > margin):
             continue
-        if math.log(
-            v * inverse_alpha / (a / (margin * margin) + b)
-        ) <= k * log_rate - rate - math.lgamma(k + 1.0):
+        bound = k * log_rate - rate - math.lgamma(k + 1.0)
+        if math.log(v * inverse_alpha / (a / (margin * margin) + b)) <= bound:
             return k
 
 
@@ -126,93 +127,133 @@ def _table_length(rate):
     return k
 
 
-def _fill(rates, counts, first, last, seed_table, seed_tail):
-    lam = np.empty(BLOCK, np.float32)
-    lam_bits = lam.view(np.int32)
+@numba.njit(nogil=True)
+def _allowed_rates(rates, rate, highest_rate):
+    """Fill `rate` with allowed rates of a block; the highest of them."""
+    bits = rate.view(np.int32)
+    for i in range(rates.size):
+        value = rates[i]
+        value = value if value > _F(0) else _F(0)  # NaN compares false
+        rate[i] = value if value < highest_rate else highest_rate
+    # Bits of positive floats sort as they do; unlike a maximum of floats, one of integers is
+    # vectorised.
+    highest_bits = 0
+    for i in range(rates.size):
+        highest_bits = max(highest_bits, bits[i])
+    return np.int32(highest_bits).view(np.float32)
+
+
+@numba.njit(nogil=True)
+def _fill_by_rejection(rate, out, start, seed):
+    """Counts of a block with high rates, each drawn on its own."""
+    for i in range(out.size):
+        state = _mix64(seed + _W(start + i) * _STEP_64)
+        if rate[i] >= _F(10):
+            out[i] = _F(_rejection(np.float64(rate[i]), state))
+        elif rate[i] > _F(0):
+            out[i] = _F(_tail(np.float64(rate[i]), 0, state))
+        else:
+            out[i] = _F(0)
+
+
+@numba.njit(nogil=True)
+def _fill_uniform(uniform, n, key):
+    """Uniform numbers in (0, 1) by a 32-bit hash of a pixel's place in its block."""
+    key_a = _U(key & _W(0xFFFFFFFF))
+    key_b = _U(key >> _W(32))
+    for i in range(n):
+        x = _U(_U(i) * _STEP_32 + key_a)
+        x = _scramble(x, _U(16), _MURMUR_A)
+        x = _scramble(x, _U(13), _MURMUR_B)
+        x = _U(x + key_b)
+        x = _scramble(x, _U(16), _MURMUR_A)
+        x = _scramble(x, _U(15), _MURMUR_B)
+        x = _scramble(x, _U(16), _U(1))
+        uniform[i] = (_F(np.int32(x >> _U(1))) + _F(0.5)) * _F(2.0**-31)
+
+
+@numba.njit(nogil=True)
+def _fill_first_chances(rate, chance, above, n):
+    """P(N = 0) = exp(-rate) and P(N > 0), the latter kept exact for small rates, where exp(-rate)
+    would round to 1.
+
+    exp(-t) = 1 - t (1 - t/2 (1 - t/3 ...)) for |t| <= ln(2)/2, to t^8: what is left out is under
+    3e-10.
+    """
+    for i in range(n):
+        halvings = np.int32(rate[i] * _LOG2E + _F(0.5))
+        t = rate[i] - _F(halvings) * _LN2_HIGH
+        t = t - _F(halvings) * _LN2_LOW
+        q = _F(1) - t * _F(1 / 8)
+        q = _F(1) - t * _F(1 / 7) * q
+        q = _F(1) - t * _F(1 / 6) * q
+        q = _F(1) - t * _F(1 / 5) * q
+        q = _F(1) - t * _F(1 / 4) * q
+        q = _F(1) - t * _F(1 / 3) * q
+        q = _F(1) - t * _F(1 / 2) * q
+        exponent = np.int32((np.int32(127) - halvings) << np.int32(23))
+        power = exponent.view(np.float32)  # 2^-halvings
+        above[i] = power * (t * q) + (_F(1) - power)
+        chance[i] = power * (_F(1) - t * q)
+
+
+@numba.njit(nogil=True)
+def _count_chances(rate, chance, above, uniform, out, length):
+    """Count for each pixel the k below `length` with P(N > k) above its uniform number.
+
+    Comparing the uniform with it, small at the tail, keeps the digits that a cumulative chance near
+    1 loses.
+    """
+    for i in range(out.size):
+        out[i] = _F(0)
+    for k in range(1, length + 1, 4):
+        a = _F(1.0 / k)
+        b = _F(1.0 / (k + 1))
+        c = _F(1.0 / (k + 2))
+        d = _F(1.0 / (k + 3))
+        for i in range(out.size):
+            u = uniform[i]
+            lam = rate[i]
+            p = chance[i]
+            over = above[i]
+            count = _F(1) if u < over else _F(0)
+            p = p * lam * a
+            over -= p
+            count += _F(1) if u < over else _F(0)
+            p = p * lam * b
+            over -= p
+            count += _F(1) if u < over else _F(0)
+            p = p * lam * c
+            over -= p
+            count += _F(1) if u < over else _F(0)
+            p = p * lam * d
+            over -= p
+            chance[i] = p
+            above[i] = over
+            out[i] += count
+
+
+def _fill(rates, counts, first, last, seed_table, seed_tail, highest_rate):
+    rate = np.empty(BLOCK, np.float32)
     chance = np.empty(BLOCK, np.float32)
     above = np.empty(BLOCK, np.float32)
     uniform = np.empty(BLOCK, np.float32)
     for block in range(first, last):
         start = block * BLOCK
         n = min(BLOCK, rates.size - start)
-        for i in range(n):
-            rate = rates[start + i]
-            rate = rate if rate > _F(0) else _F(0)  # NaN compares false
-            rate = rate if rate < _F(HIGHEST_RATE) else _F(HIGHEST_RATE)
-            lam[i] = rate
-        highest_bits = 0
-        for i in range(
-            n
-            # bits of positive floats sort as they do; unlike a maximum of floats, one of integers
-            # is vectorised
-        ):
-            highest_bits = max(highest_bits, lam_bits[i])
-        highest = np.int32(highest_bits).view(np.float32)
         out = counts[start : start + n]
+        highest = _allowed_rates(rates[start : start + n], rate, highest_rate)
         if highest > _F(HIGHEST_TABLED_RATE):
-            for i in range(n):
-                state = _mix64(seed_tail + _W(start + i) * _W(0x9E3779B97F4A7C15))
-                if lam[i] >= _F(10):
-                    out[i] = _F(_rejection(np.float64(lam[i]), state))
-                elif lam[i] > _F(0):
-                    out[i] = _F(_tail(np.float64(lam[i]), 0, state))
-                else:
-                    out[i] = _F(0)
+            _fill_by_rejection(rate, out, start, seed_tail)
             continue
-        key = _mix64(seed_table + _W(block) * _W(0x9E3779B97F4A7C15))
-        key_a = _U(key & _W(0xFFFFFFFF))
-        key_b = _U(key >> _W(32))
-        for i in range(n):
-            x = _U(_U(i) * _U(0x9E3779B1) + key_a)
-            x = _scramble(x, _U(16), _U(0x85EBCA6B))  # MurmurHash3's multipliers
-            x = _scramble(x, _U(13), _U(0xC2B2AE35))
-            x = _U(x + key_b)
-            x = _scramble(x, _U(16), _U(0x85EBCA6B))
-            x = _scramble(x, _U(15), _U(0xC2B2AE35))
-            x = _scramble(x, _U(16), _U(1))
-            uniform[i] = (_F(np.int32(x >> _U(1))) + _F(0.5)) * _F(2.0**-31)
-            rate = lam[i]
-            whole = np.int32(rate * _LOG2E + _F(0.5))
-            t = (rate - _F(whole) * _LN2_HIGH) - _F(whole) * _LN2_LOW
-            q = _F(1) - t * _F(1 / 8)
-            q = _F(1) - t * _F(1 / 7) * q
-            q = _F(1) - t * _F(1 / 6) * q
-            q = _F(1) - t * _F(1 / 5) * q
-            q = _F(1) - t * _F(1 / 4) * q
-            q = _F(1) - t * _F(1 / 3) * q
-            q = _F(1) - t * _F(1 / 2) * q
-            power = np.int32((np.int32(127) - whole) << np.int32(23)).view(np.float32)  # 2^-whole
-            # 1 - exp(-rate), kept exact for small rates, where exp(-rate) would round to 1
-            missed = power * (t * q) + (_F(1) - power)
-            chance[i] = power * (_F(1) - t * q)
-            above[i] = missed
-            out[i] = _F(0)
+        _fill_uniform(uniform, n, _mix64(seed_table + _W(block) * _STEP_64))
+        _fill_first_chances(rate, chance, above, n)
         length = _table_length(np.float64(highest))
-        # above = P(N > k): comparing the uniform with it, small at the tail, keeps the digits that
-        # a cumulative chance near 1 loses.
-        for k in range(1, length + 1, 4):
-            a, b, c, d = _F(1.0 / k), _F(1.0 / (k + 1)), _F(1.0 / (k + 2)), _F(1.0 / (k + 3))
-            for i in range(n):
-                u, rate, p, over = uniform[i], lam[i], chance[i], above[i]
-                count = _F(1) if u < over else _F(0)
-                p = p * rate * a
-                over -= p
-                count += _F(1) if u < over else _F(0)
-                p = p * rate * b
-                over -= p
-                count += _F(1) if u < over else _F(0)
-                p = p * rate * c
-                over -= p
-                count += _F(1) if u < over else _F(0)
-                p = p * rate * d
-                over -= p
-                chance[i] = p
-                above[i] = over
-                out[i] += count
+        _count_chances(rate, chance, above, uniform, out, length)
         for i in range(n):
             if out[i] == _F(length):
-                state = _mix64(seed_tail + _W(start + i) * _W(0x9E3779B97F4A7C15))
-                out[i] = _F(_tail(np.float64(lam[i]), length, state))
+                state = _mix64(seed_tail + _W(start + i) * _STEP_64)
+                out[i] = _F(_tail(np.float64(rate[i]), length, state))
 
 
-fill = compiled(_fill, "void(float32[::1], float32[::1], int64, int64, uint64, uint64)")
+fill = compiled(_fill, "void(float32[::1], float32[::1], int64, int64, uint64, uint64, float32)")

@@ -29,26 +29,27 @@ def poisson(rate: Tensor, generator: torch.Generator) -> Tensor:
     Returns
     -------
     Tensor
-        Whole numbers, float32, of the shape and on the device of `rate`.
+        Integers, as float32, of the shape and on the device of `rate`.
     """
     if rate.device.type != "cpu":
-        return torch.poisson(
-            torch.nan_to_num(rate.float(), nan=0.0).clamp(0, HIGHEST_RATE), generator=generator
-        )
-    from dstnet.detector import (
-        _poisson_kernel as kernel,
-    )  # not above: numba takes half a second to load
+        allowed = torch.nan_to_num(rate.float(), nan=0.0).clamp(0, HIGHEST_RATE)
+        return torch.poisson(allowed, generator=generator)
+    # Not above: numba takes half a second to load.
+    from dstnet.detector import _poisson_kernel as kernel
 
-    seeds = [np.uint64(s) for s in torch.randint(2**63 - 1, (2,), generator=generator).tolist()]
+    seeds = torch.randint(2**63 - 1, (2,), generator=generator)
+    seed_table, seed_tail = (np.uint64(seed) for seed in seeds.tolist())
+    highest = np.float32(HIGHEST_RATE)
     rates = rate.detach().float().contiguous().view(-1).numpy()
     counts = torch.empty(rate.shape)
     flat = counts.view(-1).numpy()
     blocks = -(-rates.size // kernel.BLOCK)
     threads = max(1, min(torch.get_num_threads(), rates.size // _SMALLEST_SHARE))
-    edges = [blocks * t // threads for t in range(threads + 1)]
+    edges = [blocks * thread // threads for thread in range(threads + 1)]
 
     def fill(thread: int) -> None:
-        kernel.fill(rates, flat, edges[thread], edges[thread + 1], *seeds)
+        first, last = edges[thread], edges[thread + 1]
+        kernel.fill(rates, flat, first, last, seed_table, seed_tail, highest)
 
     if threads == 1:
         fill(0)

@@ -1,14 +1,18 @@
-"""From a movie in memory to its enhanced micrograph: every method behind one interface."""
+"""From an aligned movie to its enhanced micrograph: every method behind one interface."""
 
-from dstnet.enhancement.frame_window import WindowRestorer, restorer_of
-from dstnet.enhancement.network import Enhanced, NetworkRestorer, Restorer
+from dstnet.enhancement.base import Needs, Restored, Restorer
+from dstnet.enhancement.frame_window import WindowRestorer
+from dstnet.enhancement.network import NetworkRestorer
+from dstnet.enhancement.registry import METHODS, make_restorer
 from dstnet.enhancement.settings import EnhancementSettings
 
 __all__ = [
-    "Enhanced",
+    "METHODS",
     "EnhancementSettings",
+    "Needs",
     "NetworkRestorer",
+    "Restored",
     "Restorer",
     "WindowRestorer",
-    "restorer_of",
+    "make_restorer",
 ]

@@ -17,12 +17,15 @@ from dstnet.optics.thon import fit_thon_rings
 
 RINGS = 120
 SMOOTH_RINGS = 5.0  # rms of the Gaussian that h, which knows no zeros, is averaged by
-# How many cycles of c^2 the network tells apart, at whatever scale (its filters reach about as far
-# as the detail they pass is wide); the part of c^2 at its zeros, since defoci differ within the
-# ice's depth; and the part of the mean h, which strong particles rule, that holds where particles
-# are faint. Chosen with dstnet-3 on 46 simulated images of phantoms under all conditions of
+# The three were chosen with dstnet-3 on 46 simulated images of phantoms under all conditions of
 # training: all 42 without a phase plate are bettered, the mean residual energy from 0.584 to 0.573.
-CYCLES, LEAST, FAINT = 1.8, 0.05, 0.5
+# How many cycles of c^2 the network tells apart, at whatever scale: its filters reach about as far
+# as the detail they pass is wide.
+CYCLES = 1.8
+# The part of c^2 at its zeros, since defoci differ within the ice's depth.
+LEAST = 0.05
+# The part of the mean h, which strong particles rule, that holds where particles are faint.
+FAINT = 0.5
 
 
 def transfer_match(total: Image, enhanced: Image, pixel_size_angstrom: float) -> Tensor | None:
@@ -41,23 +44,34 @@ def transfer_match(total: Image, enhanced: Image, pixel_size_angstrom: float) ->
     fit = fit_thon_rings(total, pixel_size_angstrom)
     if fit is None:
         return None
+    device = total.device
     shape = (total.shape[0], total.shape[1])
-    k = radial_frequency(shape, pixel_size_angstrom, total.device)
-    blur = torch.exp(
-        -2 * (fit.mean_rad_angstrom2 * k * k / (math.pi * CYCLES)).square()
-    )  # what is left of a cosine in a Gaussian mean
-    wave = (1 - 2 * LEAST) / 2 * torch.cos(2 * fit.phase(shape, pixel_size_angstrom, total.device))
+    k = radial_frequency(shape, pixel_size_angstrom, device)
+    # What is left of a cosine in a Gaussian mean.
+    cycles = fit.mean_rad_angstrom2 * k * k / (math.pi * CYCLES)
+    blur = torch.exp(-2 * cycles.square())
+    phase = fit.phase(shape, pixel_size_angstrom, device)
+    wave = (1 - 2 * LEAST) / 2 * torch.cos(2 * phase)
     q = (0.5 - wave) / (0.5 - wave * blur)
-    given = torch.fft.rfft2(enhanced)
-    own, shared = (
-        _smoothed(radial_mean(power, shape, RINGS))
-        for power in (given.abs().square(), (given.conj() * torch.fft.rfft2(total)).real)
-    )
-    h = FAINT * (own / shared.clamp(min=1e-6)).clamp(0, 1)
-    return q / (1 + h[ring_index(shape, RINGS, total.device).clamp(max=RINGS - 1)] * (q - 1))
+    index = ring_index(shape, RINGS, device).clamp(max=RINGS - 1)
+    h = FAINT * _mean_filter(total, enhanced)[index]
+    return q / (1 + h * (q - 1))
+
+
+def _mean_filter(total: Image, enhanced: Image) -> Tensor:
+    """What part of the input's signal the output passes, by ring, averaged over neighbouring
+    rings.
+    """
+    shape = (total.shape[0], total.shape[1])
+    own = torch.fft.rfft2(enhanced)
+    shared = (own.conj() * torch.fft.rfft2(total)).real
+    own_power = _smoothed(radial_mean(own.abs().square(), shape, RINGS))
+    shared_power = _smoothed(radial_mean(shared, shape, RINGS))
+    return (own_power / shared_power.clamp(min=1e-6)).clamp(0, 1)
 
 
 def _smoothed(rings: Tensor) -> Tensor:
     number = torch.arange(len(rings), device=rings.device)
-    weight = torch.exp(-0.5 * ((number[:, None] - number) / SMOOTH_RINGS).square())
+    distance = number[:, None] - number
+    weight = torch.exp(-0.5 * (distance / SMOOTH_RINGS).square())
     return weight @ rings / weight.sum(1)

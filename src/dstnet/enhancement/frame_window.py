@@ -1,87 +1,119 @@
-"""The second mode: raw frames as they are, each enhanced where it lies, from its neighbours; the
-motion between them is the network's.
+"""A network on frames as the camera took them, each enhanced where it lies, from its neighbours;
+the motion between them is left to the network.
 
-A window of frames (the paper's: two past and two future ones) slides over the movie. At the movie's
-ends it is cut short: to repeat a frame would give the same noise twice, and noise that agrees is
-what the network takes for signal. The weights are trained with both.
+A window of unaligned frames (the paper's: two past and two future ones) slides over the movie. At
+the movie's ends it is cut short: to repeat a frame would give the same noise twice, and noise that
+agrees is what the network takes for signal. The weights are trained with both.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dstnet.alignment import AlignedMovie, MovieMotion, accumulate, align
+from dstnet.alignment import AlignedMovie, Grouping, accumulate, undo_motion
 from dstnet.alignment.global_motion import checked_frame
-from dstnet.core.fourier import apply_transfer, resample
+from dstnet.core.fourier import resample
 from dstnet.core.shapes import Image, Stack
-from dstnet.enhancement.ctf_matching import transfer_match
-from dstnet.enhancement.network import NetworkRestorer
+from dstnet.enhancement.base import Needs, Restored, check_outputs
+from dstnet.enhancement.finishing import NoiseUnits, finish, needed_heads, on_sum_grid
 from dstnet.enhancement.settings import EnhancementSettings
-from dstnet.enhancement.signal_recovery import filled, linear_part, notes_on
-from dstnet.enhancement.tiling import blend_tiles
-from dstnet.errors import BadInputError, SettingsError
+from dstnet.enhancement.trained_network import TrainedRestorer, check_finite, range_notes
+from dstnet.errors import SettingsError
+from dstnet.motion import Motion
 from dstnet.movie import Movie
-from dstnet.movie.normalise import normalised
-from dstnet.network.dstnet import exposure_features
-from dstnet.network.weights import read_card, released
+from dstnet.movie.normalise import unit_noise
+from dstnet.network.inputs import exposure_inputs
+from dstnet.network.outputs import OUTPUTS
 
 
-def restorer_of(settings: EnhancementSettings, device: str = "cpu") -> NetworkRestorer:
-    """The restorer that the weights named in the settings were trained for."""
-    path = released().get(settings.model) or Path(settings.model)
-    # A file that is missing is for the restorer to name.
-    windowed = path.is_file() and read_card(path).window is not None
-    return (WindowRestorer if windowed else NetworkRestorer)(settings, device)
+@dataclass(frozen=True)
+class _UnitFrame:
+    """A frame on the working grid, or what the network makes of it, in units of its noise.
+
+    Attributes
+    ----------
+    images
+        [y, x], with mean zero and unit noise; or the network's outputs, [output, y, x].
+    mean, noise
+        Of the frame, in the movie's unit.
+    """
+
+    images: Tensor
+    mean: float
+    noise: float
 
 
-class WindowRestorer(NetworkRestorer):
-    """A network with weights that were trained on windows of raw frames; parameters and call are
-    those of `NetworkRestorer`.
+class WindowRestorer(TrainedRestorer):
+    """A network with weights that were trained on windows of unaligned frames.
 
     The enhanced micrograph, and the contrast, is the sum of the enhanced frames, moved back by the
-    motion that the alignment estimates; it is in the units of the plain sum, which still stands
-    beside it. Where particles are is the frames' mean. Enhanced frames lie where the raw ones do,
-    each in its own frame's units. With evidence on, what the micrograph is given back is shared out
-    to the frames, so that they still add up to it.
+    motion that the alignment estimates, in the units of the plain sum. Where particles are is the
+    frames' mean. Enhanced frames lie where the camera had them, each in its own frame's units. With
+    evidence on, what the micrograph is given back is shared out to the frames, so that they still
+    add up to it. Errors of frames that share their inputs are not independent, so that the sum's
+    are unknown: no uncertainty is given.
 
     Memory holds a window of frames on the working grid, whatever the number of frames; where
     enhanced frames are asked for, all of them on the grid of the sums as well, 4 bytes a pixel: 2.7
     GB for 40 of 4096 x 4096. `enhanced_frames` gives them one at a time.
+
+    Parameters, attributes and errors are those of `TrainedRestorer`.
     """
 
-    windowed = True
+    takes_windows = True
 
-    def __init__(self, settings: EnhancementSettings | None = None, device: str = "cpu"):
+    def __init__(self, settings: EnhancementSettings | None = None, device: str = "cpu") -> None:
         super().__init__(settings, device)
-        if self.settings.fractions is not None:
+        if self.settings.groups is not None:
             raise SettingsError(
-                f"{self.card.name} takes raw frames, one by one; leave out --fractions"
+                f"{self.name} takes unaligned frames, one by one; leave out --groups"
             )
+        assert self.card.window is not None
+        self._half_window = self.card.window // 2
 
-    def check_heads(self, heads: Collection[str]) -> None:
-        """As in `NetworkRestorer`; the uncertainty of a sum of frames that share their inputs is
-        not known from theirs.
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Those of the network, apart from expected errors; and "frames"."""
+        names = [name for name in self.trained.outputs if OUTPUTS[name].unit != "error"]
+        return (*names, "frames")
+
+    def needs(self, movie: Movie) -> Needs:
+        """The frames as they are, and the sum of all on the grid of the weights."""
+        return Needs(self._grouping, raw_frames=True)
+
+    @property
+    def _grouping(self) -> Grouping:
+        return Grouping(self.card.working_pixel_angstrom, 1)
+
+    def __call__(
+        self, aligned: AlignedMovie, *, outputs: Collection[str] = ("micrograph",)
+    ) -> Restored:
+        """Enhance the frames of one movie; see `Restorer`.
+
+        Raises
+        ------
+        SettingsError
+            If the weights do not give what is asked for.
+        BadInputError
+            If a frame is constant, not finite or without noise.
         """
-        if "uncertainty" in heads:
-            raise SettingsError(
-                f"{self.card.name} enhances single frames, whose errors are not independent, so the"
-                " micrograph's is unknown; ask for no uncertainty, or choose weights of whole"
-                " movies with --model"
-            )
-        super().check_heads(heads)
-
-    def _of_exposure(self, each_e_per_a2: float, count: int) -> list[str]:
-        (low, high), name = self.card.valid_exposure_e_per_a2, self.card.name
-        if low <= each_e_per_a2 <= high:
-            return []
-        return [
-            f"exposure {each_e_per_a2:.2f} e-/Å2 of a frame is outside the {low}-{high} that {name}"
-            " was trained for"
-        ]
+        check_outputs(self, outputs)
+        movie = aligned.movie
+        units = self._noise_units(aligned)
+        heads = needed_heads(self.settings, outputs, self.trained.outputs)
+        sums, frames = self._sums(aligned, units, heads, keep_frames="frames" in outputs)
+        # The match to the CTF is of the sum alone: the frames are done with before it is known.
+        done = finish(sums, units, movie.total_exposure_e_per_a2, self.settings)
+        requested = [name for name in outputs if name != "frames"]
+        images = on_sum_grid(done.images, units, aligned.shape, requested)
+        if frames is not None:
+            if done.added is not None and done.added.any():
+                _share_out(units.noise * done.added / len(movie), aligned, units, frames)
+            images["frames"] = frames
+        notes = self._range_notes(movie)
+        return Restored(images, (*notes, *done.notes))
 
     def enhanced_frames(self, movie: Movie) -> Iterator[Image]:
         """Each frame enhanced where it lies, [y, x] on the working grid, in the frame's units;
@@ -92,135 +124,89 @@ class WindowRestorer(NetworkRestorer):
         BadInputError
             If a frame is constant, not finite or without noise.
         """
-        first = replace(movie, frames=np.asarray(movie.frames[0])[None])
-        still = MovieMotion.of_shifts(torch.zeros(1, 2))
-        grid = accumulate(
-            first, still, working_pixel_angstrom=self.card.working_pixel_angstrom, max_fractions=1
-        ).fractions.shape[1:]
-        for out, mean, noise in self._slide(movie, (grid[0], grid[1])):
-            yield mean + noise * out[0]
+        motionless = Motion.of_shifts(torch.zeros(1, 2))
+        first = accumulate(movie.subset([0]), motionless, groupings=[self._grouping])
+        working = first.groups[self._grouping].images
+        grid = (working.shape[1], working.shape[2])
+        for enhanced in self._slide(movie, grid):
+            yield enhanced.mean + enhanced.noise * enhanced.images[0]
 
-    def _slide(self, movie: Movie, grid: tuple[int, int]) -> Iterator[tuple[Tensor, float, float]]:
-        """The network's outputs [output, y, x] for each frame in units of its noise, and its mean
-        and noise.
+    def _noise_units(self, aligned: AlignedMovie) -> NoiseUnits:
+        """The sum of all frames on the working grid, in units of its noise."""
+        group = aligned.groups[self._grouping]
+        total, mean, noise = unit_noise(group.images[0], aligned.movie.name)
+        return NoiseUnits(total, mean, noise, group.pixel_size_angstrom)
+
+    def _sums(
+        self, aligned: AlignedMovie, units: NoiseUnits, heads: Collection[str], *, keep_frames: bool
+    ) -> tuple[dict[str, Image], Stack | None]:
+        """Sums over the enhanced frames, moved back, in units of the noise of the sum of all, of
+        chances the mean; and the frames themselves on the grid of the sums, where asked for.
         """
-        half = (self.card.window or 1) // 2
-        kept: dict[int, tuple[Tensor, float, float]] = {}
-        for newest in range(len(movie) + half):
+        count = len(aligned.movie)
+        total = units.total
+        sums = {name: torch.zeros_like(total) for name in heads}
+        frames = total.new_empty(count, *aligned.shape) if keep_frames else None
+        for i, enhanced in enumerate(self._slide(aligned.movie, (total.shape[0], total.shape[1]))):
+            motion = aligned.motion.window([i])
+            own = dict(zip(self.trained.outputs, enhanced.images, strict=True))
+            for name in heads:
+                scale = 1.0 if _is_chance(name) else enhanced.noise
+                sums[name] += undo_motion(scale * own[name], motion, units.pixel_size_angstrom)
+            if frames is not None:
+                signal = resample(enhanced.noise * own["micrograph"], aligned.shape)
+                frames[i] = enhanced.mean + signal
+        for name, image in sums.items():
+            image /= count if _is_chance(name) else units.noise
+        return sums, frames
+
+    def _slide(self, movie: Movie, grid: tuple[int, int]) -> Iterator[_UnitFrame]:
+        """The network's outputs for each frame in turn."""
+        window: dict[int, _UnitFrame] = {}
+        for newest in range(len(movie) + self._half_window):
             if newest < len(movie):
-                frame = resample(checked_frame(movie, newest), grid)
-                _, unit, mean, noise = normalised(frame[None], f"{movie.name}: frame {newest + 1}")
-                kept[newest] = unit, mean, noise
-            here = newest - half
-            kept.pop(here - half - 1, None)
-            if here >= 0:
-                unit, mean, noise = kept[here]
-                out = self._run(
-                    torch.stack([frame for frame, _, _ in kept.values()]),
-                    unit,
-                    _told(movie, list(kept)),
-                )
-                if not torch.isfinite(out).all():
-                    raise BadInputError(
-                        f"{movie.name}: the network gave values that are not finite for frame"
-                        f" {here + 1}; look for extreme pixels"
-                    )
-                yield out, mean, noise
+                window[newest] = self._read(movie, newest, grid)
+            middle = newest - self._half_window
+            window.pop(middle - self._half_window - 1, None)
+            if middle >= 0:
+                yield self._enhance(movie, window, middle)
 
-    def _run(self, frames: Tensor, middle: Image, exposure: Tensor) -> Tensor:
-        def run(tile_frames: Tensor, tile_middle: Tensor) -> Tensor:
-            return self._engine(self.network, tile_frames[None], tile_middle[None], exposure[None])[
-                0
-            ]
+    def _read(self, movie: Movie, index: int, grid: tuple[int, int]) -> _UnitFrame:
+        frame = resample(checked_frame(movie, index, self.trained.device), grid)
+        return _UnitFrame(*unit_noise(frame, f"{movie.name}: frame {index + 1}"))
 
-        outputs, s = len(self.network.outputs), self.settings
-        return blend_tiles(
-            run,
-            frames,
-            middle,
-            outputs=outputs,
-            tile=s.tile,
-            overlap=s.overlap,
-            stride=self.network.stride,
-        )
+    def _enhance(self, movie: Movie, window: dict[int, _UnitFrame], middle: int) -> _UnitFrame:
+        """The network's outputs for the frame in the middle of a window."""
+        frame = window[middle]
+        frames = torch.stack([other.images for other in window.values()])
+        exposure = movie.exposure and movie.exposure.subset(window)
+        inputs = exposure_inputs(exposure, len(window), frames.device)
+        out = self.trained.run(frames, frame.images, inputs)
+        check_finite(out, movie.name, f" for frame {middle + 1}")
+        return _UnitFrame(out, frame.mean, frame.noise)
 
-    def _sums(self, movie: Movie, motion: MovieMotion | None, halves: bool = False) -> AlignedMovie:
-        return align(
-            movie,
-            self.settings.alignment,
-            working_pixel_angstrom=self.card.working_pixel_angstrom,
-            max_fractions=1,  # the whole sum on the working grid, for its evidence
-            halves=halves,
-            motion=motion,
-            device=self.device,
-        )
-
-    def _enhance(
-        self, movie: Movie, aligned: AlignedMovie, frames: bool, wanted: Collection[str]
-    ) -> tuple[dict[str, Image], Stack | None, list[str]]:
-        """Images by name, on the grid and in the units of the sum, and the enhanced frames where
-        asked for, on that grid; and notes.
-        """
-        _, total, mean, noise = normalised(aligned.fractions.cpu(), movie.name)
-        grid, pixel = (total.shape[0], total.shape[1]), aligned.working_pixel_angstrom
-        shape = (aligned.total.shape[0], aligned.total.shape[1])
-        sums = {
-            name: torch.zeros(grid)
-            for name in (*wanted, *(["particles"] if self._fills(wanted) else []))
-        }
-        each = torch.empty(len(movie), *shape) if frames else None
-        for i, (out, frame_mean, frame_noise) in enumerate(self._slide(movie, grid)):
-            images = {
-                k: v if k == "particles" else frame_noise * v
-                for k, v in zip(self.network.outputs, out, strict=True)
-            }
-            for name, image in sums.items():
-                image += _moved(images[name], pixel, aligned.motion, i, back=True)
-            if each is not None:
-                each[i] = frame_mean + resample(images["micrograph"], shape)
-        if self.settings.ctf:  # of the sum alone: the frames are done with before it is known
-            match = transfer_match(total, sums["micrograph"] / noise, pixel)
-            if match is not None:
-                sums["micrograph"] = apply_transfer(sums["micrograph"], match)
-        notes = []
-        if self.settings.evidence:
-            added = noise * linear_part(
-                total, sums["micrograph"] / noise, pixel, movie.whole_exposure_e_per_a2
+    def _range_notes(self, movie: Movie) -> list[str]:
+        notes = range_notes(self.card, movie)
+        if movie.exposure is None:
+            return notes
+        low, high = self.card.valid_exposure_e_per_a2
+        own = movie.exposure.mean_frame_e_per_a2
+        if not low <= own <= high:
+            notes.append(
+                f"exposure {own:.2f} e-/Å2 of a frame is outside the {low}-{high} that {self.name}"
+                " was trained for"
             )
-            sums["micrograph"] += added
-            notes = notes_on(added, sums["micrograph"])
-            if each is not None and added.any():
-                for i in range(len(movie)):
-                    each[i] += resample(
-                        _moved(added / len(movie), pixel, aligned.motion, i, back=False), shape
-                    )
-        if self._fills(wanted):
-            sums["contrast"] = filled(sums["contrast"], sums["particles"] / len(movie), pixel)
-        given = {name: mean + resample(sums[name], shape) for name in wanted if name != "particles"}
-        if "particles" in wanted:
-            given["particles"] = -(resample(sums["particles"], shape) / len(movie)).clamp(0, 1)
-        return given, each, notes
+        return notes
 
 
-def _told(movie: Movie, frames: list[int]) -> Tensor:
-    """What the network is told about the exposure of `frames`, [frame, 3]."""
-    own = movie.exposure_e_per_a2
-    if own is None:
-        return exposure_features(None, None, len(frames))
-    middle = movie.pre_exposure_e_per_a2 + own * (torch.tensor(frames) + 0.5)
-    return exposure_features(middle, torch.full((len(frames),), own), len(frames))
+def _is_chance(name: str) -> bool:
+    return OUTPUTS[name].unit == "chance"
 
 
-def _moved(image: Image, pixel: float, motion: MovieMotion, frame: int, *, back: bool) -> Image:
-    """An image moved back from where `frame` has it to the reference position, or the other way."""
-    sign = 1 if back else -1
-    one = MovieMotion(
-        sign * motion.shifts_angstrom[frame : frame + 1],
-        sign * motion.local_coefficients_angstrom[frame : frame + 1],
-    )
-    return accumulate(
-        Movie(image[None].numpy(), pixel, "an enhanced frame"),
-        one,
-        working_pixel_angstrom=None,
-        max_fractions=1,
-    ).total
+def _share_out(added: Image, aligned: AlignedMovie, units: NoiseUnits, frames: Stack) -> None:
+    """Add what the micrograph was given back to each of `frames`, where that frame has it."""
+    for i in range(len(frames)):
+        own = aligned.motion.window([i])
+        forth = Motion(-own.global_shift_angstrom, -own.local_coefficients_angstrom)
+        moved = undo_motion(added, forth, units.pixel_size_angstrom)
+        frames[i] += resample(moved, aligned.shape)

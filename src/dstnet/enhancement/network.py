@@ -1,345 +1,146 @@
-"""One interface for every method, movie in and enhanced movie out, and the network that implements
-it.
-"""
+"""A trained network as a method: groups of aligned frames in, the enhanced micrograph out."""
 
-import operator
 from collections.abc import Collection
-from dataclasses import dataclass, replace
-from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dstnet.alignment import AlignedMovie, MovieMotion, align
-from dstnet.core.fourier import apply_transfer, resample
-from dstnet.core.shapes import Image, Stack
-from dstnet.enhancement.ctf_matching import transfer_match
-from dstnet.enhancement.settings import EnhancementSettings
-from dstnet.enhancement.signal_recovery import filled, linear_part, notes_on
-from dstnet.enhancement.tiling import blend_tiles
-from dstnet.errors import BadInputError, SettingsError
-from dstnet.movie import FrameStack, Movie
-from dstnet.movie.normalise import normalised
-from dstnet.network.dstnet import exposure_features
-from dstnet.network.engine import make_engine
-from dstnet.network.weights import load_weights
+from dstnet.alignment import AlignedMovie, FrameGroups, Grouping
+from dstnet.core.fourier import apply_transfer
+from dstnet.core.shapes import Stack
+from dstnet.enhancement.base import Needs, Restored, check_outputs
+from dstnet.enhancement.finishing import (
+    Finished,
+    NoiseUnits,
+    finish,
+    needed_heads,
+    on_sum_grid,
+)
+from dstnet.enhancement.trained_network import TrainedRestorer, check_finite, range_notes
+from dstnet.movie import Exposure, Movie
+from dstnet.movie.normalise import noise_scales
+from dstnet.network.inputs import exposure_inputs
+from dstnet.network.outputs import OUTPUTS
 
 # From here on, pure noise has at most 2 % of the output power of particles: 0.2 % at 20, 6 % at 5
-# e-/Å2 (benchmarks/quality/honesty.py).
+# e-/Å2 (benchmarks/quality/hallucination.py).
 TRUSTED_E_PER_A2 = 20.0
 # Residual energy on fourteen movies of benchmarks/quality/held_out.py (strong) by 8, 6, 5 and 4
-# fractions: 0.3751, 0.3752, 0.3756, 0.3764.
-USUAL_FRACTIONS = 5
+# groups: 0.3751, 0.3752, 0.3756, 0.3764.
+USUAL_GROUPS = 5
 
 
-@dataclass(frozen=True)
-class Enhanced:
-    """What a method makes of a movie. Images are on the grid of its sums, in the units of what they
-    are enhanced from.
-
-    Attributes
-    ----------
-    micrograph
-        The enhanced micrograph.
-    sums
-        The plain sums, and the motion that was taken out; fractions are not kept.
-    contrast
-        The estimate without the CTF's modulation: particles dark on flat ice, its coarse detail
-        from where particles are (settings: fill); None where not asked for.
-    uncertainty
-        Expected error (rms) of each pixel of `micrograph`, down to the detail that the network
-        sees; None where not asked for.
-    particles
-        Where particles are: from 0 to -1 in the middle of each, dark as particles are; None where
-        not asked for.
-    frames
-        Enhanced images of the fractions, in the aligned position and the units of the whole sum; of
-        weights trained on windows, each raw frame where it lies and in its own units. None where
-        not asked for.
-    even, odd
-        Enhanced images of every other frame, of those in `sums.even` and `sums.odd`; None where not
-        asked for.
-    notes
-        What the user should know: estimates made, ranges left.
+class NetworkRestorer(TrainedRestorer):
+    """A network with released or other weights, on groups of aligned frames; parameters, attributes
+    and errors are those of `TrainedRestorer`.
     """
 
-    micrograph: Image
-    sums: AlignedMovie
-    contrast: Image | None = None
-    uncertainty: Image | None = None
-    particles: Image | None = None
-    frames: Stack | None = None
-    even: Image | None = None
-    odd: Image | None = None
-    notes: tuple[str, ...] = ()
+    takes_windows = False
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Those of the network, and "frames" if it gives them."""
+        names = self.trained.outputs
+        return (*names, "frames") if self.trained.network.gives_frames else names
 
-class Restorer(Protocol):
-    """A method: plain sums, filters and networks alike."""
-
-    def __call__(
-        self,
-        movie: Movie,
-        *,
-        frames: bool = False,
-        halves: bool = False,
-        heads: Collection[str] = (),
-        motion: MovieMotion | None = None,
-    ) -> Enhanced: ...
-
-
-class _EveryOther:
-    """Every other frame of a stack, from `first` on."""
-
-    def __init__(self, frames: FrameStack, first: int):
-        self._frames, self._first = frames, first
-        self.shape = ((frames.shape[0] - first + 1) // 2, *frames.shape[1:])
-
-    def __getitem__(self, index: int, /) -> np.ndarray:
-        return self._frames[self._first + 2 * operator.index(index)]
-
-
-class NetworkRestorer:
-    """Alignment, then a network with released or given weights.
-
-    Parameters
-    ----------
-    settings
-        Frozen settings; the weights they name are loaded once.
-    device
-        Where the network runs: "cpu", "cuda", "cuda:1", ...
-    """
-
-    windowed = False
-
-    def __init__(self, settings: EnhancementSettings | None = None, device: str = "cpu"):
-        self.settings = settings or EnhancementSettings()
-        network, self.card = load_weights(self.settings.model)
-        if (self.card.window is not None) is not self.windowed:
-            trained_for = "windows of raw frames" if self.card.window else "whole movies"
-            raise SettingsError(
-                f"{self.card.name} was trained for {trained_for}: use"
-                " dstnet.enhancement.frame_window.restorer_of"
-            )
-        tile = self.settings.tile - self.settings.tile % network.stride
-        if self.settings.overlap >= tile:
-            raise SettingsError(
-                f"overlap {self.settings.overlap} must be smaller than tile {tile} (a multiple of"
-                f" {network.stride})"
-            )
-        try:
-            self.device = torch.device(device)
-            self.network = network.to(self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise SettingsError(
-                f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use --device cpu"
-            ) from None
-        self._engine = make_engine(
-            self.settings.engine, self.device, half_precision=self.settings.half_precision
-        )
+    def needs(self, movie: Movie) -> Needs:
+        """Groups of frames on the grid that the weights were trained on."""
+        most = self.settings.groups or min(USUAL_GROUPS, self.card.groups)
+        return Needs(Grouping(self.card.working_pixel_angstrom, min(most, len(movie))))
 
     def __call__(
-        self,
-        movie: Movie,
-        *,
-        frames: bool = False,
-        halves: bool = False,
-        heads: Collection[str] = (),
-        motion: MovieMotion | None = None,
-    ) -> Enhanced:
-        """Enhance one movie.
+        self, aligned: AlignedMovie, *, outputs: Collection[str] = ("micrograph",)
+    ) -> Restored:
+        """Enhance one aligned movie; see `Restorer`.
 
-        Parameters
-        ----------
-        movie
-            The movie.
-        frames
-            Also enhance each fraction.
-        halves
-            Also enhance the two halves of the movie, every other frame each, on their own: their
-            noise is independent.
-        heads
-            What to give beside the micrograph: "contrast", "uncertainty", "particles".
-        motion
-            Motion found elsewhere; None estimates it.
+        "frames" are the groups of frames, each enhanced, in the aligned position and the units of
+        the sum of all.
 
         Raises
         ------
         SettingsError
-            If the weights do not give what `heads` asks for.
+            If the weights do not give what is asked for.
         BadInputError
-            If a frame is constant, not finite or without noise, or `motion` does not fit the movie;
-            or one frame is asked for halves.
+            If a group of frames is without noise, or the network's output is not finite.
         """
-        if halves and len(movie) < 2:
-            raise BadInputError(f"{movie.name} has one frame, so no halves; leave out --halves")
-        self.check_heads(heads)
-        sums = self._sums(movie, motion, halves)
-        if not (halves or self.windowed):
-            movie.forget()  # its frames are not asked for again, and the network needs the room
-        images, enhanced_frames, told = self._enhance(movie, sums, frames, ("micrograph", *heads))
-        even, odd = (self._half(movie, sums, first) if halves else None for first in (0, 1))
-        notes = (*sums.notes, *self.warnings(movie), *told)
-        sums = replace(sums, fractions=sums.fractions.new_empty(0, *sums.fractions.shape[1:]))
-        return Enhanced(
-            **images, sums=sums, frames=enhanced_frames, even=even, odd=odd, notes=notes
-        )
+        check_outputs(self, outputs)
+        movie = aligned.movie
+        grouping = self.needs(movie).grouping
+        assert grouping is not None
+        groups = aligned.groups[grouping]
+        units, scales = _noise_units(groups, movie.name)
+        images, frames = self._run(groups, units, scales, every="frames" in outputs)
+        check_finite(images, movie.name)
+        check_finite(frames, movie.name)
+        heads = self._heads(images, outputs)
+        done = finish(heads, units, movie.total_exposure_e_per_a2, self.settings)
+        requested = [name for name in outputs if name != "frames"]
+        results = on_sum_grid(done.images, units, aligned.shape, requested)
+        if "frames" in outputs:
+            results["frames"] = _finished_frames(frames, done, units, aligned.shape)
+        notes = self._range_notes(movie)
+        return Restored(results, (*notes, *done.notes))
 
-    def check_heads(self, heads: Collection[str]) -> None:
-        """Refuse, with a SettingsError, heads that the weights do not have."""
-        if missing := set(heads) - set(self.network.outputs[1:]):
-            given = ", ".join(self.network.outputs[1:]) or "the enhanced micrograph alone"
-            raise SettingsError(
-                f"{self.card.name} gives no {' or '.join(sorted(missing))} ({given}); choose other"
-                " weights with --model"
-            )
-
-    def _sums(self, movie: Movie, motion: MovieMotion | None, halves: bool = False) -> AlignedMovie:
-        return align(
-            movie,
-            self.settings.alignment,
-            working_pixel_angstrom=self.card.working_pixel_angstrom,
-            max_fractions=min(
-                self.settings.fractions or min(USUAL_FRACTIONS, self.card.fractions), len(movie)
-            ),
-            halves=halves,
-            motion=motion,
-            device=self.device,
-        )
-
-    def _half(self, movie: Movie, sums: AlignedMovie, first: int) -> Image:
-        """The enhanced image of every other frame. The network is told their own exposure; that of
-        the frames between, which the specimen has seen as well, has no place in a `Movie`.
+    def _run(
+        self, groups: FrameGroups, units: NoiseUnits, scales: Tensor, *, every: bool
+    ) -> tuple[Tensor, Stack]:
+        """The network's outputs, [output, y, x], and the frames' where `every` asks for them,
+        [frame, y, x]; in units of the noise.
         """
-        half = replace(movie, frames=_EveryOther(movie.frames, first))
-        motion = MovieMotion(
-            sums.motion.shifts_angstrom[first::2], sums.motion.local_coefficients_angstrom[first::2]
-        )
-        return self._enhance(half, self._sums(half, motion), False, ("micrograph",))[0][
-            "micrograph"
-        ]
+        exposure = exposure_inputs(groups.exposure, len(groups), units.total.device)
+        out = self.trained.run(groups.images, units.total, exposure, scales=scales, every=every)
+        count = len(self.trained.outputs)
+        return out[:count], out[count:]
 
-    def warnings(self, movie: Movie) -> list[str]:
-        """Where a movie lies outside the range that the weights were trained for, or something had
-        to be taken as unknown.
-        """
-        card, notes = self.card, []
-        low, high = card.valid_pixel_angstrom
-        if not low <= movie.pixel_size_angstrom <= high:
-            notes.append(
-                f"pixel size {movie.pixel_size_angstrom:.3f} Å is outside the {low}-{high} Å that"
-                f" {card.name} was trained for"
-            )
-        if movie.exposure_e_per_a2 is None:
-            notes.append(
-                "exposure per frame not known: no dose weighting; the network judges it from the"
-                " noise (pass --dose-per-frame)"
-            )
-        else:
-            notes += self._of_exposure(movie.exposure_e_per_a2, len(movie))
+    def _heads(self, images: Tensor, outputs: Collection[str]) -> dict[str, Tensor]:
+        """The network's outputs that are of use for those asked for; errors calibrated."""
+        names = self.trained.outputs
+        named = dict(zip(names, images, strict=True))
+        heads = {name: named[name] for name in needed_heads(self.settings, outputs, names)}
+        factor, power = self.card.uncertainty_calibration
+        for name, image in heads.items():
+            if OUTPUTS[name].unit == "error":
+                heads[name] = factor * image**power
+        return heads
+
+    def _range_notes(self, movie: Movie) -> list[str]:
+        notes = range_notes(self.card, movie)
+        if movie.exposure is not None:
+            notes += self._exposure_notes(movie.exposure)
         return notes
 
-    def _of_exposure(self, each_e_per_a2: float, count: int) -> list[str]:
-        """Warnings of a movie of `count` frames of an exposure each."""
-        (low, high), name, notes = self.card.valid_exposure_e_per_a2, self.card.name, []
-        whole = each_e_per_a2 * count
-        if not low <= whole <= high:
+    def _exposure_notes(self, exposure: Exposure) -> list[str]:
+        notes = []
+        low, high = self.card.valid_exposure_e_per_a2
+        total = exposure.total_e_per_a2
+        if not low <= total <= high:
             notes.append(
-                f"exposure {whole:.1f} e-/Å2 is outside the {low}-{high} e-/Å2 that {name} was"
+                f"exposure {total:.1f} e-/Å2 is outside the {low}-{high} e-/Å2 that {self.name} was"
                 " trained for"
             )
-        if whole < TRUSTED_E_PER_A2:
+        if total < TRUSTED_E_PER_A2:
             notes.append(
-                f"at {whole:.1f} e-/Å2, less than {TRUSTED_E_PER_A2:g}, part of what is drawn may"
+                f"at {total:.1f} e-/Å2, less than {TRUSTED_E_PER_A2:g}, part of what is drawn may"
                 " be noise; trust what the filtered sum shows too"
             )
         return notes
 
-    def _enhance(
-        self, movie: Movie, aligned: AlignedMovie, frames: bool, wanted: Collection[str]
-    ) -> tuple[dict[str, Image], Stack | None, list[str]]:
-        """Images by name, and the enhanced frames where asked for, on the grid and in the units of
-        the sum; and notes.
-        """
-        fractions = aligned.fractions.cpu()
-        fractions, total, mean, noise = normalised(
-            fractions, movie.name, out=fractions
-        )  # as much room as a fifth of all else
-        exposure = self._exposure(movie, aligned)
 
-        def run(tile_frames: Tensor, tile_total: Tensor) -> Tensor:
-            return self._engine(
-                self.network, tile_frames[None], tile_total[None], exposure[None], every=frames
-            )[0]
+def _noise_units(groups: FrameGroups, name: str) -> tuple[NoiseUnits, Tensor]:
+    """The sum of groups in units of its noise; mean and noise of each group, [group, 2]."""
+    scales, total, mean, noise = noise_scales(groups.images, name)
+    return NoiseUnits(total, mean, noise, groups.pixel_size_angstrom), scales
 
-        out = blend_tiles(
-            run,
-            fractions,
-            total,
-            outputs=len(self.network.outputs) + (len(fractions) if frames else 0),
-            tile=self.settings.tile,
-            overlap=self.settings.overlap,
-            stride=self.network.stride,
-        )
-        if not torch.isfinite(out).all():
-            raise BadInputError(
-                f"{movie.name}: the network gave values that are not finite; look for extreme"
-                " pixels in the frames"
-            )
-        images = dict(zip(self.network.outputs, out, strict=False))
-        each = out[len(images) :]
-        if "uncertainty" in images:
-            factor, power = self.card.uncertainty_calibration
-            images["uncertainty"] = factor * images["uncertainty"] ** power
-        if self.settings.ctf:
-            match = transfer_match(total, images["micrograph"], aligned.working_pixel_angstrom)
-            if match is not None:
-                images["micrograph"] = apply_transfer(images["micrograph"], match)
-                for image in each:
-                    image.copy_(apply_transfer(image, match))
-        notes = []
-        if self.settings.evidence:
-            added = linear_part(
-                total,
-                images["micrograph"],
-                aligned.working_pixel_angstrom,
-                movie.whole_exposure_e_per_a2,
-            )
-            images["micrograph"] += added
-            each += added
-            notes = notes_on(added, images["micrograph"])
-            if "uncertainty" in images:
-                # The network knows nothing of what was added, most of it noise.
-                images["uncertainty"] = (
-                    images["uncertainty"].square() + added.square().mean()
-                ).sqrt()
-        if self._fills(wanted):
-            images["contrast"] = filled(
-                images["contrast"], images["particles"], aligned.working_pixel_angstrom
-            )
-        shape = (aligned.total.shape[0], aligned.total.shape[1])
 
-        def on_grid(image: Tensor, mean: float = mean) -> Tensor:
-            return mean + noise * resample(image, shape)
-
-        given = {
-            name: on_grid(images[name]) for name in wanted if name in ("micrograph", "contrast")
-        }
-        if "particles" in wanted:
-            given["particles"] = -resample(images["particles"], shape).clamp(0, 1)
-        if "uncertainty" in wanted:
-            error = images["uncertainty"]
-            # Resampling rings at steps: no error is less than the least that was expected anywhere.
-            given["uncertainty"] = on_grid(error, 0.0).clamp(min=noise * float(error.min()))
-        return given, torch.stack([on_grid(image) for image in each]) if frames else None, notes
-
-    def _fills(self, wanted: Collection[str]) -> bool:
-        """Whether the contrast is asked for, and to be filled by where particles are."""
-        return self.settings.fill and "contrast" in wanted and "particles" in self.network.outputs
-
-    def _exposure(self, movie: Movie, aligned: AlignedMovie) -> Tensor:
-        if movie.exposure_e_per_a2 is None or aligned.fraction_exposure_e_per_a2 is None:
-            return exposure_features(None, None, len(aligned.fractions))
-        own = torch.tensor(aligned.fraction_frames) * movie.exposure_e_per_a2
-        return exposure_features(torch.tensor(aligned.fraction_exposure_e_per_a2), own, len(own))
+def _finished_frames(
+    frames: Stack, done: Finished, units: NoiseUnits, shape: tuple[int, int]
+) -> Stack:
+    """Each frame after the steps that were taken on the micrograph, on the grid of the sum."""
+    results = []
+    for frame in frames:
+        if done.match is not None:
+            frame = apply_transfer(frame, done.match)
+        if done.added is not None:
+            frame = frame + done.added
+        results.append(units.signal(frame, shape))
+    return torch.stack(results)

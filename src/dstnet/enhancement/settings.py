@@ -1,6 +1,6 @@
 """Settings of enhancement."""
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from dstnet.alignment.settings import AlignmentSettings
 from dstnet.core.settings import Settings
@@ -14,12 +14,14 @@ class EnhancementSettings(Settings):
     model: str = Field(
         default=DEFAULT_MODEL,
         description=(
-            "name of released weights, or path of a .safetensors file with its card beside it"
+            "name of released weights, path of a .safetensors file with its card beside it, or a"
+            " method without weights: sum, dose-weighted-sum, gaussian, gaussian:Å, wiener"
         ),
     )
-    fractions: int | None = Field(
+    groups: int | None = Field(
         default=None,
         ge=1,
+        validation_alias=AliasChoices("groups", "fractions"),  # as settings before 0.8 call them
         description=(
             "groups that frames are summed to before the network; None: 5, since as many as it was"
             " trained with (8) take a tenth longer and leave 0.0005 less of the energy as residual"

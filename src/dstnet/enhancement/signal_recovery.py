@@ -8,7 +8,8 @@ left.
 
 - At one frame's exposure the network doubts most particles and draws others. Where nearly all
   signal is left, the output becomes the input through the Wiener filter (P - 1) / P of its own
-  rings, unless the exposure is known to be a whole movie's; where less is, next to nothing changes.
+  rings, unless the exposure is known to be that of a complete movie; where less is left, next to
+  nothing changes.
 - Of what is left then, coarse rings get back what its own Wiener filter passes: what no simulator
   knew of. Finer ones do not, since what is left there is the water's structure.
 - Of what is left still, a fifth of what the Wiener filter of the input passes is given back: what
@@ -20,13 +21,20 @@ On pure noise all are nothing.
 import torch
 from torch import Tensor
 
-from dstnet.core.fourier import irfft2, radial_frequency, radial_mean, ring_index
+from dstnet.core.fourier import (
+    irfft2,
+    radial_frequency,
+    radial_mean,
+    ring_count,
+    ring_index,
+)
 from dstnet.core.shapes import Image
 
 RINGS = 120
 # The share is judged between these: beyond lie illumination and ice gradients, and what most images
 # hold no signal of.
-COARSEST_ANGSTROM, FINEST_ANGSTROM = 500.0, 10.0
+COARSEST_ANGSTROM = 500.0
+FINEST_ANGSTROM = 10.0
 # standard errors of a ring's mean power; 120 rings of noise alone pass it about once in five images
 SIGNIFICANCE = 3.0
 # At a power of 8 a share of 0.98 (a real single frame) still weighs 0.85, one of 0.8 (faint
@@ -39,17 +47,73 @@ NOT_FADED_E_PER_A2 = 30.0
 # What is left is given back between these: coarser rings hold what no particle is as wide as, finer
 # ones water.
 GIVEN_BACK_ANGSTROM = 150.0, 60.0
-FAINT, FAINT_ANGSTROM = (
-    0.2,
-    (
-        150.0,
-        25.0,
-    ),
-)  # the fifth, and where; finer detail is for the network alone to judge
+# The fifth, and between which sizes; finer detail is for the network alone to judge.
+FAINT = 0.2
+FAINT_ANGSTROM = 150.0, 25.0
 # Detail coarser than this (a Gaussian exp(-(k x)^2 / 2)) of the contrast without CTF comes from
 # where particles are.
 FILLED_ANGSTROM = 40.0
 COARSE_ANGSTROM = 60.0  # beyond it the two are brought to one scale
+
+
+class _Rings:
+    """Rings of frequencies of images of one shape, and what in them is more than white noise."""
+
+    def __init__(self, total: Image, pixel_size_angstrom: float = 1.0) -> None:
+        device = total.device
+        self.shape = (total.shape[0], total.shape[1])
+        self._pixel_size_angstrom = pixel_size_angstrom
+        self._k = radial_frequency(self.shape, device=device)  # cycles per pixel
+        self._index = ring_index(self.shape, RINGS, device).clamp(max=RINGS - 1)
+        # A complex term's power is exponentially distributed: its mean over n independent ones has
+        # a standard error of 1 / sqrt(n).
+        self._limit = SIGNIFICANCE / ring_count(self._index, RINGS).sqrt()
+
+    def power(self, spectrum: Tensor) -> Tensor:
+        """Mean power of each ring, of white noise of deviation one 1."""
+        height, width = self.shape
+        power = spectrum.abs().square() / (height * width)
+        return radial_mean(power, self.shape, RINGS)
+
+    def excess(self, power: Tensor) -> Tensor:
+        """What of each ring's power is surely no noise."""
+        beyond = power - 1
+        return torch.where(beyond > self._limit, beyond, 0.0)
+
+    def wiener(self, power: Tensor) -> Tensor:
+        """The Wiener filter of each ring's power, on the ``rfft2`` grid."""
+        rings = self.excess(power) / power.clamp(min=1e-6)
+        return rings[self._index] * (self._k < 0.5)
+
+    def band(self, coarsest_angstrom: float, finest_angstrom: float) -> Tensor:
+        """1 on the ``rfft2`` grid for detail between two sizes, else 0."""
+        k = self._k / self._pixel_size_angstrom
+        return (k > 1 / coarsest_angstrom) & (k < 1 / finest_angstrom)
+
+    def share_left(self, residual: Tensor, enhanced: Tensor) -> float:
+        """The part of the signal that an output leaves in the residual, from 0 to 1; both as
+        spectra.
+        """
+        number = torch.arange(RINGS, device=residual.device) + 0.5
+        frequency = number / RINGS * 0.5 / self._pixel_size_angstrom
+        judged = (frequency > 1 / COARSEST_ANGSTROM) & (frequency < 1 / FINEST_ANGSTROM)
+        terms = frequency * judged  # terms in a ring grow with its radius
+        left = float((self.excess(self.power(residual)) * terms).sum())
+        if left == 0:
+            return 0.0
+        return left / (left + float((self.power(enhanced) * terms).sum()))
+
+
+def wiener_filter(total: Image) -> Tensor:
+    """The Wiener filter of an image's own rings, on its ``rfft2`` grid.
+
+    Parameters
+    ----------
+    total
+        [y, x], mean zero and unit noise.
+    """
+    rings = _Rings(total)
+    return rings.wiener(rings.power(torch.fft.rfft2(total)))
 
 
 def linear_part(
@@ -71,53 +135,33 @@ def linear_part(
     exposure_e_per_a2
         Of the total; None where it is not known.
     """
-    shape = (total.shape[0], total.shape[1])
-    k = radial_frequency(shape, device=total.device)
-    index = ring_index(shape, RINGS, total.device).clamp(max=RINGS - 1)
-    # A complex term's power is exponentially distributed: its mean over n independent ones has a
-    # standard error of 1 / sqrt(n).
-    limit = SIGNIFICANCE / torch.bincount(index.flatten(), minlength=RINGS).sqrt()
-    frequency = (torch.arange(RINGS, device=total.device) + 0.5) / RINGS * 0.5 / pixel_size_angstrom
-
-    def ring_power(spectrum: Tensor) -> Tensor:
-        return radial_mean(spectrum.abs().square() / (shape[0] * shape[1]), shape, RINGS)
-
-    def excess(power: Tensor) -> Tensor:
-        return torch.where(power - 1 > limit, power - 1, 0.0)
-
-    def wiener(power: Tensor) -> Tensor:
-        return (excess(power) / power.clamp(min=1e-6))[index] * (k < 0.5)
-
-    spectrum, given = torch.fft.rfft2(total), torch.fft.rfft2(enhanced)
-    linear = wiener(ring_power(spectrum))
-    weight = frequency * (
-        (frequency > 1 / COARSEST_ANGSTROM) & (frequency < 1 / FINEST_ANGSTROM)
-    )  # terms in a ring grow with its radius
-    left = float((excess(ring_power(spectrum - given)) * weight).sum())
-    if left == 0:
+    rings = _Rings(total, pixel_size_angstrom)
+    spectrum = torch.fft.rfft2(total)
+    own = torch.fft.rfft2(enhanced)
+    share = rings.share_left(spectrum - own, own)
+    if share == 0:
         return torch.zeros_like(enhanced)
-    share = left / (left + float((ring_power(given) * weight).sum()))
-    fade = 0.0 if (exposure_e_per_a2 or 0.0) >= NOT_FADED_E_PER_A2 else share**SHARE_POWER
-    added = fade * (linear * spectrum - given)
-
-    def between(coarsest: float, finest: float) -> Tensor:
-        return (k / pixel_size_angstrom > 1 / coarsest) & (k / pixel_size_angstrom < 1 / finest)
-
-    rest = spectrum - given - added
-    added += between(*GIVEN_BACK_ANGSTROM) * wiener(ring_power(rest)) * rest
-    added += between(*FAINT_ANGSTROM) * FAINT * linear * (spectrum - given - added)
-    return irfft2(added, shape)
+    is_complete = (exposure_e_per_a2 or 0.0) >= NOT_FADED_E_PER_A2
+    fade = 0.0 if is_complete else share**SHARE_POWER
+    linear = rings.wiener(rings.power(spectrum))
+    added = fade * (linear * spectrum - own)
+    left = spectrum - own - added
+    added += rings.band(*GIVEN_BACK_ANGSTROM) * rings.wiener(rings.power(left)) * left
+    left = spectrum - own - added
+    added += rings.band(*FAINT_ANGSTROM) * FAINT * linear * left
+    return irfft2(added, rings.shape)
 
 
 def notes_on(added: Image, enhanced: Image) -> list[str]:
-    """What to tell a user of an `enhanced` micrograph to which `linear_part` has `added` something:
-    nothing in the usual case.
+    """What a user should know of an `enhanced` micrograph to which `linear_part` has `added`
+    something: nothing in the usual case.
     """
-    if not float(added.square().mean()) > float((enhanced - added).square().mean()):
+    of_network = enhanced - added
+    if not float(added.square().mean()) > float(of_network.square().mean()):
         return []
     return [
-        "the network explains little of what stands out of white noise here: most of the enhanced"
-        " micrograph is the filtered sum"
+        "the network recognises little of the signal in this sum: most of the enhanced micrograph"
+        " is the filtered sum, so noise is suppressed no better than by a linear filter"
     ]
 
 
@@ -140,11 +184,13 @@ def filled(contrast: Image, particles: Image, pixel_size_angstrom: float) -> Ima
     shape = (contrast.shape[0], contrast.shape[1])
     k = radial_frequency(shape, pixel_size_angstrom, contrast.device)
     dome = particles.clamp(0, 1)
-    own, balls = torch.fft.rfft2(contrast), torch.fft.rfft2((dome * (2 - dome)).sqrt())
+    thickness = (dome * (2 - dome)).sqrt()
+    own = torch.fft.rfft2(contrast)
+    balls = torch.fft.rfft2(thickness)
     coarse = (k > 0) & (k < 1 / COARSE_ANGSTROM)
-    scale = float(
-        (own * balls.conj()).real[coarse].sum()
-        / balls.abs().square()[coarse].sum().clamp(min=1e-12)
-    )
+    shared = (own * balls.conj()).real[coarse].sum()
+    power = balls.abs().square()[coarse].sum()
+    scale = float(shared / power.clamp(min=1e-12))
     passed = torch.exp(-0.5 * (k * FILLED_ANGSTROM) ** 2)
+    # Protein is dark: where particles do not fit the contrast it is not turned over.
     return irfft2(own + passed * (min(scale, 0.0) * balls - own), shape)

@@ -3,7 +3,9 @@ grows with the image.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -18,41 +20,80 @@ def spans(length: int, tile: int, overlap: int, stride: int) -> tuple[int, list[
     and with the image in one piece; the last may reach beyond the image. There are as few as sides
     of up to `tile` allow, and no larger than so many need.
     """
-    length, tile, overlap = -(-length // stride), tile // stride, -(-overlap // stride)
+    # All in units of the stride.
+    length = _divide_up(length, stride)
+    tile = tile // stride
+    overlap = _divide_up(overlap, stride)
     if length <= tile:
         return length * stride, [0]
     overlap = min(overlap, tile - 1)
-    count = -(-(length - overlap) // (tile - overlap))
-    side = -(-(length + (count - 1) * overlap) // count)
-    return side * stride, [round(i * (length - side) / (count - 1)) * stride for i in range(count)]
+    count = _divide_up(length - overlap, tile - overlap)
+    side = _divide_up(length + (count - 1) * overlap, count)
+    step = length - side
+    starts = [round(i * step / (count - 1)) for i in range(count)]
+    return side * stride, [start * stride for start in starts]
 
 
-def _ramp(start: int, size: int, length: int, overlap: int, trim: int) -> Tensor:
-    """Blending weight along one axis: zero over the outermost `trim` pixels, then a raised cosine;
-    1 at the image's own edges.
+def _divide_up(number: int, by: int) -> int:
+    return -(-number // by)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Tiles along one axis of an image.
+
+    Attributes
+    ----------
+    length
+        Of the image, in pixels.
+    side, starts
+        Of the tiles.
+    overlap
+        That neighbours share at least.
     """
-    weight = torch.ones(size)
-    width = overlap - 2 * trim
-    rise = torch.cat(
-        (torch.zeros(trim), 0.5 - 0.5 * torch.cos(torch.pi * (torch.arange(width) + 0.5) / width))
-    )
-    if start > 0:
-        weight[: len(rise)] = rise
-    if start + size < length:
-        weight[size - len(rise) :] *= rise.flip(
-            0
-        )  # times: with a large overlap both ramps reach the same pixels
-    return weight
 
+    length: int
+    side: int
+    starts: list[int]
+    overlap: int
 
-def _reflected(start: int, size: int, length: int) -> Tensor:
-    """Pixel numbers start .. start + size - 1 folded back into 0 .. length - 1 at the edges,
-    however small the image.
-    """
-    if length == 1:
-        return torch.zeros(size, dtype=torch.long)
-    phase = torch.arange(start, start + size) % (2 * length - 2)
-    return torch.where(phase < length, phase, 2 * length - 2 - phase)
+    @classmethod
+    def of(cls, length: int, tile: int, overlap: int, stride: int) -> Self:
+        """Tiles as `spans` lays them."""
+        side, starts = spans(length, tile, overlap, stride)
+        return cls(length, side, starts, overlap)
+
+    def inside(self, start: int) -> slice:
+        """The image's pixels that a tile covers."""
+        return slice(start, min(start + self.side, self.length))
+
+    def pixels(self, start: int, device: torch.device) -> Tensor:
+        """Numbers of a tile's pixels; beyond the image folded back into it, however small it is."""
+        if self.length == 1:
+            return torch.zeros(self.side, dtype=torch.long, device=device)
+        period = 2 * self.length - 2
+        phase = torch.arange(start, start + self.side, device=device) % period
+        return torch.where(phase < self.length, phase, period - phase)
+
+    def weight(self, start: int, device: torch.device) -> Tensor:
+        """Blending weight of a tile's pixels inside the image: zero over the outermost quarter of
+        the overlap, then a raised cosine; 1 at the image's own edges.
+        """
+        weight = torch.ones(self.side, device="cpu")
+        rise = self._rise()
+        if start > 0:
+            weight[: len(rise)] = rise
+        if start + self.side < self.length:
+            # Times: with a large overlap both ramps reach the same pixels.
+            weight[self.side - len(rise) :] *= rise.flip(0)
+        inside = self.inside(start)
+        return weight[: inside.stop - start].to(device)
+
+    def _rise(self) -> Tensor:
+        trim = self.overlap // 4
+        width = self.overlap - 2 * trim
+        phase = torch.pi * (torch.arange(width, device="cpu") + 0.5) / width
+        return torch.cat((torch.zeros(trim, device="cpu"), 0.5 - 0.5 * torch.cos(phase)))
 
 
 def blend_tiles(
@@ -66,26 +107,27 @@ def blend_tiles(
     stride: int,
 ) -> Tensor:
     """Apply `run` to overlapping tiles of `frames` [frame, y, x] and `total` [y, x], blended to
-    [outputs, y, x].
+    [outputs, y, x] on the device of `total`.
 
     Every tile handed to `run` has sides of at most `tile` that are a multiple of `stride`, and more
     than `overlap`; small images are completed by reflection. The outer quarter of each overlap,
     where a tile's network sees its own border, gets no weight.
     """
     height, width = total.shape
-    (size_y, starts_y), (size_x, starts_x) = (
-        spans(length, tile, overlap, stride) for length in (height, width)
-    )
-    out = torch.zeros(outputs, height, width)
-    norm = torch.zeros(height, width)
-    for y, x in product(starts_y, starts_x):
-        rows, columns = _reflected(y, size_y, height), _reflected(x, size_x, width)
-        result = run(frames[:, rows[:, None], columns], total[rows[:, None], columns])
-        h, w = min(size_y, height - y), min(size_x, width - x)
-        weight = (
-            _ramp(y, size_y, height, overlap, overlap // 4)[:h, None]
-            * _ramp(x, size_x, width, overlap, overlap // 4)[None, :w]
-        )
-        out[:, y : y + h, x : x + w] += result[:, :h, :w] * weight
-        norm[y : y + h, x : x + w] += weight
-    return out / norm
+    device = total.device
+    vertical = _Axis.of(height, tile, overlap, stride)
+    horizontal = _Axis.of(width, tile, overlap, stride)
+    out = torch.zeros(outputs, height, width, device=device)
+    norm = torch.zeros(height, width, device=device)
+    for top, left in product(vertical.starts, horizontal.starts):
+        rows = vertical.pixels(top, device)[:, None]
+        columns = horizontal.pixels(left, device)
+        result = run(frames[:, rows, columns], total[rows, columns])
+        weight_y = vertical.weight(top, device)
+        weight_x = horizontal.weight(left, device)
+        weight = weight_y[:, None] * weight_x
+        inside = (vertical.inside(top), horizontal.inside(left))
+        seen = result[:, : len(weight_y), : len(weight_x)]
+        out[:, *inside] += seen.to(device) * weight
+        norm[inside] += weight
+    return out.div_(norm)

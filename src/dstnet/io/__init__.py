@@ -1,11 +1,11 @@
 """MRC, TIFF and EER files to `Movie` and back, a frame at a time; lists of inputs; outputs appear
-whole or not at all.
+complete or not at all.
 """
 
 from dstnet.io.atomic import atomic_path, ensure_writable_folder
 from dstnet.io.compressed_mrc import CompressedMrcFrames
 from dstnet.io.eer import EerFrames, EerSettings
-from dstnet.io.movie_file import open_movie
+from dstnet.io.movie_file import open_movie, write_movie
 from dstnet.io.mrc import MrcFrames, write_mrc
 from dstnet.io.tiff import TiffFrames, write_tiff
 
@@ -18,6 +18,7 @@ __all__ = [
     "atomic_path",
     "ensure_writable_folder",
     "open_movie",
+    "write_movie",
     "write_mrc",
     "write_tiff",
 ]

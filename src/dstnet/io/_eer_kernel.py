@@ -2,7 +2,7 @@
 half a second to load.
 
 imagecodecs reads these codes too (the tests compare with it), but takes a stream that ends early
-for a whole one, and needs four times as long on the finer grids.
+for a complete one, and needs four times as long on the finer grids.
 """
 
 import numba
@@ -19,7 +19,7 @@ def add_events(
     y_bits: int,
 ) -> bool:
     """Add one to `counts` at every event of a raw frame; True where the codes end exactly behind
-    the last pixel, as a whole frame's do.
+    the last pixel, as a complete frame's do.
 
     A code is, least significant bit first, the number of empty pixels passed over (all ones: that
     many, and no event), then the event's place in its pixel in x and in y, as two's complement from

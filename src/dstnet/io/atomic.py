@@ -1,4 +1,4 @@
-"""Outputs that appear whole or not at all: written beside their target under a hidden name, then
+"""Outputs that appear complete or not at all: written beside their target under a hidden name, then
 renamed.
 """
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dstnet.errors import OutputError
+from dstnet.runs.leftovers import hidden_path
 
 _REMEDIES = {
     errno.ENOSPC: "free some space or choose another folder",
@@ -42,8 +43,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         folder of that name).
     """
     path = Path(path)
-    # The stem is cut so that a name of the greatest length allowed can still be written.
-    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(6)}{path.suffix}")
+    temporary = hidden_path(path)
     try:
         yield temporary
         with open(temporary, "rb+") as file:

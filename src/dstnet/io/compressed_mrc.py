@@ -27,9 +27,8 @@ from dstnet.io.mrc import MrcFrames
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 _GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"
 _CHUNK_BYTES = 1 << 22
-_ZSTD_BLOCK_BYTES = (
-    1 << 17
-)  # the most that a block of zstd holds unpacked (RFC 8878, section 3.1.1.2.4)
+# The most that a block of zstd holds unpacked (RFC 8878, section 3.1.1.2.4)
+_ZSTD_BLOCK_BYTES = 1 << 17
 
 
 def is_packed(head: bytes) -> bool:
@@ -65,7 +64,7 @@ class CompressedMrcFrames(MrcFrames):
                 os.pread(self._unpacked.fileno(), length, 0),
                 os.fstat(self._unpacked.fileno()).st_size,
             )
-        with _stream(self.path) as stream, _told(self.path):
+        with _stream(self.path) as stream, _one_error(self.path):
             return stream.read(length), None
 
     @contextmanager
@@ -108,7 +107,7 @@ class CompressedMrcFrames(MrcFrames):
         most, size = self._start + (self.shape[0] + 1) * self._frame_bytes, 0
         with _stream(self.path) as stream:
             while size < most:
-                with _told(self.path):
+                with _one_error(self.path):
                     chunk = stream.read(_CHUNK_BYTES)
                 if not chunk:
                     return
@@ -122,13 +121,13 @@ class CompressedMrcFrames(MrcFrames):
             open(self.path, "rb") as packed,
             mmap.mmap(packed.fileno(), 0, access=mmap.ACCESS_READ) as source,
         ):
-            with _told(self.path):
+            with _one_error(self.path):
                 most = _zstd_bound(source)
             os.posix_fallocate(file.fileno(), 0, most)
             with (
                 mmap.mmap(file.fileno(), most) as target,
                 memoryview(target) as room,
-                _told(self.path),
+                _one_error(self.path),
             ):
                 size = len(imagecodecs.zstd_decode(source, out=room))
         os.ftruncate(file.fileno(), size)
@@ -144,18 +143,16 @@ def _folder() -> str:
 def _stream(path: Path) -> BinaryIO:
     with open(path, "rb") as packed:
         magic = packed.read(6)
-    opener = (
-        gzip.open
-        if magic.startswith(_GZIP)
-        else bz2.open
-        if magic.startswith(_BZIP2)
-        else lzma.open
-    )
+    opener = lzma.open
+    if magic.startswith(_GZIP):
+        opener = gzip.open
+    elif magic.startswith(_BZIP2):
+        opener = bz2.open
     return cast(BinaryIO, opener(path, "rb"))
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _one_error(path: Path) -> Iterator[None]:
     """Turn what the unpackers do about a damaged file into one BadInputError."""
     try:
         yield

@@ -13,7 +13,7 @@ import math
 import operator
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import BinaryIO, Literal, Self
 
 import numpy as np
 import tifffile
@@ -21,15 +21,13 @@ from pydantic import Field, model_validator
 
 from dstnet.core.settings import Settings
 from dstnet.errors import BadInputError
-from dstnet.io.tiff import EER_COMPRESSIONS, one_error, page_offsets
+from dstnet.io.stored_frames import StoredFrames
+from dstnet.io.tiff import EER_COMPRESSIONS, one_error, page_at, page_offsets
 
 _RAW_FRAMES_PER_FRACTION = 40  # the default of RELION's motion correction (--eer_grouping)
 _SKIP_BITS = {65000: 8, 65001: 7}  # 65002 has its own in tags
-_BITS_TAGS = {
-    65007: 7,
-    65008: 2,
-    65009: 2,
-}  # bits to skip pixels, of x and of y, with their defaults
+# Bits to skip pixels, of x and of y, with their defaults
+_BITS_TAGS = {65007: 7, 65008: 2, 65009: 2}
 _MOST_CODE_BITS = 16
 _METADATA_TAG = 65001
 _NO_COMPRESSION = 1
@@ -63,12 +61,12 @@ class EerSettings(Settings):
         return self
 
 
-class EerFrames:
+class EerFrames(StoredFrames):
     """The fractions of an EER movie, each summed from its raw frames when asked for: ``frames[i]``
     is a new array ``[y, x]`` of counts.
 
-    No file is kept open, so a reader can be sent to worker processes; a fraction and one compressed
-    raw frame are in memory at a time.
+    Shape and pixel size are those of the up-sampled grid. A fraction and one compressed raw frame
+    are in memory at a time.
 
     Parameters
     ----------
@@ -82,16 +80,10 @@ class EerFrames:
 
     Attributes
     ----------
-    shape
-        (fraction, y, x), on the up-sampled grid.
-    pixel_size_yx_angstrom
-        Pixel size (y, x) on that grid; None where the file's metadata do not tell it.
     raw_frames
         Raw frames in the file.
     frames_per_fraction
         Raw frames that a fraction is the sum of.
-    notes
-        What a user should be told: how the fractions were made, and what was left out.
 
     Raises
     ------
@@ -100,31 +92,27 @@ class EerFrames:
         is damaged.
     """
 
-    shape: tuple[int, int, int]
-    pixel_size_yx_angstrom: tuple[float, float] | None
-
     def __init__(
         self, path: Path | str, settings: EerSettings, exposure_e_per_a2: float | None = None
     ) -> None:
         self.path = Path(path)
         with one_error(f"cannot read {self.path} as EER"), tifffile.TiffFile(self.path) as tif:
-            pages = [
-                self._page(tif, offset, i) for i, offset in enumerate(page_offsets(tif, self.path))
-            ]
+            offsets = page_offsets(tif, self.path)
+            pages = [page_at(tif, offset, i) for i, offset in enumerate(offsets)]
             if len(pages) > 1 and pages[0].compression == _NO_COMPRESSION:
                 del pages[0]  # some programs put the sum of all frames first
             first = pages[0]
             self._sides = (int(first.imagelength), int(first.imagewidth))
             self._bits = self._code_bits(first, settings.up_sampling)
-            spans = [
-                span
-                for i, page in enumerate(pages)
-                for span in self._spans(page, first, i, len(pages), tif.filehandle.size)
-            ]
+            spans: list[tuple[int, int, int]] = []
+            for i, page in enumerate(pages):
+                spans += self._spans(page, first, i, len(pages), tif.filehandle.size)
             metadata = first.tags.valueof(_METADATA_TAG, b"")
         self._starts, self._counts, self._first_strips = _packed(spans, len(pages))
         self.raw_frames = len(pages)
         self.frames_per_fraction = self._grouping(settings, exposure_e_per_a2)
+        by_exposure = settings.exposure_per_fraction_e_per_a2 is not None
+        self.exposure_multiple = self.frames_per_fraction if by_exposure else 1
         self._up_sampling = settings.up_sampling
         height, width = self._sides
         fractions, rest = divmod(self.raw_frames, self.frames_per_fraction)
@@ -137,11 +125,6 @@ class EerFrames:
                 f" {fractions} frames{left_out}"
             ),
         )
-
-    @staticmethod
-    def _page(tif: tifffile.TiffFile, offset: int, index: int) -> tifffile.TiffPage:
-        tif.filehandle.seek(offset)
-        return tifffile.TiffPage(tif, index)
 
     def _code_bits(self, page: tifffile.TiffPage, up_sampling: int) -> tuple[int, int, int]:
         """Bits of an event's code: pixels to skip, place in x, place in y."""
@@ -171,38 +154,36 @@ class EerFrames:
     ) -> list[tuple[int, int, int]]:
         """(raw frame, start, bytes) of each strip; a frame's strips are one stream of codes."""
         where = f"{self.path}: raw frame {index + 1}"
-        if (int(page.imagelength), int(page.imagewidth), page.compression) != (
-            *self._sides,
-            first.compression,
-        ):
+        sides = (int(page.imagelength), int(page.imagewidth))
+        if sides != self._sides or page.compression != first.compression:
             raise BadInputError(f"{where} is of another size or kind than the first; copy it again")
         strips = list(zip(page.dataoffsets, page.databytecounts, strict=True))
         if not strips or any(start <= 0 or length <= 0 for start, length in strips):
             raise BadInputError(f"{where} lacks parts of its data; copy it again")
         if max(start + length for start, length in strips) > size:
             raise BadInputError(
-                f"{self.path} is cut off: raw frame {index + 1} of {count} is not whole; copy it"
+                f"{self.path} is cut off: raw frame {index + 1} of {count} is incomplete; copy it"
                 " again"
             )
         return [(index, start, length) for start, length in strips]
 
     def _grouping(self, settings: EerSettings, exposure_e_per_a2: float | None) -> int:
-        wanted = settings.exposure_per_fraction_e_per_a2
-        if wanted is None:
+        requested = settings.exposure_per_fraction_e_per_a2
+        if requested is None:
             group = settings.frames_per_fraction or min(_RAW_FRAMES_PER_FRACTION, self.raw_frames)
         elif exposure_e_per_a2 is None:
             raise BadInputError(
                 f"{self.path}: fractions by exposure need a raw frame's; pass --dose-per-frame, or"
                 " raw frames a fraction"
             )
-        elif wanted < 1.5 * exposure_e_per_a2:
+        elif requested < 1.5 * exposure_e_per_a2:
             raise BadInputError(
-                f"{self.path}: fractions of {wanted:g} e-/Å2 from raw frames of"
+                f"{self.path}: fractions of {requested:g} e-/Å2 from raw frames of"
                 f" {exposure_e_per_a2:g} each; where fractions are given by exposure,"
                 " --dose-per-frame is that of a raw frame of the camera, not of a fraction"
             )
         else:
-            group = round(wanted / exposure_e_per_a2)
+            group = round(requested / exposure_e_per_a2)
         if group > self.raw_frames:
             raise BadInputError(
                 f"{self.path} has {self.raw_frames} raw frames, no fraction of {group}; take"
@@ -210,42 +191,36 @@ class EerFrames:
             )
         return group
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
     def __getitem__(self, index: int, /) -> np.ndarray:
         from dstnet.io._eer_kernel import add_events  # not above: numba takes half a second to load
 
         index = range(self.shape[0])[operator.index(index)]
+        group = self.frames_per_fraction
         # A pixel gets at most one electron a raw frame, so a byte holds the sum of up to 255.
-        counts = np.zeros(self.shape[1:], np.min_scalar_type(self.frames_per_fraction))
-        raw = range(index * self.frames_per_fraction, (index + 1) * self.frames_per_fraction)
-        with (
-            one_error(f"{self.path}: frame {index + 1} cannot be read"),
-            open(self.path, "rb") as file,
-        ):
-            for i in raw:
-                strips = slice(self._first_strips[i], self._first_strips[i + 1])
-                stream = bytearray()
-                for start, length in zip(
-                    self._starts[strips].tolist(), self._counts[strips].tolist(), strict=True
-                ):
-                    file.seek(start)
-                    stream += file.read(length)
-                missing = int(self._counts[strips].sum()) - len(stream)
-                stream += bytes(3)
-                whole = add_events(
-                    np.frombuffer(stream, np.uint8),
-                    counts,
-                    self._up_sampling.bit_length() - 1,
-                    *self._bits,
-                )
-                if missing or not whole:
-                    raise BadInputError(
-                        f"{self.path}: frame {index + 1} cannot be read: raw frame {i + 1} is"
-                        f" {'cut off' if missing else 'damaged'}; copy it again"
-                    )
+        counts = np.zeros(self.shape[1:], np.min_scalar_type(group))
+        up_sampling_bits = self._up_sampling.bit_length() - 1
+        what = f"{self.path}: frame {index + 1} cannot be read"
+        with one_error(what), open(self.path, "rb") as file:
+            for i in range(index * group, (index + 1) * group):
+                codes, missing = self._codes(file, i)
+                is_complete = add_events(codes, counts, up_sampling_bits, *self._bits)
+                if missing or not is_complete:
+                    fault = "cut off" if missing else "damaged"
+                    raise BadInputError(f"{what}: raw frame {i + 1} is {fault}; copy it again")
         return counts
+
+    def _codes(self, file: BinaryIO, raw_frame: int) -> tuple[np.ndarray, int]:
+        """Bytes of a raw frame's codes, with three more, as uint8; and how many are missing."""
+        first, end = self._first_strips[raw_frame : raw_frame + 2]
+        starts = self._starts[first:end].tolist()
+        lengths = self._counts[first:end].tolist()
+        stream = bytearray()
+        for start, length in zip(starts, lengths, strict=True):
+            file.seek(start)
+            stream += file.read(length)
+        missing = sum(lengths) - len(stream)
+        stream += bytes(3)
+        return np.frombuffer(stream, np.uint8), missing
 
 
 def _packed(
@@ -255,7 +230,8 @@ def _packed(
     arrays travel better than lists.
     """
     owners, starts, lengths = np.array(spans, np.int64).T
-    return starts.copy(), lengths.copy(), np.searchsorted(owners, np.arange(frames + 1))
+    first_strips = np.searchsorted(owners, np.arange(frames + 1))
+    return starts.copy(), lengths.copy(), first_strips
 
 
 def _pixel_size(metadata: object, up_sampling: int) -> tuple[float, float] | None:
@@ -269,10 +245,9 @@ def _pixel_size(metadata: object, up_sampling: int) -> tuple[float, float] | Non
         if named.get("unit") == "m":
             found[named.get("name")] = value
     try:
-        sides = [
-            float(found[f"sensorPixelSize.{side}"]) * 1e10 / up_sampling
-            for side in ("height", "width")
-        ]
+        y = float(found["sensorPixelSize.height"]) * 1e10 / up_sampling
+        x = float(found["sensorPixelSize.width"]) * 1e10 / up_sampling
     except (KeyError, ValueError):
         return None
-    return (sides[0], sides[1]) if all(math.isfinite(side) and side > 0 for side in sides) else None
+    is_sensible = math.isfinite(y) and math.isfinite(x) and min(y, x) > 0
+    return (y, x) if is_sensible else None

@@ -1,40 +1,30 @@
 """Open a movie file: which format it is, whether it can be a movie at all, and its pixel size."""
 
-import operator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from dstnet.errors import BadInputError
-from dstnet.io.compressed_mrc import PACKED_SUFFIXES, CompressedMrcFrames, is_packed
-from dstnet.io.eer import EerFrames, EerSettings
-from dstnet.io.mrc import MrcFrames
-from dstnet.io.tiff import TiffFrames
-from dstnet.movie import FrameStack, Movie
+from dstnet.io.compressed_mrc import is_packed
+from dstnet.io.eer import EerSettings
+from dstnet.io.formats import (
+    FORMATS,
+    ReadOptions,
+    format_names,
+    format_of_content,
+    format_of_suffix,
+    is_packed_name,
+    unpacked_name,
+)
+from dstnet.io.stored_frames import StoredFrames
+from dstnet.movie import Exposure, Movie
 
-_MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".map")
-_TIFF_SUFFIXES = (".tif", ".tiff")
-_EER_SUFFIXES = (".eer",)
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ZIP_MAGIC = b"PK\x03\x04"
+_HEAD_BYTES = 1024
 _MIN_SIDE = 32
 _MAX_SIDE = 1 << 16  # no camera comes near; a damaged header easily does
 _PIXEL_SIZE_RANGE_ANGSTROM = (0.05, 100.0)
-
-
-class _FrameRange:
-    """Some consecutive frames of a stack."""
-
-    def __init__(self, frames: FrameStack, start: int, stop: int) -> None:
-        self._frames, self._range = frames, range(start, stop)
-        self.notes = getattr(frames, "notes", ())
-        self.shape = (len(self._range), *frames.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self._range)
-
-    def __getitem__(self, index: int, /) -> np.ndarray:
-        return self._frames[self._range[operator.index(index)]]
 
 
 def open_movie(
@@ -84,73 +74,97 @@ def open_movie(
         missing, absurd or not square; or if it has not the frames asked for.
     """
     path = Path(path)
-    stack = _open_frames(path, eer, exposure_e_per_a2)
-    if (
-        isinstance(stack, EerFrames)
-        and eer.exposure_per_fraction_e_per_a2 is not None
-        and exposure_e_per_a2 is not None
-    ):
-        exposure_e_per_a2 *= stack.frames_per_fraction
+    stack = _open_frames(path, ReadOptions(eer, exposure_e_per_a2))
     count, *sides = stack.shape
     if min(sides) < _MIN_SIDE or max(sides) > _MAX_SIDE:
         raise BadInputError(
             f"{path}: frames are {sides[0]} x {sides[1]} pixels; {_MIN_SIDE} to {_MAX_SIDE} a side"
-            " are allowed, give a whole micrograph"
+            " are allowed, give a complete micrograph"
         )
     if pixel_size_angstrom is None:
         pixel_size_angstrom = _stored_pixel_size(path, stack.pixel_size_yx_angstrom)
-    chosen: FrameStack = stack
-    if frames is not None:
-        start, stop = frames.start or 0, count if frames.stop is None else frames.stop
-        if not 0 <= start < stop <= count or frames.step not in (None, 1):
-            raise BadInputError(
-                f"{path} has frames 1 to {count}, but {start + 1} to {stop} were asked for; change"
-                " --frame-range"
-            )
-        chosen = _FrameRange(stack, start, stop)
-        pre_exposure_e_per_a2 += start * (exposure_e_per_a2 or 0.0)
-    return Movie(
-        chosen, pixel_size_angstrom, str(path), exposure_e_per_a2, pre_exposure_e_per_a2, voltage_kv
+    exposure = None
+    if exposure_e_per_a2 is not None:
+        frame_exposure = exposure_e_per_a2 * stack.exposure_multiple
+        exposure = Exposure.uniform(count, frame_exposure, pre_exposure_e_per_a2)
+    movie = Movie(
+        stack, pixel_size_angstrom, str(path), exposure, voltage_kv, notes=tuple(stack.notes)
     )
+    if frames is None:
+        return movie
+    start = frames.start or 0
+    stop = count if frames.stop is None else frames.stop
+    if not 0 <= start < stop <= count or frames.step not in (None, 1):
+        raise BadInputError(
+            f"{path} has frames 1 to {count}, but {start + 1} to {stop} were asked for; change"
+            " --frame-range"
+        )
+    return movie.subset(range(start, stop))
+
+
+def write_movie(
+    path: Path | str, frames: Iterable[np.ndarray], pixel_size_angstrom: float, label: str
+) -> None:
+    """Write a movie in the format that its suffix says, atomically, one frame in memory at a time.
+
+    Parameters
+    ----------
+    path
+        The file to write; one of that name is replaced.
+    frames
+        ``[y, x]``, all of one shape and number type.
+    pixel_size_angstrom
+        Pixel size.
+    label
+        What the file is, where the format has room for it.
+
+    Raises
+    ------
+    BadInputError
+        If no format of that suffix can be written, or the frames do not fit it.
+    OutputError
+        If the file cannot be written.
+    """
+    path = Path(path)
+    row = format_of_suffix(path.suffix)
+    if row is None or row.write is None:
+        allowed = ", ".join(suffix for row in FORMATS if row.write for suffix in row.suffixes)
+        raise BadInputError(f"{path} cannot be written as a movie; give one of {allowed}")
+    row.write(path, frames, pixel_size_angstrom, label)
 
 
 def movie_stem(path: Path) -> str:
     """A movie file's name without what says its format: ``a`` of a.tif, of a.mrc.gz."""
-    return (Path(path.stem) if path.suffix.lower() in PACKED_SUFFIXES else path).stem
+    return unpacked_name(path).stem
 
 
 def is_movie_name(path: Path) -> bool:
     """Whether a file's name says that it is a movie (or an image) that can be opened."""
-    suffix = path.suffix.lower()
-    if suffix in PACKED_SUFFIXES:
-        return Path(path.stem).suffix.lower() in _MRC_SUFFIXES
-    return suffix in (*_MRC_SUFFIXES, *_TIFF_SUFFIXES, *_EER_SUFFIXES)
+    row = format_of_suffix(unpacked_name(path).suffix)
+    if row is None:
+        return False
+    return row.read_packed is not None or not is_packed_name(path)
 
 
-def _open_frames(
-    path: Path, eer: EerSettings, exposure_e_per_a2: float | None
-) -> MrcFrames | TiffFrames | EerFrames:
+def _open_frames(path: Path, options: ReadOptions) -> StoredFrames:
     head = _head(path)
-    packed = is_packed(head)
-    suffix = (
-        Path(path.stem) if packed and path.suffix.lower() in PACKED_SUFFIXES else path
-    ).suffix.lower()
-    if packed and suffix not in (*_TIFF_SUFFIXES, *_EER_SUFFIXES):
-        return CompressedMrcFrames(path)
-    if packed or head.startswith(_ZIP_MAGIC):
+    if is_packed(head):
+        row = format_of_suffix(unpacked_name(path).suffix)
+        readers = [row] if row else FORMATS
+        packed = [other.read_packed for other in readers if other.read_packed]
+        if packed:
+            return packed[0](path, options)
+    if is_packed(head) or head.startswith(_ZIP_MAGIC):
         raise BadInputError(
             f"{path} is packed as a whole, which is read of MRC files by gzip, bzip2, xz and zstd"
             " only; unpack it first"
         )
-    if suffix in _EER_SUFFIXES:
-        return EerFrames(path, eer, exposure_e_per_a2)
-    if suffix in _TIFF_SUFFIXES or (suffix not in _MRC_SUFFIXES and head.startswith(_TIFF_MAGIC)):
-        return TiffFrames(path)
-    if suffix in _MRC_SUFFIXES or head[208:211] == b"MAP":
-        return MrcFrames(path)
-    raise BadInputError(
-        f"{path} is neither an MRC nor a TIFF nor an EER file; give a movie in one of these formats"
-    )
+    row = format_of_suffix(path.suffix) or format_of_content(head)
+    if row is None:
+        raise BadInputError(
+            f"{path} is no {format_names()} file; give a movie in one of these formats"
+        )
+    return row.read(path, options)
 
 
 def _head(path: Path) -> bytes:
@@ -163,7 +177,7 @@ def _head(path: Path) -> bytes:
         if path.exists() and not path.is_file():
             raise BadInputError(f"{path} is no regular file; give a movie file")
         with open(path, "rb") as file:
-            head = file.read(1024)
+            head = file.read(_HEAD_BYTES)
     except FileNotFoundError:
         raise BadInputError(f"{path} does not exist; check the path") from None
     except PermissionError:
@@ -175,10 +189,9 @@ def _head(path: Path) -> bytes:
         ) from None
     if not head:
         raise BadInputError(f"{path} is empty (0 bytes); copy it again")
-    if min(head) >= 9 and not is_packed(
-        head
-    ):  # movies have zero bytes early on, text has no byte below the tabulator
-        raise BadInputError(f"{path} is a text file; give a movie as MRC, TIFF or EER")
+    # Movies have zero bytes early on, text has no byte below the tabulator.
+    if min(head) >= 9 and not is_packed(head):
+        raise BadInputError(f"{path} is a text file; give a movie as {format_names()}")
     return head
 
 
@@ -197,6 +210,5 @@ def _stored_pixel_size(path: Path, stored_yx: tuple[float, float] | None) -> flo
             f"pixels in {path} are not square ({y:.4g} x {x:.4g} Å in y and x); pass --pixel-size"
             " if that is wrong"
         )
-    return float(
-        f"{x:.6g}"
-    )  # files hold single precision; six digits give back the number that was meant
+    # Files hold single precision; six digits give back the number that was meant.
+    return float(f"{x:.6g}")

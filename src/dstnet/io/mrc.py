@@ -5,7 +5,7 @@ first stored row.
 
 The header is read with mrcfile's description of it, but the data are not read through mrcfile's
 memory maps: a plain read of one frame turns a file that was cut off meanwhile, or a failing disk,
-into an error that can be told, where a memory map would kill the process. It also keeps no file
+into an error message, where a memory map would kill the process. It also keeps no file
 open, so that a reader can be sent to worker processes.
 """
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from dstnet.errors import BadInputError
 from dstnet.io.atomic import atomic_path
+from dstnet.io.stored_frames import StoredFrames
 from dstnet.movie import FrameStack
 
 if TYPE_CHECKING:
@@ -48,9 +49,11 @@ _MAX_FRAMES = 1 << 20
 _IMOD_STAMP = 1146047817
 _IMOD_SIGNED_BYTES = 1
 _IMOD_PACKED_4BIT = 16
+_BIG_ENDIAN_STAMP = b"\x11\x11"
+_LABELS = 10  # of 80 characters
 
 
-class MrcFrames:
+class MrcFrames(StoredFrames):
     """The frames of an MRC file, each read from the file when asked for: ``frames[i]`` is a new
     array ``[y, x]``.
 
@@ -63,22 +66,12 @@ class MrcFrames:
     path
         The file.
 
-    Attributes
-    ----------
-    shape
-        (frame, y, x).
-    pixel_size_yx_angstrom
-        Pixel size (y, x) in the header; None where it does not say.
-
     Raises
     ------
     BadInputError
         If it is no MRC file, is cut off, or holds something else than real-valued images. Also when
         a frame cannot be read.
     """
-
-    shape: tuple[int, int, int]
-    pixel_size_yx_angstrom: tuple[float, float] | None
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -94,7 +87,8 @@ class MrcFrames:
         mode = int(header["mode"])
         self._packed = mode == _MODE_4BIT
         self._dtype = self._data_type(header, mode, order).newbyteorder(order)
-        row = (self.shape[2] + 1) // 2 if self._packed else self.shape[2]
+        width = self.shape[2]
+        row = (width + 1) // 2 if self._packed else width
         self._stored = (self.shape[1], row)
         self._start = _HEADER.itemsize + int(header["nsymbt"])
         self._frame_bytes = self.shape[1] * row * self._dtype.itemsize
@@ -102,11 +96,11 @@ class MrcFrames:
         self._check_axes(header)
         if size is not None:
             self._check_size(size)
-        cell, grid = header["cella"], (int(header["my"]), int(header["mx"]))
-        known = min(grid) > 0 and all(np.isfinite(cell[axis]) and cell[axis] > 0 for axis in "yx")
-        self.pixel_size_yx_angstrom = (
-            (float(cell["y"]) / grid[0], float(cell["x"]) / grid[1]) if known else None
-        )
+        pixel_y = _pixel_size(header, "y")
+        pixel_x = _pixel_size(header, "x")
+        self.pixel_size_yx_angstrom = None
+        if pixel_y is not None and pixel_x is not None:
+            self.pixel_size_yx_angstrom = (pixel_y, pixel_x)
 
     def _header(self, raw: bytes) -> tuple[np.void, Literal["<", ">"]]:
         """The header and its byte order; the machine stamp is believed first, but files are seen
@@ -117,18 +111,12 @@ class MrcFrames:
                 f"{self.path} ends within its header ({len(raw)} of {_HEADER.itemsize} bytes); copy"
                 " it again"
             )
-        orders: tuple[Literal["<", ">"], ...] = (
-            (">", "<") if raw[212:214] == b"\x11\x11" else ("<", ">")
-        )
+        orders: list[Literal["<", ">"]] = ["<", ">"]
+        if raw[212:214] == _BIG_ENDIAN_STAMP:
+            orders.reverse()
         for order in orders:
             header = np.frombuffer(raw, _HEADER.newbyteorder(order))[0]
-            sides_fit = all(0 < header[side] <= _MAX_SIDE for side in ("nx", "ny"))
-            if (
-                sides_fit
-                and 0 < header["nz"] <= _MAX_FRAMES
-                and 0 <= header["mode"] < 1024
-                and header["nsymbt"] >= 0
-            ):
+            if _is_sensible(header):
                 return header, order
         header = np.frombuffer(raw, _HEADER)[0]
         raise BadInputError(
@@ -137,7 +125,8 @@ class MrcFrames:
         )
 
     def _data_type(self, header: np.void, mode: int, order: str) -> np.dtype:
-        stamp, flags = np.frombuffer(header["extra2"].tobytes()[40:48], f"{order}i4")
+        imod = header["extra2"].tobytes()[40:48]
+        stamp, flags = np.frombuffer(imod, f"{order}i4")
         flags = int(flags) if stamp == _IMOD_STAMP else _IMOD_SIGNED_BYTES
         if mode == 0 and flags & _IMOD_PACKED_4BIT:
             raise BadInputError(
@@ -184,30 +173,33 @@ class MrcFrames:
         """Refuse more or less data than the header says."""
         expected = self._start + self.shape[0] * self._frame_bytes
         if size < expected:
-            whole = max(0, size - self._start) // self._frame_bytes
+            complete = max(0, size - self._start) // self._frame_bytes
             raise BadInputError(
                 f"{self.path} is cut off: {size} bytes where its header asks for {expected},"
-                f" {whole} of {self.shape[0]} frames whole; copy it again"
+                f" {complete} of {self.shape[0]} frames complete; copy it again"
             )
-        # Some writers pad the end; a whole frame more than the header says means that the header is
-        # wrong. Files older than the map mark have only their size to vouch for them.
-        if size - expected >= self._frame_bytes or (size != expected and not self._marked):
+        # Some writers pad the end; a frame or more beyond what the header says means that the
+        # header is wrong. Files older than the map mark have only their size to vouch for them.
+        beyond = size - expected
+        if beyond >= self._frame_bytes or (beyond and not self._marked):
             raise BadInputError(
                 f"{self.path} has {size} bytes where its header asks for {expected}: its header is"
-                " damaged or it is no MRC file; copy it again or mend the header"
+                " damaged or it is no MRC file; copy it again or repair the header"
             )
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __getitem__(self, index: int, /) -> np.ndarray:
         index = range(self.shape[0])[operator.index(index)]
         frame = np.empty(self._stored, self._dtype)
-        rest, offset = frame.data.cast("B"), self._start + index * self._frame_bytes
+        rest = frame.data.cast("B")
+        offset = self._start + index * self._frame_bytes
         try:
             with self._file() as file:
-                while rest and (read := os.preadv(file.fileno(), [rest], offset)):
-                    rest, offset = rest[read:], offset + read
+                while rest:
+                    read = os.preadv(file.fileno(), [rest], offset)
+                    if not read:
+                        break
+                    rest = rest[read:]
+                    offset += read
         except OSError as error:
             raise BadInputError(
                 f"{self.path}: frame {index + 1} cannot be read: {error.strerror or error}; copy it"
@@ -219,10 +211,27 @@ class MrcFrames:
                 " copy it again"
             )
         if self._packed:
-            return np.stack([frame & 15, frame >> 4], axis=-1).reshape(self.shape[1], -1)[
-                :, : self.shape[2]
-            ]
+            _, height, width = self.shape
+            pairs = np.stack([frame & 15, frame >> 4], axis=-1)
+            return pairs.reshape(height, -1)[:, :width]
         return frame.astype(frame.dtype.newbyteorder("="), copy=False)
+
+
+def _is_sensible(header: np.void) -> bool:
+    """Whether the numbers of a header can be those of a file."""
+    sides_fit = all(0 < header[side] <= _MAX_SIDE for side in ("nx", "ny"))
+    frames_fit = 0 < header["nz"] <= _MAX_FRAMES
+    mode_fits = 0 <= header["mode"] < 1024
+    return bool(sides_fit and frames_fit and mode_fits and header["nsymbt"] >= 0)
+
+
+def _pixel_size(header: np.void, axis: str) -> float | None:
+    """Pixel size in Angstrom along an axis; None where the header does not say."""
+    cell = header["cella"][axis]
+    grid = int(header["m" + axis])
+    if grid <= 0 or not np.isfinite(cell) or cell <= 0:
+        return None
+    return float(cell) / grid
 
 
 def write_mrc(
@@ -269,65 +278,111 @@ def write_mrc(
         raise BadInputError(f"{path}: {shape} cannot be an MRC file; give [y, x] or [frame, y, x]")
     if not 0 < pixel_size_angstrom < float("inf"):
         raise BadInputError(f"{path}: pixel size is {pixel_size_angstrom} Å; give a positive one")
-    (height, width), dtype = first.shape, first.dtype
-    mode = next(
-        (
-            mode
-            for mode, allowed in _MODES.items()
-            if (allowed.kind, allowed.itemsize) == (dtype.kind, dtype.itemsize)
-        ),
-        None,
-    )
+    dtype = first.dtype
+    mode = _mode_of(dtype)
     if mode is None:
         raise BadInputError(
             f"{path}: {dtype} has no MRC mode; convert to float32, float16, int8, int16 or uint16"
         )
-
-    volume = not image and not stack
-    header = np.zeros((), _HEADER)
-    header["nx"], header["ny"], header["mode"] = width, height, mode
-    for angle in ("alpha", "beta", "gamma"):
-        header["cellb"][angle] = 90
-    header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
-    header["origin"] = origin_angstrom
-    header["ispg"] = 1 if volume else 0
-    header["nversion"] = 20141
-    header["map"] = b"MAP "
-    header["machst"] = list(mrcfile.utils.machine_stamp_from_byte_order("<"))
-    lines = textwrap.wrap(label.encode("ascii", "replace").decode(), 80)[:10]
-    header["nlabl"] = len(lines)
-    for i, line in enumerate(lines):
-        header["label"][i] = line.encode()
-
-    low, high, mean, squares, count = np.inf, -np.inf, 0.0, 0.0, 0
+    is_volume = not image and not stack
+    header = _new_header(mode, label, origin_angstrom, is_volume)
+    statistics = _Statistics()
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         file.write(header.tobytes())  # room for the true one, written last
         for frame in chain([first], frames):
-            count += 1
-            if frame.shape != (height, width) or frame.dtype != dtype:
+            if frame.shape != first.shape or frame.dtype != dtype:
                 raise BadInputError(
-                    f"{path}: frame {count} is {frame.dtype} {frame.shape}, the first {dtype}"
-                    f" {(height, width)}"
+                    f"{path}: frame {statistics.count + 1} is {frame.dtype} {frame.shape}, the"
+                    f" first {dtype} {first.shape}"
                 )
-            file.write(frame.astype(dtype.newbyteorder("<"), copy=False).tobytes())
-            # Merge this frame's mean and sum of squared deviations into those before it (Chan,
-            # Golub & LeVeque 1979); a plain sum of squares would cancel for data far from zero.
-            values = frame.astype(np.float64)
-            difference = values.mean() - mean
-            mean += difference / count
-            squares += (
-                values.var() * values.size + difference**2 * values.size * (count - 1) / count
-            )
-            low, high = min(low, frame.min()), max(high, frame.max())
-        header["nz"], header["mx"], header["my"], header["mz"] = (
-            count,
-            width,
-            height,
-            count if volume else 1,
-        )
-        for axis in "xyz":
-            header["cella"][axis] = pixel_size_angstrom * float(header["m" + axis])
-        header["dmin"], header["dmax"], header["dmean"] = low, high, mean
-        header["rms"] = np.sqrt(squares / (count * height * width))
+            stored = frame.astype(dtype.newbyteorder("<"), copy=False)
+            file.write(stored.tobytes())
+            statistics.add(frame)
+        depth = statistics.count if is_volume else 1
+        _fill_size(header, first.shape, statistics.count, depth, pixel_size_angstrom)
+        statistics.fill(header, first.size)
         file.seek(0)
         file.write(header.tobytes())
+
+
+def _mode_of(dtype: np.dtype) -> int | None:
+    """The MRC mode of a number type, whatever its byte order."""
+    for mode, allowed in _MODES.items():
+        if (allowed.kind, allowed.itemsize) == (dtype.kind, dtype.itemsize):
+            return mode
+    return None
+
+
+def _new_header(
+    mode: int, label: str, origin_angstrom: tuple[float, float, float], is_volume: bool
+) -> np.ndarray:
+    """A header that lacks only size and statistics."""
+    header = np.zeros((), _HEADER)
+    header["mode"] = mode
+    for angle in ("alpha", "beta", "gamma"):
+        header["cellb"][angle] = 90
+    for number, axis in enumerate(("mapc", "mapr", "maps"), 1):
+        header[axis] = number
+    header["origin"] = origin_angstrom
+    header["ispg"] = 1 if is_volume else 0
+    header["nversion"] = 20141
+    header["map"] = b"MAP "
+    header["machst"] = list(mrcfile.utils.machine_stamp_from_byte_order("<"))
+    ascii_label = label.encode("ascii", "replace").decode()
+    lines = textwrap.wrap(ascii_label, 80)[:_LABELS]
+    header["nlabl"] = len(lines)
+    for i, line in enumerate(lines):
+        header["label"][i] = line.encode()
+    return header
+
+
+def _fill_size(
+    header: np.ndarray,
+    shape: tuple[int, ...],
+    frames: int,
+    depth: int,
+    pixel_size_angstrom: float,
+) -> None:
+    """Write numbers of pixels and the cell, `depth` pixels along z, into a header."""
+    height, width = shape
+    numbers = {"x": width, "y": height, "z": frames}
+    grid = {"x": width, "y": height, "z": depth}
+    for axis in "xyz":
+        header["n" + axis] = numbers[axis]
+        header["m" + axis] = grid[axis]
+        header["cella"][axis] = pixel_size_angstrom * float(grid[axis])
+
+
+class _Statistics:
+    """Least, greatest, mean and spread of frames of one size, while they pass.
+
+    References
+    ----------
+    Chan, Golub & LeVeque, Stanford report STAN-CS-79-773 (1979): a plain sum of squares would
+    cancel for data far from zero.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._low: float = np.inf
+        self._high: float = -np.inf
+        self._mean = 0.0
+        self._squares = 0.0  # sum of squared deviations from the mean
+
+    def add(self, frame: np.ndarray) -> None:
+        """Merge a frame's mean and squared deviations into those before it."""
+        self.count += 1
+        values = frame.astype(np.float64)
+        difference = values.mean() - self._mean
+        self._mean += difference / self.count
+        between = difference**2 * values.size * (self.count - 1) / self.count
+        self._squares += values.var() * values.size + between
+        self._low = min(self._low, frame.min())
+        self._high = max(self._high, frame.max())
+
+    def fill(self, header: np.ndarray, frame_pixels: int) -> None:
+        """Write the statistics into a header."""
+        header["dmin"] = self._low
+        header["dmax"] = self._high
+        header["dmean"] = self._mean
+        header["rms"] = np.sqrt(self._squares / (self.count * frame_pixels))

@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from dstnet.errors import BadInputError
-from dstnet.io.mrc import MrcFrames
-from dstnet.io.tiff import TiffFrames
+from dstnet.io.eer import EerSettings
+from dstnet.io.formats import MRC, TIFF, MovieFormat, ReadOptions
 
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".map")
 # Words of SerialEM's defect files (SerialEM's help, "Defect correction"), which count pixels and
 # rows in another way.
 _SERIALEM_WORDS = ("CameraSize", "RotationAndFlip", "K2Type", "Bad", "UsableArea")
@@ -67,12 +65,7 @@ def read_defects(path: Path | str) -> np.ndarray:
         If the file cannot be read or is of another form, such as SerialEM's.
     """
     path = Path(path)
-    head = _head(path)
-    if (
-        head.startswith(_TIFF_MAGIC)
-        or path.suffix.lower() in _MRC_SUFFIXES
-        or head[208:211] == b"MAP"
-    ):
+    if _image_format(path, _head(path)) is not None:
         return _image(path, "defect map") != 0
     try:
         lines = path.read_text().splitlines()
@@ -96,12 +89,12 @@ def read_defects(path: Path | str) -> np.ndarray:
         except ValueError:
             raise BadInputError(
                 f"{path}, line {number}: {line.strip()[:60]!r} is not 'x y width height' in whole"
-                " pixels; mend it"
+                " pixels; correct it"
             ) from None
         if width < 1 or height < 1:
             raise BadInputError(
                 f"{path}, line {number}: a defect of {width} x {height} pixels; width and height"
-                " are at least 1, mend it"
+                " are at least 1, correct it"
             )
         rectangles.append((x, y, width, height))
     return np.array(rectangles, dtype=np.int64).reshape(-1, 4)
@@ -119,6 +112,15 @@ def _head(path: Path) -> bytes:
         ) from None
 
 
+def _image_format(path: Path, head: bytes) -> MovieFormat | None:
+    """The format of an image: TIFF by its content, since ``.gain`` files are; else MRC."""
+    if TIFF.starts(head):
+        return TIFF
+    if MRC.starts(head) or path.suffix.lower() in MRC.suffixes:
+        return MRC
+    return None
+
+
 def _image(path: Path | str, what: str) -> np.ndarray:
     """The one image of a file, float32, rows as movies have them."""
     path = Path(path)
@@ -130,14 +132,12 @@ def _image(path: Path | str, what: str) -> np.ndarray:
             f"{path} is a Digital Micrograph file, which cannot be read; convert it: dm2mrc"
             f" {path.name} {target} (IMOD) or e2proc2d.py {path.name} {target} (EMAN2)"
         )
-    if head.startswith(_TIFF_MAGIC):
-        frames = TiffFrames(path)
-    elif suffix in _MRC_SUFFIXES or head[208:211] == b"MAP":
-        frames = MrcFrames(path)
-    else:
+    row = _image_format(path, head)
+    if row is None:
         raise BadInputError(
             f"{path} is neither an MRC nor a TIFF file; give the {what} in one of these formats"
         )
+    frames = row.read(path, ReadOptions(EerSettings()))
     if frames.shape[0] != 1:
         raise BadInputError(
             f"{path} holds {frames.shape[0]} images of {frames.shape[1]} x {frames.shape[2]}; give"
@@ -149,6 +149,6 @@ def _image(path: Path | str, what: str) -> np.ndarray:
     bad = int((~np.isfinite(image)).sum())
     if bad:
         raise BadInputError(
-            f"{path} holds {bad} NaN or infinite pixels; mend it or give another {what}"
+            f"{path} holds {bad} NaN or infinite pixels; repair it or give another {what}"
         )
     return np.ascontiguousarray(image)

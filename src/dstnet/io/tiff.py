@@ -24,6 +24,7 @@ import tifffile
 
 from dstnet.errors import BadInputError
 from dstnet.io.atomic import atomic_path
+from dstnet.io.stored_frames import StoredFrames
 from dstnet.movie import FrameStack
 
 if TYPE_CHECKING:
@@ -38,9 +39,8 @@ _ANGSTROM_PER_UNIT = {
     "nanometer": 10.0,
 }
 EER_COMPRESSIONS = (65000, 65001, 65002)
-_CLASSIC_LIMIT_BYTES = (
-    3 << 30
-)  # a classic TIFF ends at 4 GiB; LZW can also make noise a little larger
+# A classic TIFF ends at 4 GiB; LZW can also make noise a little larger.
+_CLASSIC_LIMIT_BYTES = 3 << 30
 
 
 @contextmanager
@@ -68,6 +68,12 @@ def one_error(what: str) -> Iterator[None]:
         logger.removeFilter(quiet)
 
 
+def page_at(tif: tifffile.TiffFile, offset: int, index: int) -> tifffile.TiffPage:
+    """The page whose directory starts at `offset`."""
+    tif.filehandle.seek(offset)
+    return tifffile.TiffPage(tif, index)
+
+
 def page_offsets(tif: tifffile.TiffFile, path: Path) -> list[int]:
     """Where each page's directory starts. Walked here, since tifffile drops the pages behind a
     broken link and goes on.
@@ -93,24 +99,16 @@ def page_offsets(tif: tifffile.TiffFile, path: Path) -> list[int]:
     return offsets
 
 
-class TiffFrames:
+class TiffFrames(StoredFrames):
     """The frames of a TIFF file, each read from the file when asked for: ``frames[i]`` is a new
     array ``[y, x]``.
 
-    One grey image a page, all pages of one size and number type. No file is kept open, so a reader
-    can be sent to worker processes.
+    One grey image a page, all pages of one size and number type.
 
     Parameters
     ----------
     path
         The file.
-
-    Attributes
-    ----------
-    shape
-        (frame, y, x).
-    pixel_size_yx_angstrom
-        Pixel size (y, x); None where the file does not say it beyond doubt.
 
     Raises
     ------
@@ -119,30 +117,29 @@ class TiffFrames:
         read or decompressed.
     """
 
-    shape: tuple[int, int, int]
-    pixel_size_yx_angstrom: tuple[float, float] | None
-
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         with one_error(f"cannot read {self.path} as TIFF"), tifffile.TiffFile(self.path) as tif:
             self._offsets = page_offsets(tif, self.path)
             first = self._page(tif, 0)
-            for i in range(len(self._offsets)):
-                self._check_page(first, self._page(tif, i), i, tif.filehandle.size)
-            self.shape = (len(self._offsets), first.shape[0], first.shape[1])
+            count = len(self._offsets)
+            for i in range(count):
+                page = self._page(tif, i)
+                self._check_page(first, page, i, tif.filehandle.size)
+            height, width = first.shape
+            self.shape = (count, height, width)
             self.pixel_size_yx_angstrom = _pixel_size(first)
             # ImageJ keeps stacks beyond 4 GB, and tifffile some others, as one page and bytes after
             # it.
-            told = re.search(r"^images=(\d+)", first.description, re.MULTILINE)
-            if told and int(told[1]) > self.shape[0] == 1:
+            stated = re.search(r"^images=(\d+)", first.description, re.MULTILINE)
+            if stated and int(stated[1]) > self.shape[0] == 1:
                 raise BadInputError(
-                    f"{self.path} says {told[1]} images but has 1 page; save it as a TIFF file of"
+                    f"{self.path} says {stated[1]} images but has 1 page; save it as a TIFF file of"
                     " one page a frame"
                 )
 
     def _page(self, tif: tifffile.TiffFile, index: int) -> tifffile.TiffPage:
-        tif.filehandle.seek(self._offsets[index])
-        return tifffile.TiffPage(tif, index)
+        return page_at(tif, self._offsets[index], index)
 
     def _check_page(
         self, first: tifffile.TiffPage, page: tifffile.TiffPage, index: int, file_size: int
@@ -167,24 +164,21 @@ class TiffFrames:
             )
         # tifffile fills strips that are missing with zeros, so they have to be found here.
         spans = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-        if len(spans) != math.prod(page.chunked) or any(
-            start <= 0 or count <= 0 for start, count in spans
-        ):
+        is_empty = any(start <= 0 or count <= 0 for start, count in spans)
+        if len(spans) != math.prod(page.chunked) or is_empty:
             raise BadInputError(f"{where} lacks parts of its data; copy it again")
         if max(start + count for start, count in spans) > file_size:
             raise BadInputError(
-                f"{self.path} is cut off: frame {index + 1} of {len(self._offsets)} is not whole;"
+                f"{self.path} is cut off: frame {index + 1} of {len(self._offsets)} is incomplete;"
                 " copy it again"
             )
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __getitem__(self, index: int, /) -> np.ndarray:
         index = range(self.shape[0])[operator.index(index)]
         what = f"{self.path}: frame {index + 1} cannot be read"
         with one_error(what), tifffile.TiffFile(self.path) as tif:
-            frame = np.ascontiguousarray(self._page(tif, index).asarray()[::-1])
+            stored = self._page(tif, index).asarray()
+            frame = np.ascontiguousarray(stored[::-1])
             if frame.shape != self.shape[1:]:
                 raise BadInputError(f"{what}: the file changed since it was opened; copy it again")
             return frame
@@ -196,13 +190,20 @@ def _pixel_size(page: tifffile.TiffPage) -> tuple[float, float] | None:
     """
     unit = re.search(r"^unit=(.+)$", page.description, re.MULTILINE)
     scale = _ANGSTROM_PER_UNIT.get(unit[1].strip().lower()) if unit else None
-    tags = [page.tags.valueof(name) for name in ("YResolution", "XResolution")]
-    if scale is None or not all(
-        isinstance(tag, tuple) and len(tag) == 2 and min(tag) > 0 for tag in tags
-    ):
+    units_y = _units_per_pixel(page, "YResolution")
+    units_x = _units_per_pixel(page, "XResolution")
+    if scale is None or units_y is None or units_x is None:
         return None
-    (y_pixels, y_units), (x_pixels, x_units) = tags
-    return scale * y_units / y_pixels, scale * x_units / x_pixels
+    return scale * units_y[0] / units_y[1], scale * units_x[0] / units_x[1]
+
+
+def _units_per_pixel(page: tifffile.TiffPage, name: str) -> tuple[int, int] | None:
+    """Units and the pixels that they hold, by a tag of resolution; None where it is of no use."""
+    tag = page.tags.valueof(name)
+    if not isinstance(tag, tuple) or len(tag) != 2 or min(tag) <= 0:
+        return None
+    pixels, units = tag
+    return units, pixels
 
 
 def write_tiff(
@@ -240,9 +241,8 @@ def write_tiff(
             " float32"
         )
     count = len(stack) if hasattr(stack, "__len__") else None  # pyright: ignore[reportArgumentType]
-    big = (
-        count is None or count * first.nbytes > _CLASSIC_LIMIT_BYTES
-    )  # BigTIFF only where needed: fewer programs read it
+    # BigTIFF only where needed: fewer programs read it.
+    big = count is None or count * first.nbytes > _CLASSIC_LIMIT_BYTES
     options: dict = {
         "compression": "lzw",
         "photometric": "minisblack",

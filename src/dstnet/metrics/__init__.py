@@ -1,1 +1,1 @@
-"""What is measured of an enhanced image."""
+"""What enhanced images, picks, motions and expected errors are worth, by a truth or a control."""

@@ -1,4 +1,9 @@
-"""Errors of an enhanced image against a truth."""
+"""How near an image comes to a truth.
+
+Whether an enhanced image is right does not hang on its scale, so most of these leave it out.
+"""
+
+import math
 
 import torch
 from torch import Tensor
@@ -9,44 +14,82 @@ from dstnet.core.shapes import Image
 
 def correlation(a: Tensor, b: Tensor) -> float:
     """Pearson correlation of two images; 0 where one of them is constant."""
-    a, b = (a - a.mean()).double(), (b - b.mean()).double()
+    a = (a - a.mean()).double()
+    b = (b - b.mean()).double()
     power = float(a.square().sum() * b.square().sum())
-    return float((a * b).sum()) / power**0.5 if power > 0 else 0.0
+    if not power > 0:
+        return 0.0
+    cross = float((a * b).sum())
+    return cross / power**0.5
 
 
 def residual_energy(image: Image, truth: Image) -> float:
-    """1 - r^2: the part of the truth's energy that no scaling of `image` explains. 0 is perfect, 1
-    is nothing.
+    """1 - r^2, r their correlation: the part of the truth's energy that no scaling of `image`
+    explains. 0 is perfect, 1 is nothing.
     """
     return 1 - correlation(image, truth) ** 2
 
 
+def peak_signal_to_noise_db(image: Image, truth: Image) -> float:
+    """Peak signal-to-noise ratio in decibels, the image brought to the truth's scale and mean by
+    least squares: 10 log10(range^2 / mean square error), the range that of the truth's values.
+
+    Infinite for a perfect image; minus infinity where the truth is constant.
+    """
+    spread = float(truth.max() - truth.min())
+    if spread == 0:
+        return -math.inf
+    variance = float(truth.double().var(correction=0))
+    error = variance * residual_energy(image, truth)
+    if error <= 0:
+        return math.inf
+    return 10 * math.log10(spread**2 / error)
+
+
 def best_shift(image: Image, truth: Image, span: int = 24) -> tuple[float, float]:
     """Shift (dy, dx) in pixels, at most `span`, that moves `truth` onto `image`: the correlation's
-    peak, refined by parabolas.
+    peak, refined by a parabola per axis.
     """
-    cross = torch.fft.irfft2(
-        torch.fft.rfft2(image - image.mean()) * torch.fft.rfft2(truth - truth.mean()).conj(),
-        s=image.shape,
-    )
-    window = torch.roll(cross, (span, span), (0, 1))[: 2 * span + 1, : 2 * span + 1]
-    row, column = divmod(int(window.argmax()), window.shape[1])
-
-    def refine(low: Tensor, middle: Tensor, high: Tensor) -> float:
-        bend = float(low - 2 * middle + high)
-        return 0.5 * float(low - high) / bend if bend else 0.0
-
-    dy = refine(*window[row - 1 : row + 2, column]) if 0 < row < 2 * span else 0.0
-    dx = refine(*window[row, column - 1 : column + 2]) if 0 < column < 2 * span else 0.0
+    spectrum = torch.fft.rfft2(image - image.mean())
+    of_truth = torch.fft.rfft2(truth - truth.mean())
+    cross = torch.fft.irfft2(spectrum * of_truth.conj(), s=image.shape)
+    width = 2 * span + 1
+    rolled = torch.roll(cross, (span, span), (0, 1))
+    window = rolled[:width, :width]
+    row, column = divmod(int(window.argmax()), width)
+    dy = _peak_offset(window[:, column], row)
+    dx = _peak_offset(window[row], column)
     return row - span + dy, column - span + dx
 
 
-def residual_after_best_shift(image: Image, truth: Image, border: int = 48) -> float:
-    """Residual energy once the truth is moved to the image, `border` pixels left out at each side.
+def _peak_offset(values: Tensor, peak: int) -> float:
+    """How far beyond `peak` the top of the parabola through it and its two neighbours lies; 0 at
+    the borders.
+    """
+    if not 0 < peak < len(values) - 1:
+        return 0.0
+    low, middle, high = values[peak - 1 : peak + 2]
+    bend = float(low - 2 * middle + high)
+    if bend == 0:
+        return 0.0
+    slope = float(low - high)
+    return 0.5 * slope / bend
+
+
+def moved_truth(image: Image, truth: Image) -> Image:
+    """The truth moved to where `image` has it.
 
     Where an image is put by its alignment is a convention (first frame, mean position), no error.
     """
     shape = (truth.shape[0], truth.shape[1])
-    moved = apply_transfer(truth, shift_phase(shape, best_shift(image, truth)))
+    shift = best_shift(image, truth)
+    return apply_transfer(truth, shift_phase(shape, shift))
+
+
+def residual_after_best_shift(image: Image, truth: Image, border: int = 48) -> float:
+    """Residual energy once the truth is moved to the image, `border` pixels left out at each
+    side.
+    """
+    moved = moved_truth(image, truth)
     inside = (slice(border, -border), slice(border, -border))
     return residual_energy(image[inside], moved[inside])

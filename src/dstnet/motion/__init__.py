@@ -1,3 +1,5 @@
-"""Motion of the specimen under the beam and its damage: trajectories and local fields, warping, the
-exposure filter.
-"""
+"""How specimens move: one representation, planted, estimated or imported; warps; damage."""
+
+from dstnet.motion.motion import Motion
+
+__all__ = ["Motion"]

@@ -46,9 +46,8 @@ def critical_exposure(k: Tensor, voltage_kv: float) -> Tensor:
     Grant & Grigorieff, eLife 4:e06980 (2015), eq. 3.
     """
     # Not k.pow(_B): its last bit depends on how a tensor is divided among threads.
-    return (_A * torch.exp(_B * torch.log(k)) + _C) * float(
-        np.interp(voltage_kv, _VOLTAGES_KV, _FACTORS)
-    )
+    at_300_kv = _A * torch.exp(_B * torch.log(k)) + _C
+    return at_300_kv * float(np.interp(voltage_kv, _VOLTAGES_KV, _FACTORS))
 
 
 def damage_amplitude(k: Tensor, exposure_e_per_a2: float, voltage_kv: float) -> Tensor:
@@ -60,7 +59,8 @@ def damage_amplitude(k: Tensor, exposure_e_per_a2: float, voltage_kv: float) -> 
     k
         Spatial frequency in 1/Angstrom, any shape, not negative.
     exposure_e_per_a2
-        Accumulated exposure N in e-/A^2; for a frame, that at its middle (`middle_exposures`).
+        Accumulated exposure N in e-/A^2; for a frame, that at its middle
+        (`dstnet.movie.Exposure`).
     voltage_kv
         Acceleration voltage.
 
@@ -87,7 +87,8 @@ def b_factor_amplitude(
     k
         Spatial frequency in 1/Angstrom, any shape.
     exposure_e_per_a2
-        Accumulated exposure N in e-/A^2; for a frame, that at its middle (`middle_exposures`).
+        Accumulated exposure N in e-/A^2; for a frame, that at its middle
+        (`dstnet.movie.Exposure`).
     b_factor_angstrom2_per_e
         B in A^2 per e-/A^2. The published values are for 300 kV; no dependence on the voltage is
         known of them.
@@ -102,17 +103,3 @@ def b_factor_amplitude(
     Tegunov & Cramer, Nat. Methods 16, 1146 (2019).
     """
     return torch.exp(k.square() * (-0.25 * b_factor_angstrom2_per_e * exposure_e_per_a2))
-
-
-def middle_exposures(
-    frames: int, exposure_e_per_a2: float, pre_exposure_e_per_a2: float = 0.0
-) -> list[float]:
-    """Accumulated exposure of the specimen at the middle of each frame, in e-/A^2.
-
-    A frame holds the mean of a signal that decays while the frame is taken. The decay at the middle
-    equals that mean to second order in exposure / N_e (it is 0.6 % low for a frame of a whole 4
-    e-/A^2 at 3 A); the decay at the end, which some programs take, is wrong in first order. In a
-    dose-weighted sum normalised to white noise the difference cancels when all frames have the same
-    exposure.
-    """
-    return [pre_exposure_e_per_a2 + (i + 0.5) * exposure_e_per_a2 for i in range(frames)]

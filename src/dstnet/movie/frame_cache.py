@@ -1,6 +1,7 @@
 """Frames that are decoded once and asked for several times."""
 
 import operator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,8 +34,10 @@ class FrameCache:
     """
 
     def __init__(self, frames: FrameStack, limit_bytes: int = KEPT_BYTES) -> None:
-        self._frames, self._room, self._limit = frames, limit_bytes, limit_bytes
-        self._kept: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._frames = frames
+        self._limit = limit_bytes
+        self._room = limit_bytes
+        self._kept: dict[int, _PackedFrame] = {}
         self._type: np.dtype | None = None
         self.shape = frames.shape
 
@@ -42,57 +45,95 @@ class FrameCache:
         return self.shape[0]
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        """Frame `index` as a new array."""
+        """Frame `index` as a new array.
+
+        Raises
+        ------
+        BadInputError
+            If the frame cannot be read.
+        """
         number = range(self.shape[0])[operator.index(index)]
-        if number in self._kept:
-            return self._unpacked(*self._kept[number])
+        if number in self._kept and self._type is not None:
+            flat = self._kept[number].unpacked(self._type)
+            return flat.reshape(self.shape[1:])
         frame = np.asarray(self._frames[number])
-        if (
-            frame.dtype.kind in "iu"
-            and self._type in (None, frame.dtype)
-            and frame.size // 2 < self._room
-        ):
-            packed = _packed(frame)
-            size = sum(part.nbytes for part in packed) if packed else 0
-            if packed is None:
-                self._room = 0  # nor will the other frames fit
-            elif size <= self._room:
-                self._kept[number], self._type = packed, frame.dtype
-                self._room -= size
+        self._keep(number, frame)
         return frame
+
+    def _keep(self, number: int, frame: np.ndarray) -> None:
+        """Hold a frame, if it is one of counts and there is room."""
+        is_of_counts = frame.dtype.kind in "iu"
+        is_of_type = self._type in (None, frame.dtype)
+        if not is_of_counts or not is_of_type or frame.size // 2 >= self._room:
+            return
+        packed = _packed(frame)
+        if packed is None:
+            self._room = 0  # nor will the other frames fit
+        elif packed.nbytes <= self._room:
+            self._kept[number] = packed
+            self._type = frame.dtype
+            self._room -= packed.nbytes
 
     def forget(self) -> None:
         """Free all that is held; what is asked for from now on is read anew."""
         self._kept.clear()
         self._room = self._limit
 
-    def _unpacked(self, packed: np.ndarray, places: np.ndarray, values: np.ndarray) -> np.ndarray:
-        flat = np.empty(self.shape[1] * self.shape[2], self._type)
-        if len(packed) == flat.size:
-            flat[:] = packed
-        else:
-            np.bitwise_and(packed, 15, out=flat[: len(packed)], casting="unsafe")
-            np.right_shift(
-                packed[: flat.size - len(packed)], 4, out=flat[len(packed) :], casting="unsafe"
-            )
-            flat[places] = values
-        return flat.reshape(self.shape[1:])
 
+@dataclass(frozen=True)
+class _PackedFrame:
+    """Counts of a frame in little room.
 
-def _packed(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Pixels of a frame, two a byte (the first half of the frame in the lower four bits) or one,
-    and places and values of those for which that is too little; None where they fit neither.
+    Attributes
+    ----------
+    size
+        Number of pixels.
+    packed
+        Two pixels a byte (the first half of the frame in the lower four bits), or one.
+    places, values
+        Of those pixels for which that is too little.
     """
-    flat, places = frame.reshape(-1), np.empty(0, np.intp)
+
+    size: int
+    packed: np.ndarray
+    places: np.ndarray
+    values: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return self.packed.nbytes + self.places.nbytes + self.values.nbytes
+
+    def unpacked(self, dtype: np.dtype) -> np.ndarray:
+        """All pixels [n], as a new array."""
+        flat = np.empty(self.size, dtype)
+        half = len(self.packed)
+        if half == self.size:
+            flat[:] = self.packed
+            return flat
+        np.bitwise_and(self.packed, 15, out=flat[:half], casting="unsafe")
+        upper = self.packed[: self.size - half]
+        np.right_shift(upper, 4, out=flat[half:], casting="unsafe")
+        flat[self.places] = self.values
+        return flat
+
+
+def _packed(frame: np.ndarray) -> _PackedFrame | None:
+    """A frame of integers packed; None where its values are too large or negative."""
+    flat = frame.reshape(-1)
+    size = flat.size
+    places = np.empty(0, np.intp)
     if flat.dtype.kind == "i" and flat.min() < 0:
         return None
-    if (most := flat.max()) > 15:
-        beyond = flat > 15
-        if np.count_nonzero(beyond) > _RARE * flat.size:
-            return (flat.astype(np.uint8), places, flat[places]) if most <= 255 else None
-        places = np.flatnonzero(beyond)
+    most = flat.max()
+    if most > 15:
+        is_beyond = flat > 15
+        if np.count_nonzero(is_beyond) > _RARE * size:
+            if most > 255:
+                return None
+            return _PackedFrame(size, flat.astype(np.uint8), places, flat[places])
+        places = np.flatnonzero(is_beyond)
     low = flat.astype(np.uint8, copy=False)
-    half = (flat.size + 1) // 2
+    half = (size + 1) // 2
     packed = low[:half] & 15
-    packed[: flat.size - half] |= low[half:] << 4
-    return packed, places, flat[places]
+    packed[: size - half] |= low[half:] << 4
+    return _PackedFrame(size, packed, places, flat[places])

@@ -13,10 +13,10 @@ from dstnet.core.fourier import radial_frequency
 from dstnet.core.shapes import Image
 from dstnet.errors import BadInputError
 
-NOISE_BAND = (
-    0.36,
-    0.48,
-)  # cycles per pixel; 5.6 to 4.2 Å at 2 Å/px, short of the ice ring at 3.7 Å
+# In cycles per pixel; 5.6 to 4.2 Å at 2 Å/px, short of the ice ring at 3.7 Å
+NOISE_BAND = (0.36, 0.48)
+# Of the spread of all pixels; a noise below it is rounding.
+_LEAST_NOISE = 1e-4
 
 
 def noise_level(image: Image, name: str = "image", band: Tensor | None = None) -> float:
@@ -38,45 +38,45 @@ def noise_level(image: Image, name: str = "image", band: Tensor | None = None) -
         up-sampled before.
     """
     height, width = image.shape
-    band = noise_band((height, width), image.device) if band is None else band
-    power = torch.fft.rfft2(image - image.mean()).flatten()[band].abs().square().double().mean() / (
-        height * width
-    )
-    # The spread of all pixels is the yardstick: 1e-4 of it is rounding, not noise.
+    if band is None:
+        band = noise_band((height, width), image.device)
+    spectrum = torch.fft.rfft2(image - image.mean()).flatten()
+    power = spectrum[band].abs().square().double().mean() / (height * width)
+    noise = float(power) ** 0.5
     spread = float(image.std())
-    if not spread > 0 or float(power) ** 0.5 < 1e-4 * spread:
+    if not spread > 0 or noise < _LEAST_NOISE * spread:
         raise BadInputError(
             f"{name} holds no noise between {NOISE_BAND[0]} and {NOISE_BAND[1]} cycles/pixel"
             " (constant, or low-pass filtered before); give unfiltered frames, or pass the"
             " --pixel-size at which they were taken"
         )
-    return float(power) ** 0.5
+    return noise
 
 
 def noise_band(shape: tuple[int, int], device: torch.device) -> Tensor:
     """Which terms of the ``rfft2`` of images of `shape`, flattened, lie in `NOISE_BAND`."""
+    low, high = NOISE_BAND
     k = radial_frequency(shape, device=device).flatten()
-    return ((k > NOISE_BAND[0]) & (k < NOISE_BAND[1])).nonzero()[:, 0]
+    is_inside = (k > low) & (k < high)
+    return is_inside.nonzero()[:, 0]
 
 
-def normalised(
-    fractions: Tensor, name: str = "movie", out: Tensor | None = None
-) -> tuple[Tensor, Tensor, float, float]:
-    """Fractions [fraction, y, x] and their sum, each with mean zero and unit noise.
+def noise_scales(frames: Tensor, name: str = "movie") -> tuple[Tensor, Tensor, float, float]:
+    """How frames [frame, y, x] and their sum are brought to mean zero and unit noise.
 
     Parameters
     ----------
-    fractions
+    frames
         In any unit.
     name
         Of the movie, for errors.
-    out
-        Where the fractions so brought are put, which may be `fractions` itself; None: a new tensor.
 
     Returns
     -------
-    fractions, total
-        [fraction, y, x] and [y, x].
+    scales
+        [frame, 2]: mean and noise of each frame.
+    total
+        [y, x]: their sum with mean zero and unit noise.
     mean, noise
         Of the sum, in input units: sum = mean + noise * total.
 
@@ -85,14 +85,61 @@ def normalised(
     BadInputError
         As `noise_level`.
     """
-    total, band = (
-        fractions.sum(0),
-        noise_band((fractions.shape[1], fractions.shape[2]), fractions.device),
-    )
-    unit = torch.empty_like(fractions) if out is None else out
-    for i, fraction in enumerate(fractions):
-        unit[i] = (fraction - fraction.mean()) / noise_level(
-            fraction, f"{name}: fraction {i + 1}", band
-        )
-    mean, noise = float(total.mean()), noise_level(total, name, band)
-    return unit, (total - mean) / noise, mean, noise
+    count, height, width = frames.shape
+    band = noise_band((height, width), frames.device)
+    scales = frames.new_empty(count, 2)
+    for i, frame in enumerate(frames):
+        scales[i, 0] = frame.mean()
+        scales[i, 1] = noise_level(frame, f"{name}: group {i + 1}", band)
+    total = frames.sum(0)
+    mean = float(total.mean())
+    noise = noise_level(total, name, band)
+    return scales, (total - mean) / noise, mean, noise
+
+
+def normalised(frames: Tensor, name: str = "movie") -> tuple[Tensor, Tensor, float, float]:
+    """Frames [frame, y, x] and their sum, each with mean zero and unit noise.
+
+    Parameters are those of `noise_scales`.
+
+    Returns
+    -------
+    frames, total
+        [frame, y, x] and [y, x].
+    mean, noise
+        Of the sum, in input units: sum = mean + noise * total.
+
+    Raises
+    ------
+    BadInputError
+        As `noise_level`.
+    """
+    scales, total, mean, noise = noise_scales(frames, name)
+    return apply_scales(frames, scales), total, mean, noise
+
+
+def unit_noise(image: Image, name: str = "image") -> tuple[Image, float, float]:
+    """An image with mean zero and unit noise, and its mean and noise in input units.
+
+    Parameters
+    ----------
+    image
+        [y, x], in any unit.
+    name
+        For errors.
+
+    Raises
+    ------
+    BadInputError
+        As `noise_level`.
+    """
+    mean = float(image.mean())
+    noise = noise_level(image, name)
+    return (image - mean) / noise, mean, noise
+
+
+def apply_scales(frames: Tensor, scales: Tensor) -> Tensor:
+    """Frames [frame, y, x] with the mean and noise that `noise_scales` found taken out."""
+    mean = scales[:, 0, None, None]
+    noise = scales[:, 1, None, None]
+    return (frames - mean) / noise

@@ -1,5 +1,7 @@
 """Building blocks that more than one network uses."""
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -7,11 +9,23 @@ from dstnet.core.settings import Settings
 
 
 class MovieNetwork(nn.Module):
-    """What every network here is: see `dstnet.network.dstnet.DSTNet.forward` for the call that all
-    share.
+    """What every network here is: frames of a movie and their sum in, images out.
+
+    Attributes
+    ----------
+    settings, settings_type
+        That it was made with, and their class; the constructor takes them.
+    gives_frames
+        Whether it gives frames' own enhanced images: `forward` then takes `which` and `every`.
     """
 
     settings: Settings
+    settings_type: ClassVar[type[Settings]]
+    gives_frames: ClassVar[bool] = False
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__()
+        self.settings = settings
 
     @property
     def stride(self) -> int:
@@ -20,19 +34,46 @@ class MovieNetwork(nn.Module):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the images that are given before any frame's: "micrograph" first."""
+        """Names of the images that are given before any frame's, "micrograph" first; each has its
+        row in `dstnet.network.outputs`.
+        """
+        raise NotImplementedError
+
+    def forward(self, frames: Tensor, total: Tensor, exposure: Tensor, **frames_own: Any) -> Tensor:
+        """Enhance.
+
+        Parameters
+        ----------
+        frames
+            [batch, frame, y, x], aligned, each with mean zero and unit noise; sides a multiple of
+            `stride`.
+        total
+            [batch, y, x]: their sum in input units, brought to unit noise.
+        exposure
+            [batch, frame, 3]: from `dstnet.network.inputs.exposure_inputs`.
+        frames_own
+            Of networks with `gives_frames`: ``which=i`` gives the enhanced image of frame i in
+            addition, ``every=True`` those of all.
+
+        Returns
+        -------
+        Tensor
+            [batch, outputs + frames asked for, y, x]: `outputs`, then the frames; in units of
+            `total`'s noise.
+        """
         raise NotImplementedError
 
 
 class Conv(nn.Conv2d):
     """A convolution that keeps the image's size (divided by `stride`)."""
 
-    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1):
+    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1) -> None:
         super().__init__(inputs, outputs, size, stride, padding=size // 2)
 
     def forward(self, *parts: Tensor) -> Tensor:
         """Of images whose channels are given in one or more parts."""
-        return super().forward(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
+        images = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return super().forward(images)
 
 
 class ResidualDenseBlock(nn.Module):
@@ -40,7 +81,7 @@ class ResidualDenseBlock(nn.Module):
     it; a 1x1 convolution fuses them.
     """
 
-    def __init__(self, width: int, growth: int, layers: int):
+    def __init__(self, width: int, growth: int, layers: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(Conv(width + i * growth, growth) for i in range(layers))
         self.fuse = Conv(width + layers * growth, width, 1)
@@ -56,14 +97,14 @@ class ResidualDenseBlock(nn.Module):
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions and a skip, no normalisation (amplitudes carry the evidence)."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.first, self.second = Conv(width, width), Conv(width, width)
+        self.first = Conv(width, width)
+        self.second = Conv(width, width)
         self.act = nn.LeakyReLU(0.1)
+        # It starts as the identity, so that deep stacks train from the first step.
         for parameter in self.second.parameters():
-            nn.init.zeros_(
-                parameter
-            )  # starts as the identity: deep stacks train from the first step
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.act(self.first(x)))

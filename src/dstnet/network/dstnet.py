@@ -7,7 +7,7 @@ Frames come with unit noise (`dstnet.movie.normalise`) and pass one at a time, s
 not grow with their number.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from itertools import pairwise
 from typing import Literal, Self
 
@@ -18,12 +18,7 @@ from torch.nn import functional as F
 
 from dstnet.core.settings import Settings
 from dstnet.network.blocks import Conv, MovieNetwork, ResidualBlock, ResidualDenseBlock
-
-# Particles are some hundredths to tenths of the sum's noise in amplitude; so scaled, the last layer
-# works with numbers near one.
-OUTPUT_SCALE = 0.1
-# Predicted errors lie within exp(-7) and exp(3) of OUTPUT_SCALE: 1e-4 to 2 of the sum's noise.
-LOG_ERROR_RANGE = -7.0, 3.0
+from dstnet.network.outputs import OUTPUTS
 
 
 class DSTNetSettings(Settings):
@@ -48,12 +43,12 @@ class DSTNetSettings(Settings):
         min_length=1,
         description="residual blocks of each scale in each direction",
     )
-    heads: tuple[Literal["contrast", "uncertainty", "particles"], ...] = Field(
+    heads: tuple[str, ...] = Field(
         default=("contrast", "uncertainty", "particles"),
         description=(
             "what is given beside the enhanced micrograph: contrast without the CTF, the"
             " micrograph's expected error, and where particles are, 1 in the middle of each and 0"
-            " at its edge"
+            " at its edge (dstnet.network.outputs)"
         ),
     )
 
@@ -72,8 +67,13 @@ class DSTNetSettings(Settings):
                 f"blocks names {len(self.blocks)} scales, widths {len(self.widths)}; give one"
                 " number a scale in each"
             )
-        if len(set(self.heads)) < len(self.heads):
+        heads = set(self.heads)
+        if len(heads) < len(self.heads):
             raise ValueError("heads names one twice")
+        known = [name for name in OUTPUTS if name != "micrograph"]
+        unknown = ", ".join(sorted(heads - set(known)))
+        if unknown:
+            raise ValueError(f"heads names {unknown}; there are {', '.join(known)}")
         return self
 
 
@@ -82,14 +82,15 @@ class SpatialExtractor(nn.Module):
     residual dense block.
     """
 
-    def __init__(self, s: DSTNetSettings):
+    def __init__(self, settings: DSTNetSettings) -> None:
         super().__init__()
-        self.first = Conv(4, s.features)
-        self.exposure = nn.Linear(3, s.features)
-        plain = "spatial" in s.without
-        self.dense = (
-            nn.Identity() if plain else ResidualDenseBlock(s.features, s.growth, s.dense_layers)
-        )
+        features = settings.features
+        self.first = Conv(4, features)
+        self.exposure = nn.Linear(3, features)
+        if "spatial" in settings.without:
+            self.dense = nn.Identity()
+        else:
+            self.dense = ResidualDenseBlock(features, settings.growth, settings.dense_layers)
 
     def forward(self, frame: Tensor, exposure: Tensor) -> Tensor:
         x = self.first(F.pixel_unshuffle(frame, 2))
@@ -102,10 +103,10 @@ class TemporalExtractor(nn.Module):
     frame adds to those before.
     """
 
-    def __init__(self, s: DSTNetSettings):
+    def __init__(self, settings: DSTNetSettings) -> None:
         super().__init__()
-        self.features = s.features
-        self.mix = Conv(2 * s.features, 2 * s.features)
+        self.features = settings.features
+        self.mix = Conv(2 * self.features, 2 * self.features)
 
     def forward(self, features: Tensor, state: Tensor) -> Tensor:
         update, candidate = self.mix(features, state).split(self.features, 1)
@@ -117,10 +118,11 @@ class Fusion(nn.Module):
     any number of frames fits.
     """
 
-    def __init__(self, s: DSTNetSettings):
+    def __init__(self, settings: DSTNetSettings) -> None:
         super().__init__()
-        self.value = Conv(2 * s.features, s.features, 1)
-        self.logit = Conv(2 * s.features, s.features, 1)
+        features = settings.features
+        self.value = Conv(2 * features, features, 1)
+        self.logit = Conv(2 * features, features, 1)
 
     def forward(
         self, features: Tensor, state: Tensor, value: Tensor, weight: Tensor
@@ -128,10 +130,11 @@ class Fusion(nn.Module):
         """The sums over frames of weighted values and of weights, in float32, with one more
         frame.
         """
-        w = torch.exp(
-            4 * torch.tanh(self.logit(features, state) / 4)
-        ).float()  # bounded: no running maximum is needed
-        return torch.addcmul(value, w, self.value(features, state).float()), weight + w
+        # Bounded, so that no running maximum is needed.
+        logit = 4 * torch.tanh(self.logit(features, state) / 4)
+        own_weight = torch.exp(logit).float()
+        own_value = self.value(features, state).float()
+        return torch.addcmul(value, own_weight, own_value), weight + own_weight
 
 
 class Reconstructor(nn.Module):
@@ -139,22 +142,18 @@ class Reconstructor(nn.Module):
     2016) to the full one.
     """
 
-    def __init__(self, s: DSTNetSettings):
+    def __init__(self, settings: DSTNetSettings) -> None:
         super().__init__()
-        w = s.widths
-        self.enter = Conv(3 * s.features + 4, w[0])
-        self.down = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(c) for _ in range(n)))
-            for c, n in zip(w, s.blocks, strict=True)
-        )
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairwise(w))
-        self.grow = nn.ModuleList(Conv(b, a, 1) for a, b in pairwise(w))
-        self.up = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(c) for _ in range(n)))
-            for c, n in zip(w[:-1], s.blocks[:-1], strict=True)
-        )
-        self.heads = s.heads
-        self.leave = Conv(w[0], 4 * (1 + len(s.heads)))
+        widths = settings.widths
+        blocks = settings.blocks
+        steps = list(pairwise(widths))
+        self.heads = settings.heads
+        self.enter = Conv(3 * settings.features + 4, widths[0])
+        self.down = _stages(widths, blocks)
+        self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in steps)
+        self.grow = nn.ModuleList(Conv(coarse, fine, 1) for fine, coarse in steps)
+        self.up = _stages(widths[:-1], blocks[:-1])
+        self.leave = Conv(widths[0], 4 * (1 + len(self.heads)))
 
     def forward(self, fused: Tensor, own: Tensor, state: Tensor, total: Tensor) -> Tensor:
         x = self.enter(fused, own, state, F.pixel_unshuffle(total, 2))
@@ -165,23 +164,21 @@ class Reconstructor(nn.Module):
                 skips.append(x)
                 x = self.shrink[i](x)
         for i in reversed(range(len(self.up))):
-            x = F.interpolate(self.grow[i](x), scale_factor=2, mode="nearest") + skips[i]
-            x = self.up[i](x)
-        first, *others = F.pixel_shuffle(self.leave(x), 2).float().split(1, 1)
-        given = [OUTPUT_SCALE * first]
-        for name, image in zip(self.heads, others, strict=True):
-            match name:
-                case "contrast":
-                    given.append(
-                        image
-                        # without the CTF, which passes little of what makes a particle dark as a
-                        # whole, near one as it is
-                    )
-                case "uncertainty":
-                    given.append(OUTPUT_SCALE * image.clamp(*LOG_ERROR_RANGE).exp())
-                case "particles":
-                    given.append(image.sigmoid())
-        return torch.cat(given, 1)
+            coarse = F.interpolate(self.grow[i](x), scale_factor=2, mode="nearest")
+            x = self.up[i](coarse + skips[i])
+        channels = F.pixel_shuffle(self.leave(x), 2).float().split(1, 1)
+        images = []
+        for name, channel in zip(("micrograph", *self.heads), channels, strict=True):
+            images.append(OUTPUTS[name].activation(channel))
+        return torch.cat(images, 1)
+
+
+def _stages(widths: Sequence[int], blocks: Sequence[int]) -> nn.ModuleList:
+    """Residual blocks of each scale."""
+    stages = nn.ModuleList()
+    for width, count in zip(widths, blocks, strict=True):
+        stages.append(nn.Sequential(*(ResidualBlock(width) for _ in range(count))))
+    return stages
 
 
 class DSTNet(MovieNetwork):
@@ -190,18 +187,19 @@ class DSTNet(MovieNetwork):
     """
 
     settings: DSTNetSettings
+    settings_type = DSTNetSettings
+    gives_frames = True
 
-    def __init__(self, settings: DSTNetSettings):
-        super().__init__()
-        self.settings = settings
+    def __init__(self, settings: DSTNetSettings) -> None:
+        super().__init__(settings)
         without = settings.without
         self.spatial = SpatialExtractor(settings)
         self.temporal = None if "temporal" in without else TemporalExtractor(settings)
         self.fusion = None if "fusion" in without else Fusion(settings)
-        one_scale = {"widths": settings.widths[:1], "blocks": settings.blocks[:1]}
-        self.reconstructor = Reconstructor(
-            settings.model_copy(update=one_scale) if "reconstructor" in without else settings
-        )
+        if "reconstructor" in without:
+            one_scale = {"widths": settings.widths[:1], "blocks": settings.blocks[:1]}
+            settings = settings.model_copy(update=one_scale)
+        self.reconstructor = Reconstructor(settings)
 
     @property
     def stride(self) -> int:
@@ -219,83 +217,54 @@ class DSTNet(MovieNetwork):
         which: int | None = None,
         every: bool = False,
     ) -> Tensor:
-        """Enhance.
+        """Enhance; see `MovieNetwork.forward`.
 
         Parameters
         ----------
-        frames
-            [batch, frame, y, x], aligned, each with mean zero and unit noise; sides a multiple of
-            `stride`.
-        total
-            [batch, y, x]: their sum in input units, brought to unit noise.
-        exposure
-            [batch, frame, 3]: from `exposure_features`.
+        frames, total, exposure
+            As there.
         which
             A frame whose own enhanced image to give in addition to the micrograph.
         every
             Give every frame's enhanced image in addition to the micrograph.
-
-        Returns
-        -------
-        Tensor
-            [batch, outputs + frames asked for, y, x]: `outputs`, then the frames; in units of
-            `total`'s noise.
         """
-        fused, mean, state, wanted = self._over(
-            frames, exposure, range(frames.shape[1]) if every else [which]
-        )
+        requested = range(frames.shape[1]) if every else [which]
+        fused, mean, state, own = self._over_frames(frames, exposure, requested)
         total = total[:, None]
-        micrograph = self.reconstructor(fused, mean, state, total)
-        return torch.cat(
-            [micrograph, *(self.reconstructor(fused, own, state, total)[:, :1] for own in wanted)],
-            1,
-        )
+        images = [self.reconstructor(fused, mean, state, total)]
+        for features in own:
+            # Its first output is the micrograph.
+            images.append(self.reconstructor(fused, features, state, total)[:, :1])
+        return torch.cat(images, 1)
 
-    def _over(
-        self, frames: Tensor, exposure: Tensor, wanted: Container[int | None]
+    def _over_frames(
+        self, frames: Tensor, exposure: Tensor, requested: Container[int | None]
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """Over all frames: features fused, their mean, the recurrence's last state; and the
-        features of frames wanted.
+        features of the frames requested.
         """
         batch, count, height, width = frames.shape
         # Sums over frames stay in float32 whatever the precision inside: hundreds of small terms
         # must not round away. They lie in memory as what is added does, whose layout is that of
         # `build`'s weights: between two layouts it takes four times as long.
-        value = frames.new_zeros(batch, self.settings.features, height // 2, width // 2).to(
-            memory_format=torch.channels_last
-        )
-        weight, mean, state = (
-            torch.zeros_like(value),
-            torch.zeros_like(value),
-            torch.zeros_like(value),
-        )
-        kept = []
+        zeros = frames.new_zeros(batch, self.settings.features, height // 2, width // 2)
+        value = zeros.to(memory_format=torch.channels_last)
+        weight = torch.zeros_like(value)
+        mean = torch.zeros_like(value)
+        state = torch.zeros_like(value)
+        own = []
         for t in range(count):
             features = self.spatial(frames[:, t : t + 1], exposure[:, t])
-            state = (
-                features
-                if self.temporal is None
-                else self.temporal(features, state.to(features.dtype))
-            )
-            value, weight = (
-                (value + features, weight + 1)
-                if self.fusion is None
-                else self.fusion(features, state, value, weight)
-            )
+            if self.temporal is None:
+                state = features
+            else:
+                state = self.temporal(features, state.to(features.dtype))
+            if self.fusion is None:
+                value = value + features
+                weight = weight + 1
+            else:
+                value, weight = self.fusion(features, state, value, weight)
             mean.add_(features, alpha=1 / count)
-            if t in wanted:
-                kept.append(features)
-        return value / weight, mean, state, kept
-
-
-def exposure_features(
-    mid_e_per_a2: Tensor | None, own_e_per_a2: Tensor | None, count: int
-) -> Tensor:
-    """What the network is told about exposure, [frame, 3]: known or not, log of the frame's own
-    exposure, exposure before its middle.
-    """
-    if mid_e_per_a2 is None or own_e_per_a2 is None:
-        return torch.zeros(count, 3)
-    return torch.stack(
-        (torch.ones(count), own_e_per_a2.clamp(min=1e-3).log() / 3, mid_e_per_a2 / 50), 1
-    )
+            if t in requested:
+                own.append(features)
+        return value / weight, mean, state, own

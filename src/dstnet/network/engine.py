@@ -8,14 +8,14 @@ are faster on some machines.
 import copy
 import sys
 from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dstnet.errors import SettingsError
 from dstnet.network.blocks import MovieNetwork
-from dstnet.network.cpu.winograd import with_winograd
+from dstnet.network.cpu.parts import with_winograd
 
 EngineName = Literal["eager", "winograd", "compile", "openvino"]
 
@@ -30,7 +30,10 @@ MISSING = (
 )
 
 
-class Engine(Protocol):
+_Inputs = tuple[Tensor, Tensor, Tensor]  # frames, total, exposure
+
+
+class Engine:
     """Runs a network. What an engine makes of one is kept for the next call with the same
     network.
     """
@@ -44,10 +47,13 @@ class Engine(Protocol):
         *,
         every: bool = False,
     ) -> Tensor:
-        """The network's outputs, float32 on the CPU: parameters, shapes and units of
-        `dstnet.network.dstnet.DSTNet.forward`.
+        """The network's outputs, float32 on the engine's device: parameters, shapes and units of
+        `dstnet.network.blocks.MovieNetwork.forward`.
         """
-        ...
+        return self._run(network, (frames, total, exposure), every)
+
+    def _run(self, network: MovieNetwork, inputs: _Inputs, every: bool) -> Tensor:
+        raise NotImplementedError
 
 
 def has_half_precision(device: torch.device) -> bool:
@@ -100,51 +106,38 @@ def make_engine(
             return _OpenVINO(device, half_precision)
 
 
-class _Eager:
-    def __init__(self, device: torch.device, half_precision: bool):
-        self._device, self._half_precision = device, half_precision
+class _Eager(Engine):
+    def __init__(self, device: torch.device, half_precision: bool) -> None:
+        self._device = device
+        self._half_precision = half_precision
 
-    def __call__(
-        self,
-        network: MovieNetwork,
-        frames: Tensor,
-        total: Tensor,
-        exposure: Tensor,
-        *,
-        every: bool = False,
-    ) -> Tensor:
-        inputs = (x.to(self._device) for x in (frames, total, exposure))
-        with (
-            torch.no_grad(),
-            torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half_precision),
-        ):
-            return network(*inputs, **_asked(every)).float().cpu()
+    def _run(self, network: MovieNetwork, inputs: _Inputs, every: bool) -> Tensor:
+        there = [tensor.to(self._device) for tensor in inputs]
+        precision = torch.autocast(
+            self._device.type, dtype=torch.bfloat16, enabled=self._half_precision
+        )
+        with torch.no_grad(), precision:
+            return network(*there, **_asked(every)).float()
 
 
 class _Remade(_Eager):
     """Runs what is made of a network once."""
 
-    _made: tuple[MovieNetwork, MovieNetwork] | None = None
+    _network: MovieNetwork | None = None
+    _made: MovieNetwork
 
     def _make(self, network: MovieNetwork) -> MovieNetwork:
         raise NotImplementedError
 
-    def __call__(
-        self,
-        network: MovieNetwork,
-        frames: Tensor,
-        total: Tensor,
-        exposure: Tensor,
-        *,
-        every: bool = False,
-    ) -> Tensor:
-        if self._made is None or self._made[0] is not network:
-            self._made = network, self._make(network)
-        return super().__call__(self._made[1], frames, total, exposure, every=every)
+    def _run(self, network: MovieNetwork, inputs: _Inputs, every: bool) -> Tensor:
+        if self._network is not network:
+            self._made = self._make(network)
+            self._network = network
+        return super()._run(self._made, inputs, every)
 
 
 class _Winograd(_Remade):
-    def __init__(self, device: torch.device, half_precision: bool):
+    def __init__(self, device: torch.device, half_precision: bool) -> None:
         if device.type != "cpu":
             raise SettingsError(
                 f"engine: winograd runs on the CPU, not on {device}; use --device cpu, or another"
@@ -169,17 +162,16 @@ class _Compile(_Remade):
     runs as eager does.
     """
 
-    def __init__(self, device: torch.device, half_precision: bool):
+    def __init__(self, device: torch.device, half_precision: bool) -> None:
         super().__init__(device, half_precision)
         try:
-            torch.compile(torch.neg)(
-                torch.zeros(8, device=device)
-            )  # the compiler is called at first use: find out now
+            # The compiler is called at first use: find out now.
+            torch.compile(torch.neg)(torch.zeros(8, device=device))
         except RuntimeError as error:
-            why = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0]
             raise SettingsError(
-                f"engine: compile cannot be used here: {why}; install a C++ compiler (g++; triton"
-                " for a GPU) or use engine: eager"
+                f"engine: compile cannot be used here: {reason}; install a C++ compiler (g++;"
+                " triton for a GPU) or use engine: eager"
             ) from None
 
     def _make(self, network: MovieNetwork) -> MovieNetwork:
@@ -189,12 +181,12 @@ class _Compile(_Remade):
         return made
 
 
-class _OpenVINO:
+class _OpenVINO(Engine):
     """One model for each size of tile, number of frames and set of outputs: OpenVINO plans memory
     and layouts for fixed shapes.
     """
 
-    def __init__(self, device: torch.device, half_precision: bool):
+    def __init__(self, device: torch.device, half_precision: bool) -> None:
         if device.type != "cpu":
             raise SettingsError(
                 f"engine: openvino runs on the CPU, not on {device}; use --device cpu, or another"
@@ -208,22 +200,16 @@ class _OpenVINO:
         self._network: MovieNetwork | None = None
         self._made: dict[tuple, Any] = {}
 
-    def __call__(
-        self,
-        network: MovieNetwork,
-        frames: Tensor,
-        total: Tensor,
-        exposure: Tensor,
-        *,
-        every: bool = False,
-    ) -> Tensor:
+    def _run(self, network: MovieNetwork, inputs: _Inputs, every: bool) -> Tensor:
         if self._network is not network:
-            self._network, self._made = network, {}
-        inputs = tuple(x.contiguous() for x in (frames, total, exposure))
-        key = (tuple(frames.shape), every, torch.get_num_threads())
+            self._network = network
+            self._made = {}
+        arrays = [tensor.contiguous() for tensor in inputs]
+        key = (tuple(arrays[0].shape), every, torch.get_num_threads())
         if key not in self._made:
-            self._made[key] = self._compiled(network, inputs, every)
-        out = self._made[key]([x.numpy() for x in inputs], share_inputs=True, share_outputs=True)[0]
+            self._made[key] = self._compiled(network, tuple(arrays), every)
+        model = self._made[key]
+        out = model([x.numpy() for x in arrays], share_inputs=True, share_outputs=True)[0]
         return torch.from_numpy(out).clone()  # the model writes its next output there
 
     def _compiled(self, network: MovieNetwork, inputs: tuple[Tensor, ...], every: bool) -> Any:
@@ -243,9 +229,10 @@ class _OpenVINO:
 class _Call(nn.Module):
     """A network as what OpenVINO converts: tensors in, one tensor out."""
 
-    def __init__(self, network: MovieNetwork, every: bool):
+    def __init__(self, network: MovieNetwork, every: bool) -> None:
         super().__init__()
-        self.network, self.asked = network, _asked(every)
+        self.network = network
+        self.asked = _asked(every)
 
     def forward(self, frames: Tensor, total: Tensor, exposure: Tensor) -> Tensor:
         return self.network(frames, total, exposure, **self.asked)

@@ -1,5 +1,5 @@
-"""Weights as safetensors beside a JSON card that says what they are; and the registry of networks
-and released weights.
+"""Weights as safetensors beside a JSON card that says what they are; and those that are released
+with the package.
 """
 
 import hashlib
@@ -8,19 +8,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-import torch
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from dstnet.core.settings import Settings
 from dstnet.errors import SettingsError, WeightsError
 from dstnet.io import atomic_path
+from dstnet.network.architectures import build
 from dstnet.network.blocks import MovieNetwork
-from dstnet.network.dstnet import DSTNet, DSTNetSettings
 
-ARCHITECTURES = {"dstnet": (DSTNet, DSTNetSettings)}
 DEFAULT_MODEL = "dstnet-3"
 
 
@@ -33,13 +31,15 @@ class ModelCard(Settings):
     architecture_settings: dict
     parameters: int
     working_pixel_angstrom: float = Field(gt=0)
-    fractions: int = Field(
-        ge=1, description="most frames trained with; longer movies are grouped to this many"
+    groups: int = Field(
+        ge=1,
+        validation_alias=AliasChoices("groups", "fractions"),  # as cards before 0.8 call them
+        description="most groups of frames trained with; longer movies are summed to so many",
     )
     window: int | None = Field(
         default=None,
         ge=1,
-        description="raw frames that the weights enhance the middle one of; None: whole movies",
+        description="unaligned frames, the middle one of which is enhanced; None: all, aligned",
     )
     valid_pixel_angstrom: tuple[float, float]
     valid_exposure_e_per_a2: tuple[float, float]
@@ -59,24 +59,6 @@ class ModelCard(Settings):
     sha256: str = ""
 
 
-def build(architecture: str, settings: dict) -> MovieNetwork:
-    """An untrained network, its weights laid out channels last, which convolutions on CPUs run
-    fastest on.
-
-    Raises
-    ------
-    SettingsError
-        If the architecture is unknown, or its settings are.
-    """
-    if architecture not in ARCHITECTURES:
-        raise SettingsError(
-            f"no network is called {architecture!r}; there are {', '.join(ARCHITECTURES)}"
-        )
-    network, schema = ARCHITECTURES[architecture]
-    made = network(schema.checked(settings, f"settings of {architecture}"))
-    return made.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-
 def digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -88,12 +70,17 @@ def save_weights(network: nn.Module, card: ModelCard, path: Path) -> ModelCard:
 
     Half precision is enough: 2^-11 relative per weight is far below the noise of training, and
     halves the package.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
     """
+    halves = {}
+    for name, value in network.state_dict().items():
+        halves[name] = value.detach().cpu().half().contiguous()
     with atomic_path(path) as temporary:
-        save_file(
-            {k: v.detach().cpu().half().contiguous() for k, v in network.state_dict().items()},
-            temporary,
-        )
+        save_file(halves, temporary)
     card = card.model_copy(update={"sha256": digest(path)})
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(card.model_dump_json(indent=2) + "\n")
@@ -116,11 +103,11 @@ def read_card(path: Path) -> ModelCard:
     """
     card_path = path.with_suffix(".json")
     try:
-        return ModelCard.checked(json.loads(card_path.read_text()), str(card_path))
+        content = json.loads(card_path.read_text())
+        return ModelCard.checked(content, str(card_path))
     except (OSError, ValueError, SettingsError) as error:
-        raise WeightsError(
-            f"cannot read the card {card_path} of {path.name}: {' '.join(str(error).split())}"
-        ) from None
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"cannot read the card {card_path} of {path.name}: {reason}") from None
 
 
 def load_matching_weights(network: nn.Module, model: str) -> ModelCard:
@@ -136,17 +123,21 @@ def load_matching_weights(network: nn.Module, model: str) -> ModelCard:
     target = network.state_dict()
     for name, value in source.state_dict().items():
         place = target.get(name)
-        if (
-            place is None
-            or place.dim() != value.dim()
-            or any(a < b for a, b in zip(place.shape, value.shape, strict=True))
-        ):
+        if place is None or not _holds(place, value):
             raise WeightsError(
                 f"cannot start from {model}: the network has no place for its {name}; choose"
                 " settings at least as large"
             )
         place[tuple(slice(n) for n in value.shape)] = value
     return card
+
+
+def _holds(place: Tensor, value: Tensor) -> bool:
+    """Whether `value` fits into a corner of `place`."""
+    if place.dim() != value.dim():
+        return False
+    sizes = zip(place.shape, value.shape, strict=True)
+    return all(room >= needed for room, needed in sizes)
 
 
 def load_weights(model: str = DEFAULT_MODEL) -> tuple[MovieNetwork, ModelCard]:
@@ -162,9 +153,10 @@ def load_weights(model: str = DEFAULT_MODEL) -> tuple[MovieNetwork, ModelCard]:
     names = released()
     path = names.get(model) or Path(model)
     if not path.is_file():
+        available = ", ".join(names) or "(none)"
         raise WeightsError(
-            f"no model {model!r}; released ones are {', '.join(names) or '(none)'}, or give the"
-            " path of a .safetensors file"
+            f"no model {model!r}; released ones are {available}, or give the path of a .safetensors"
+            " file"
         )
     card = read_card(path)
     if digest(path) != card.sha256:
@@ -173,12 +165,12 @@ def load_weights(model: str = DEFAULT_MODEL) -> tuple[MovieNetwork, ModelCard]:
             " files again"
         )
     try:
-        tensors = load_file(path)
+        halves = load_file(path)
         network = build(card.architecture, card.architecture_settings)
-        network.load_state_dict({k: v.float() for k, v in tensors.items()})
+        network.load_state_dict({name: value.float() for name, value in halves.items()})
     except (SafetensorError, RuntimeError, SettingsError) as error:
+        reason = " ".join(str(error).split())
         raise WeightsError(
-            f"{path} does not hold {card.architecture} weights:"
-            f" {' '.join(str(error).split())[:200]}"
+            f"{path} does not hold {card.architecture} weights: {reason[:200]}"
         ) from None
     return network.eval(), card

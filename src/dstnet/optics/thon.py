@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from dstnet.core.fourier import frequencies
+from dstnet.core.fourier import frequencies, ring_sum
 from dstnet.core.shapes import Image
 
 AMPLITUDE_CONTRAST = 0.08  # of protein in ice, 0.06 to 0.11 by thickness and energy filter
@@ -25,9 +25,8 @@ BAND_ANGSTROM = 20.0, 5.0  # coarser, the particles' own shape makes rings
 RINGS, SECTORS = 256, 12
 DEGREE = 2  # of the polynomials in k that background and rings' height follow
 STARTS = 5  # phases from which the astigmatism is looked for
-LEAST_TERMS = (
-    2000  # an image of some 100 pixels of 2 Å a side; of fewer, single terms look like rings
-)
+# An image of some 100 pixels of 2 Å a side; of fewer, single terms look like rings.
+LEAST_TERMS = 2000
 # Gain in chi^2, by three terms chosen among 435 phases, that noise alone does not bring: about 20
 # from the largest of so many, and up to 60 in small images, where terms are few and their powers
 # far from normal.
@@ -49,11 +48,8 @@ class ThonFit:
         """chi in rad, amplitude contrast included, on the ``rfft2`` grid of images of `shape`."""
         ky, kx = frequencies(shape, pixel_size_angstrom, device)
         phase = self.mean_rad_angstrom2 * (kx * kx + ky * ky)
-        phase = (
-            phase
-            + self.straight_rad_angstrom2 * (kx * kx - ky * ky)
-            + self.oblique_rad_angstrom2 * 2 * kx * ky
-        )
+        phase = phase + self.straight_rad_angstrom2 * (kx * kx - ky * ky)
+        phase = phase + self.oblique_rad_angstrom2 * 2 * kx * ky
         return phase + math.asin(AMPLITUDE_CONTRAST)
 
 
@@ -67,45 +63,81 @@ def fit_thon_rings(image: Image, pixel_size_angstrom: float) -> ThonFit | None:
     pixel_size_angstrom
         Its pixel.
     """
-    k, turn, power, count = _polar_power(image, pixel_size_angstrom)
-    if count.sum() < LEAST_TERMS:
+    cells = _polar_power(image, pixel_size_angstrom)
+    if cells.count.sum() < LEAST_TERMS:
         return None
-    scaled = (k - k.min()) / (k.max() - k.min()) * 2 - 1
-    smooth = np.polynomial.chebyshev.chebvander(scaled, DEGREE)
-    # The mean of n exponentially distributed terms has a deviation of itself / sqrt(n); itself,
-    # from a fit that knows no rings.
-    level = np.exp(
-        smooth
-        @ np.linalg.lstsq(
-            smooth * np.sqrt(count)[:, None], np.log(power) * np.sqrt(count), rcond=None
-        )[0]
-    )
-    weight = np.sqrt(count) / level
-    offset = math.asin(AMPLITUDE_CONTRAST)
-    q, _ = np.linalg.qr(smooth * weight[:, None])
-    target = power * weight
-    target = target - q @ (q.T @ target)
+    rings = _Rings(cells)
+    phases = np.arange(LEAST_RAD_ANGSTROM2, MOST_RAD_ANGSTROM2, STEP_RAD_ANGSTROM2)
+    gains = np.array([rings.gain(phase) for phase in phases])
+    is_peak = (gains >= np.roll(gains, 1)) & (gains >= np.roll(gains, -1))
+    peaks = np.flatnonzero(is_peak)
+    highest = peaks[np.argsort(gains[peaks])[-STARTS:]]
+    best: tuple[float, ...] = (0.0,)
+    for start in phases[highest]:
+        best = max(best, rings.refined(start))
+    return ThonFit(*best[1:], gain=best[0]) if best[0] > LEAST_GAIN else None
 
-    def gain(mean: float, straight: float = 0.0, oblique: float = 0.0) -> float:
+
+@dataclass(frozen=True)
+class _Cells:
+    """Cells of rings and sectors of a power spectrum, each value ``[cell]``.
+
+    Attributes
+    ----------
+    k
+        Mean frequency in 1/Å.
+    turn
+        Twice the angle, in rad.
+    power
+        Mean power.
+    count
+        Number of terms.
+    """
+
+    k: np.ndarray
+    turn: np.ndarray
+    power: np.ndarray
+    count: np.ndarray
+
+
+class _Rings:
+    """Rings on a smooth background, fitted to a power spectrum."""
+
+    def __init__(self, cells: _Cells) -> None:
+        self._cells, k = cells, cells.k
+        self._offset = math.asin(AMPLITUDE_CONTRAST)
+        scaled = (k - k.min()) / (k.max() - k.min()) * 2 - 1
+        self._smooth = np.polynomial.chebyshev.chebvander(scaled, DEGREE)
+        # The mean of n exponentially distributed terms has a deviation of itself / sqrt(n); itself,
+        # from a fit that knows no rings.
+        root = np.sqrt(cells.count)
+        log_power = np.log(cells.power) * root
+        fit = np.linalg.lstsq(self._smooth * root[:, None], log_power, rcond=None)[0]
+        self._level = np.exp(self._smooth @ fit)
+        self._weight = root / self._level
+        self._background, _ = np.linalg.qr(self._smooth * self._weight[:, None])
+        self._target = self._without_background(cells.power * self._weight)
+
+    def _without_background(self, values: np.ndarray) -> np.ndarray:
+        q = self._background
+        return values - q @ (q.T @ values)
+
+    def gain(self, mean: float, straight: float = 0.0, oblique: float = 0.0) -> float:
         """By how much chi^2 falls when rings of these phases are added to the smooth background; 0
         where they would be negative.
         """
-        rings = (
-            np.sin(k * k * (mean + straight * np.cos(turn) + oblique * np.sin(turn)) + offset) ** 2
-            - 0.5
-        )
-        columns = smooth * (rings * weight)[:, None]
-        columns = columns - q @ (q.T @ columns)
-        height = np.linalg.lstsq(columns, target, rcond=None)[0]
-        if (smooth @ height * weight**2 * level).sum() <= 0:
+        k, turn = self._cells.k, self._cells.turn
+        coefficient = mean + straight * np.cos(turn) + oblique * np.sin(turn)
+        rings = np.sin(k * k * coefficient + self._offset) ** 2 - 0.5
+        columns = self._without_background(self._smooth * (rings * self._weight)[:, None])
+        height = np.linalg.lstsq(columns, self._target, rcond=None)[0]
+        heights = self._smooth @ height * self._weight**2 * self._level
+        if heights.sum() <= 0:
             return 0.0
-        return float(target @ columns @ height)
+        return float(self._target @ columns @ height)
 
-    phases = np.arange(LEAST_RAD_ANGSTROM2, MOST_RAD_ANGSTROM2, STEP_RAD_ANGSTROM2)
-    gains = np.array([gain(phase) for phase in phases])
-    peaks = np.flatnonzero((gains >= np.roll(gains, 1)) & (gains >= np.roll(gains, -1)))
-    best: tuple[float, ...] = (0.0,)
-    for start in phases[peaks[np.argsort(gains[peaks])[-STARTS:]]]:
+    def refined(self, start: float) -> tuple[float, ...]:
+        """The largest gain near a phase, and the phases that bring it."""
         simplex = [
             [start + STEP_RAD_ANGSTROM2, 0.0, 0.0],
             [start, 10.0, 0.0],
@@ -113,25 +145,21 @@ def fit_thon_rings(image: Image, pixel_size_angstrom: float) -> ThonFit | None:
             [start, 0.0, 0.0],
         ]
         found = minimize(
-            lambda v: -gain(*v),
+            lambda phases: -self.gain(*phases),
             simplex[3],
             method="Nelder-Mead",
             options={"initial_simplex": simplex, "fatol": 0.1, "xatol": 0.1},
         )
-        best = max(best, (-float(found.fun), *map(float, found.x)))
-    return ThonFit(*best[1:], gain=best[0]) if best[0] > LEAST_GAIN else None
+        return (-float(found.fun), *map(float, found.x))
 
 
-def _polar_power(
-    image: Image, pixel_size_angstrom: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean frequency in 1/Å, twice the angle, mean power and number of terms of the cells of rings
-    and sectors within the band.
-    """
+def _polar_power(image: Image, pixel_size_angstrom: float) -> _Cells:
+    """The cells of rings and sectors within the band."""
     spectrum = torch.fft.rfft2(image - image.mean())
     ky, kx = frequencies((image.shape[0], image.shape[1]), pixel_size_angstrom, image.device)
     k = torch.hypot(ky, kx)
-    low, high = 1 / BAND_ANGSTROM[0], min(1 / BAND_ANGSTROM[1], 0.45 / pixel_size_angstrom)
+    low = 1 / BAND_ANGSTROM[0]
+    high = min(1 / BAND_ANGSTROM[1], 0.45 / pixel_size_angstrom)
     inside = (k > low) & (k < high) & (kx > 0)  # the first column holds conjugates
     angle = torch.atan2(ky.expand_as(k)[inside], kx.expand_as(k)[inside])  # -90 to 90 degrees
     sector = ((angle / math.pi + 0.5) * SECTORS).long().clamp(0, SECTORS - 1)
@@ -139,12 +167,13 @@ def _polar_power(
     cell = ring * SECTORS + sector
 
     def total(values: Tensor) -> np.ndarray:
-        sums = torch.zeros(RINGS * SECTORS, dtype=torch.float64, device=image.device)
-        return sums.index_add_(0, cell, values.double()).cpu().numpy()
+        sums = ring_sum(values, cell, RINGS * SECTORS, dtype=torch.float64)
+        return sums.cpu().numpy()
 
-    count, power = total(torch.ones_like(angle)), total(spectrum[inside].abs().square())
+    count = total(torch.ones_like(angle))
+    power = total(spectrum[inside].abs().square())
     there = power > 0
     count = count[there]
-    power = power[there] / count
-    turn = (np.tile(np.arange(SECTORS), RINGS)[there] + 0.5) / SECTORS * 2 * math.pi - math.pi
-    return total(k[inside])[there] / count, turn, power, count
+    sectors = np.tile(np.arange(SECTORS), RINGS)[there]
+    turn = (sectors + 0.5) / SECTORS * 2 * math.pi - math.pi
+    return _Cells(total(k[inside])[there] / count, turn, power[there] / count, count)

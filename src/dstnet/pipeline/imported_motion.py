@@ -3,21 +3,22 @@ being estimated.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import starfile
 
-from dstnet.alignment import MovieMotion
 from dstnet.errors import BadInputError
 from dstnet.io.movie_file import movie_stem
-from dstnet.motion.relion import from_relion
+from dstnet.motion import Motion
 from dstnet.pipeline.inputs import InputMovie
 
+_METADATA_COLUMN = "rlnMicrographMetadata"
 
-def given_motion(source: Path, movie: InputMovie, frames: Sequence[int]) -> MovieMotion:
+
+def imported_motion(source: Path, movie: InputMovie, frames: Sequence[int]) -> Motion:
     """The motion of `frames` (numbers in the file, from 0) of a movie.
 
     Parameters
@@ -37,15 +38,14 @@ def given_motion(source: Path, movie: InputMovie, frames: Sequence[int]) -> Movi
         If there is no motion of this movie, or it is of fewer frames.
     """
     path = _folder_file(source, movie) if source.is_dir() else _table_file(source, movie)
-    shifts, local = from_relion(_read(path))
-    if max(frames) >= len(shifts):
+    motion = Motion.from_relion(_read(path))
+    count = len(motion.global_shift_angstrom)
+    if max(frames) >= count:
         raise BadInputError(
-            f"{path} has the motion of {len(shifts)} frames, {movie.path} has more; give the motion"
-            " of this movie"
+            f"{path} has the motion of {count} frames, {movie.path} has more; give the motion of"
+            " this movie"
         )
-    chosen = list(frames)
-    shifts, local = shifts[chosen], local[chosen]
-    return MovieMotion(shifts - shifts.mean(0), local - local.mean(0))
+    return motion.window(frames).centred()
 
 
 def _folder_file(folder: Path, movie: InputMovie) -> Path:
@@ -59,40 +59,49 @@ def _folder_file(folder: Path, movie: InputMovie) -> Path:
 
 
 def _table_file(source: Path, movie: InputMovie) -> Path:
+    """The file of one movie that `source` names, or is."""
     tables = _read(source)
     if "global_shift" in tables:
         return source
-    for table in tables.values():
-        if "rlnMicrographMetadata" not in getattr(table, "columns", ()):
-            continue
-        for row in table.to_dict("records"):
-            named = str(row.get("rlnMicrographMovieName", row.get("rlnMicrographName", "")))
-            metadata = str(row["rlnMicrographMetadata"])
-            # RELION's own tables name the sums, not the movies: these and their metadata share the
-            # movie's name.
-            if movie_stem(Path(named)) == movie_stem(movie.path) or movie_stem(
-                Path(metadata)
-            ) == movie_stem(movie.path):
-                for base in (Path(), *source.absolute().parents):
-                    if os.path.exists(base / metadata):
-                        return base / metadata
-                raise BadInputError(
-                    f"{source} names {metadata} for {movie.path}, which is not there; keep RELION's"
-                    " job folder with it"
-                )
+    for row in _metadata_rows(tables):
+        named = row.get("rlnMicrographMovieName", row.get("rlnMicrographName", ""))
+        metadata = str(row[_METADATA_COLUMN])
+        # RELION's own tables name the sums, not the movies: these and their metadata share the
+        # movie's name.
+        stems = {movie_stem(Path(str(named))), movie_stem(Path(metadata))}
+        if movie_stem(movie.path) in stems:
+            return _found_above(source, metadata, movie)
     raise BadInputError(
-        f"{source} has no rlnMicrographMetadata of {movie.path}; give the table of the motion"
+        f"{source} has no {_METADATA_COLUMN} of {movie.path}; give the table of the motion"
         " correction of this movie"
+    )
+
+
+def _metadata_rows(tables: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for table in tables.values():
+        if _METADATA_COLUMN in getattr(table, "columns", ()):
+            yield from table.to_dict("records")
+
+
+def _found_above(source: Path, metadata: str, movie: InputMovie) -> Path:
+    """A file that a table names, from the current folder or from one above the table."""
+    for base in (Path(), *source.absolute().parents):
+        if os.path.exists(base / metadata):
+            return base / metadata
+    raise BadInputError(
+        f"{source} names {metadata} for {movie.path}, which is not there; keep RELION's job folder"
+        " with it"
     )
 
 
 @lru_cache(maxsize=2)  # one table serves all movies
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return {str(name): block for name, block in starfile.read(path, always_dict=True).items()}  # pyright: ignore
+        blocks = starfile.read(path, always_dict=True)
     except Exception as error:  # a damaged file surfaces as nearly every kind of error
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadInputError(
             f"cannot read the motion in {path}: {reason}; give a STAR file of RELION's motion"
             " correction"
         ) from None
+    return {str(name): block for name, block in blocks.items()}

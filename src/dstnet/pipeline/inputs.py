@@ -3,10 +3,12 @@ RELION STAR files.
 """
 
 import glob
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any, cast
 
 import pandas as pd
 import starfile
@@ -14,12 +16,12 @@ import starfile
 from dstnet.errors import BadInputError
 from dstnet.io.movie_file import is_movie_name, movie_stem
 
-_MOVIE_COLUMNS = (
-    "rlnMicrographMovieName",
-    "rlnMicrographName",
-)  # the first that a table has counts
+# The first that a table has counts.
+_MOVIE_COLUMNS = ("rlnMicrographMovieName", "rlnMicrographName")
 _GROUP_COLUMN = "rlnOpticsGroup"
 _GAIN_COLUMN = "rlnMicrographGainName"
+_EMPTY_CELLS = ("None", "nan", "")
+_LONGEST_REASON = 200  # of an error in a line
 # What a table without optics groups (before RELION 3.1), or of one movie, says of its optics
 # itself.
 _OPTICS_COLUMNS = (
@@ -56,7 +58,7 @@ class InputMovie:
 
     path: Path
     name: str
-    optics: Mapping[str, str | float | int] = field(default_factory=dict)
+    optics: Mapping[str, Any] = field(default_factory=dict)
     gain: Path | None = None
 
 
@@ -88,145 +90,182 @@ def read_inputs(
         If nothing is given, a wildcard or a folder has no movie, or a list or STAR file cannot be
         read or names none.
     """
-    found: dict[str, tuple[Path, dict, Path | None]] = {}
+    found: dict[str, _Found] = {}
     repeated: list[Path] = []
     roots: set[str] = set()
     for argument in arguments:
-        root = _root(str(argument))
-        for path, optics, gain in _expand(str(argument)):
-            key = os.path.abspath(path)
+        root = _pattern_root(str(argument))
+        for movie in _expand(str(argument)):
+            key = os.path.abspath(movie.path)
             if key in found:
-                repeated.append(path)
-            else:
-                found[key] = (path, optics, gain)
-                parent = os.path.dirname(
-                    key
-                )  # a STAR file that a wildcard found may name movies elsewhere
-                roots.add(root if root and os.path.commonpath([root, parent]) == root else parent)
+                repeated.append(movie.path)
+                continue
+            found[key] = movie
+            # A STAR file that a wildcard found may name movies elsewhere.
+            parent = os.path.dirname(key)
+            is_below = root is not None and os.path.commonpath([root, parent]) == root
+            roots.add(root if root is not None and is_below else parent)
     if not found:
         raise BadInputError("no input is given; name movies, folders, @lists or STAR files")
     if repeated:
+        others = ", ..." if len(repeated) > 1 else ""
         report(
             f"{len(repeated)} inputs are named more than once and taken once"
-            f" ({repeated[0]}{', ...' if len(repeated) > 1 else ''})"
+            f" ({repeated[0]}{others})"
         )
-    names = _names([path for path, _, _ in found.values()], os.path.commonpath(roots), report)
+    movies = list(found.values())
+    names = _names([movie.path for movie in movies], os.path.commonpath(roots), report)
     return [
-        InputMovie(path, name, optics, gain)
-        for name, (path, optics, gain) in zip(names, found.values(), strict=True)
+        InputMovie(movie.path, name, movie.optics, movie.gain)
+        for name, movie in zip(names, movies, strict=True)
     ]
 
 
-def _expand(argument: str) -> Iterator[tuple[Path, dict, Path | None]]:
+@dataclass(frozen=True)
+class _Found:
+    """A movie that an argument names, and what a STAR file says of it."""
+
+    path: Path
+    optics: dict[str, Any] = field(default_factory=dict)
+    gain: Path | None = None
+
+
+def _expand(argument: str) -> Iterator[_Found]:
     if argument.startswith("@") and not os.path.exists(argument):
-        yield from ((path, {}, None) for path in _listed(Path(argument[1:])))
-    elif glob.has_magic(argument) and not os.path.lexists(argument):
-        paths = sorted(Path(p) for p in glob.glob(argument, recursive=True) if not os.path.isdir(p))
-        if not paths:
-            raise BadInputError(f"no file matches {argument}; check the pattern")
-        for path in paths:
-            yield from _from_file(path)
+        yield from _listed(Path(argument[1:]))
+    elif _is_pattern(argument):
+        yield from _matching(argument)
     elif os.path.isdir(argument):
-        paths = sorted(
-            p
-            for p in Path(argument).iterdir()
-            if is_movie_name(p) and not p.name.startswith(".") and not p.is_dir()
-        )
-        if not paths:
-            raise BadInputError(
-                f"no movie lies in the folder {argument}; name the movies, or a pattern such as"
-                f" '{argument}/**/*.tif'"
-            )
-        yield from ((path, {}, None) for path in paths)
+        yield from _in_folder(Path(argument))
     else:
         yield from _from_file(Path(argument))
 
 
-def _root(argument: str) -> str | None:
+def _is_pattern(argument: str) -> bool:
+    """Whether this is a wildcard, and not the name of a file that has such signs."""
+    return glob.has_magic(argument) and not os.path.lexists(argument)
+
+
+def _pattern_root(argument: str) -> str | None:
     """The folder below which all files of a wildcard lie, whichever of them are there yet; None
-    where `argument` is none.
+    where `argument` is no wildcard.
     """
-    if argument.startswith("@") or not glob.has_magic(argument) or os.path.lexists(argument):
+    if argument.startswith("@") or not _is_pattern(argument):
         return None
     parts = Path(argument).parts
-    return os.path.abspath(
-        Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), parts)
+    return os.path.abspath(Path(*fixed))
+
+
+def _matching(pattern: str) -> Iterator[_Found]:
+    matches = map(Path, glob.glob(pattern, recursive=True))
+    paths = sorted(path for path in matches if not path.is_dir())
+    if not paths:
+        raise BadInputError(f"no file matches {pattern}; check the pattern")
+    for path in paths:
+        yield from _from_file(path)
+
+
+def _in_folder(folder: Path) -> Iterator[_Found]:
+    paths = sorted(
+        path
+        for path in folder.iterdir()
+        if is_movie_name(path) and not path.name.startswith(".") and not path.is_dir()
     )
+    if not paths:
+        raise BadInputError(
+            f"no movie lies in the folder {folder}; name the movies, or a pattern such as"
+            f" '{folder}/**/*.tif'"
+        )
+    yield from (_Found(path) for path in paths)
 
 
-def _from_file(path: Path) -> Iterator[tuple[Path, dict, Path | None]]:
+def _from_file(path: Path) -> Iterator[_Found]:
     if path.suffix.lower() == ".star":
         yield from _starred(path)
     else:
-        yield path, {}, None
+        yield _Found(path)
 
 
-def _listed(path: Path) -> Iterator[Path]:
+def _listed(path: Path) -> Iterator[_Found]:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: no text, or a null byte in the path
         raise BadInputError(
             f"cannot read the list {path}: {_reason(error)}; give a text file of one path a line"
         ) from error
+    lines = (line.strip() for line in text.splitlines())
     names = [line for line in lines if line and not line.startswith("#")]
     if not names:
         raise BadInputError(f"the list {path} names no movie; write one path a line")
     finder = _Finder(path)
-    yield from (finder(name) for name in names)
+    yield from (_Found(finder(name)) for name in names)
 
 
-def _starred(path: Path) -> Iterator[tuple[Path, dict, Path | None]]:
+def _starred(path: Path) -> Iterator[_Found]:
+    tables = _read_tables(path)
+    table, column = _movie_table(path, tables)
+    groups = _optics_groups(path, tables, table)
+    finder, gain_finder = _Finder(path), _Finder(path)
+    for row in _rows(table):
+        own = {name: row[name] for name in _OPTICS_COLUMNS if name in row}
+        group = str(row.get(_GROUP_COLUMN))
+        optics = {**own, **groups.get(group, {})}
+        movie = finder(str(row[column]))
+        gain = str(row.get(_GAIN_COLUMN, "None"))
+        yield _Found(movie, optics, None if gain in _EMPTY_CELLS else gain_finder(gain))
+
+
+def _read_tables(path: Path) -> dict[str, pd.DataFrame]:
     try:
         blocks = starfile.read(path, always_dict=True)
-        tables = {str(name): _table(block) for name, block in blocks.items()}
+        return {str(name): _as_table(block) for name, block in blocks.items()}
     except Exception as error:  # a damaged file surfaces as nearly every kind of error
         raise BadInputError(
             f"cannot read the STAR file {path}: {_reason(error)}; give a table of movies that"
             " RELION can read"
         ) from error
-    movies = next(
-        ((t, c) for c in _MOVIE_COLUMNS for t in tables.values() if c in t.columns and len(t)), None
+
+
+def _as_table(block: object) -> pd.DataFrame:
+    if isinstance(block, pd.DataFrame):
+        return block
+    return pd.DataFrame([block])
+
+
+def _movie_table(path: Path, tables: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, str]:
+    """The table that names movies, and its column that does."""
+    for column in _MOVIE_COLUMNS:
+        for table in tables.values():
+            if column in table.columns and len(table):
+                return table, column
+    raise BadInputError(
+        f"{path} has no table with {' or '.join(_MOVIE_COLUMNS)}; give RELION's movies.star or"
+        " a micrographs table"
     )
-    if movies is None:
-        raise BadInputError(
-            f"{path} has no table with {' or '.join(_MOVIE_COLUMNS)}; give RELION's movies.star or"
-            " a micrographs table"
-        )
-    table, column = movies
-    groups = _optics_groups(path, tables, table)
-    finder, gain_finder = _Finder(path), _Finder(path)
-    for row in table.to_dict("records"):
-        own = {c: row[c] for c in _OPTICS_COLUMNS if c in row}
-        gain = str(row.get(_GAIN_COLUMN, "None"))
-        yield (
-            finder(str(row[column])),
-            {**own, **groups.get(str(row.get(_GROUP_COLUMN)), {})},
-            gain_finder(gain) if gain not in ("None", "nan", "") else None,
-        )
-
-
-def _table(block: object) -> pd.DataFrame:
-    return block if isinstance(block, pd.DataFrame) else pd.DataFrame([block])
 
 
 def _optics_groups(
     path: Path, tables: dict[str, pd.DataFrame], movies: pd.DataFrame
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Any]]:
     """Rows of the optics table by group."""
-    optics = next(
-        (t for name, t in tables.items() if name == "optics" and _GROUP_COLUMN in t.columns), None
-    )
-    if optics is None:
+    optics = tables.get("optics")
+    if optics is None or _GROUP_COLUMN not in optics.columns:
         return {}
-    groups = {str(row[_GROUP_COLUMN]): row for row in optics.to_dict("records")}
-    if _GROUP_COLUMN in movies.columns and (
-        unknown := {str(g) for g in movies[_GROUP_COLUMN]} - set(groups)
-    ):
+    groups = {str(row[_GROUP_COLUMN]): row for row in _rows(optics)}
+    used = {str(row.get(_GROUP_COLUMN, "")) for row in _rows(movies)}
+    unknown = used - {*groups, ""}
+    if unknown:
         raise BadInputError(
-            f"{path} has movies of optics group {min(unknown)}, which its optics table lacks; mend"
-            " the STAR file"
+            f"{path} has movies of optics group {min(unknown)}, which its optics table lacks;"
+            " repair the STAR file"
         )
     return groups
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = table.to_dict("records")
+    return cast("list[dict[str, Any]]", rows)
 
 
 class _Finder:
@@ -242,8 +281,9 @@ class _Finder:
     def __call__(self, name: str) -> Path:
         for base in self._bases:
             if os.path.exists(base / name):
-                if base != self._bases[0]:  # the next one lies there too, most likely
-                    self._bases = [base, *(b for b in self._bases if b != base)]
+                # The next one lies there too, most likely.
+                self._bases.remove(base)
+                self._bases.insert(0, base)
                 return base / name
         return Path(name)
 
@@ -252,22 +292,24 @@ def _names(paths: Sequence[Path], common: str, report: Callable[[str], None]) ->
     """Names below `common` that tell all of `paths` apart; where two files differ in their suffix
     alone, the later one's holds its own.
     """
-    names: list[str] = []
     taken: dict[str, Path] = {}
     for path in paths:
-        folder = PurePosixPath(os.path.relpath(os.path.dirname(os.path.abspath(path)), common))
-        name = plain = str(folder / movie_stem(path))
+        relative = os.path.relpath(os.path.abspath(path), common)
+        folder = PurePosixPath(relative).parent
+        plain = str(folder / movie_stem(path))
+        name = plain
         if name in taken:
             name = str(folder / path.name.replace(".", "_"))
             number = 2
             while name in taken:
-                name, number = f"{plain}_{number}", number + 1
+                name = f"{plain}_{number}"
+                number += 1
             report(f"{path}: outputs are named {name}, since {plain} are those of {taken[plain]}")
         taken[name] = path
-        names.append(name)
-    return names
+    return list(taken)
 
 
 def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(str(text).split())[:200] or type(error).__name__
+    text = str(getattr(error, "strerror", None) or error)
+    line = " ".join(text.split())
+    return line[:_LONGEST_REASON] or type(error).__name__

@@ -17,6 +17,7 @@ TAPS = 4  # samples read along each axis
 # "Exponential of semicircle" kernel, exp(beta (sqrt(1 - (2u/TAPS)^2) - 1)); Barnett, Magland & af
 # Klinteberg 2019, eq. 1.8 and 4.5.
 KERNEL_BETA = 0.97 * math.pi * TAPS * (1 - 1 / (2 * PADDING))
+KERNEL_SAMPLES = 4096  # of the sum that stands for its Fourier integral
 
 
 class Projector:
@@ -58,20 +59,19 @@ class Projector:
         self.pixel_size_angstrom = potential.pixel_size_angstrom
         self.voltage_kv = voltage_kv
         self.device = volume.device
-        scale = (
-            interaction_constant_rad_per_volt_angstrom(voltage_kv) * potential.pixel_size_angstrom
-        )
-        self._spectrum = _padded_spectrum(volume, scale)
+        volt_to_rad = interaction_constant_rad_per_volt_angstrom(voltage_kv)
+        self._spectrum = _padded_spectrum(volume, volt_to_rad * potential.pixel_size_angstrom)
 
         k = torch.fft.fftfreq(n, d=1 / n, device=self.device)
-        ky, kx = k[:, None], k[: n // 2 + 1].abs()[None, :]
-        self._inside = (ky**2 + kx**2 < (n / 2) ** 2).flatten().nonzero()[:, 0]
-        self._ky = ky.expand(n, n // 2 + 1).flatten()[self._inside]
-        self._kx = kx.expand(n, n // 2 + 1).flatten()[self._inside]
+        half_plane = (n, n // 2 + 1)
+        ky = k[:, None].expand(half_plane).flatten()
+        kx = k[: n // 2 + 1].abs()[None, :].expand(half_plane).flatten()
+        self._inside = (ky**2 + kx**2 < (n / 2) ** 2).nonzero()[:, 0]
+        self._ky = ky[self._inside]
+        self._kx = kx[self._inside]
         # Moves the origin from pixel [0, 0] to [n//2, n//2].
-        self._shift = torch.polar(
-            torch.ones_like(self._kx), -2 * math.pi * (n // 2) / n * (self._kx + self._ky)
-        )
+        angle = -2 * math.pi * (n // 2) / n * (self._kx + self._ky)
+        self._shift = torch.polar(torch.ones_like(self._kx), angle)
 
     def phase(self, rotation: Tensor) -> Tensor:
         """Projected phase sigma * integral V dz' in rad, float32 ``[n, n]``, for one rotation
@@ -82,13 +82,11 @@ class Projector:
     def phases(self, rotations: Tensor) -> Tensor:
         """Projected phases in rad, float32 ``[b, n, n]``, for rotation matrices ``[b, 3, 3]``."""
         n = self.size
-        step = (
-            self._spectrum.shape[0] / n
-        )  # samples of the padded spectrum per frequency of the image
+        # Samples of the padded spectrum per frequency of the image.
+        step = self._spectrum.shape[0] / n
         rotations = rotations.to(self.device, torch.float32)
-        out = torch.zeros(
-            len(rotations), n * (n // 2 + 1), dtype=torch.complex64, device=self.device
-        )
+        shape = (len(rotations), n * (n // 2 + 1))
+        out = torch.zeros(shape, dtype=torch.complex64, device=self.device)
         for i, rotation in enumerate(rotations):
             # The slice's frequency (kx', ky', 0) is R^T times it in the complex's own frame.
             k = step * (self._kx[:, None] * rotation[0] + self._ky[:, None] * rotation[1])
@@ -100,9 +98,8 @@ def random_rotation(generator: torch.Generator) -> Tensor:
     """A rotation matrix ``[3, 3]`` uniform over all orientations, from a unit quaternion of four
     normals (Shoemake 1992).
     """
-    w, x, y, z = torch.nn.functional.normalize(
-        torch.randn(4, generator=generator, dtype=torch.float64), dim=0
-    ).tolist()
+    normals = torch.randn(4, generator=generator, dtype=torch.float64)
+    w, x, y, z = torch.nn.functional.normalize(normals, dim=0).tolist()
     return torch.tensor(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -120,33 +117,33 @@ def rotation_of_angles(rot_deg: float, tilt_deg: float, psi_deg: float) -> Tenso
     151, 196 (2005). The viewing direction in the structure's frame is R's last row, (sin tilt cos
     rot, sin tilt sin rot, cos tilt).
     """
-    rot, tilt, psi = (math.radians(a) for a in (rot_deg, tilt_deg, psi_deg))
+    tilt = math.radians(tilt_deg)
+    cosine, sine = math.cos(tilt), math.sin(tilt)
+    about_y = torch.tensor([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], dtype=torch.float64)
+    return (_about_z(psi_deg) @ about_y @ _about_z(rot_deg)).float()
 
-    def about_z(a: float) -> Tensor:
-        return torch.tensor(
-            [[math.cos(a), math.sin(a), 0], [-math.sin(a), math.cos(a), 0], [0, 0, 1]],
-            dtype=torch.float64,
-        )
 
-    about_y = torch.tensor(
-        [[math.cos(tilt), 0, -math.sin(tilt)], [0, 1, 0], [math.sin(tilt), 0, math.cos(tilt)]],
-        dtype=torch.float64,
-    )
-    return (about_z(psi) @ about_y @ about_z(rot)).float()
+def _about_z(angle_deg: float) -> Tensor:
+    angle = math.radians(angle_deg)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return torch.tensor([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]], dtype=torch.float64)
 
 
 def _kernel(u: Tensor) -> Tensor:
     """The interpolation kernel at distance `u` in samples, zero from TAPS / 2 on."""
-    return torch.exp(KERNEL_BETA * ((1 - (2 * u / TAPS) ** 2).clamp(min=0).sqrt() - 1))
+    semicircle = (1 - (2 * u / TAPS) ** 2).clamp(min=0).sqrt()
+    return torch.exp(KERNEL_BETA * (semicircle - 1))
 
 
 def _kernel_taper(position: Tensor) -> Tensor:
     """What reading with the kernel does to real space at `position` (in parts of the padded edge):
     the kernel's Fourier transform.
     """
-    step = TAPS / 4096
-    u = (torch.arange(4096, device=position.device, dtype=torch.float64) + 0.5) * step - TAPS / 2
-    return (_kernel(u) * torch.cos(2 * math.pi * position[:, None] * u)).sum(dim=1) * step
+    step = TAPS / KERNEL_SAMPLES
+    samples = torch.arange(KERNEL_SAMPLES, device=position.device, dtype=torch.float64)
+    u = (samples + 0.5) * step - TAPS / 2
+    wave = torch.cos(2 * math.pi * position[:, None] * u)
+    return (_kernel(u) * wave).sum(dim=1) * step
 
 
 def _padded_spectrum(volume: Tensor, scale: float) -> Tensor:
@@ -159,33 +156,22 @@ def _padded_spectrum(volume: Tensor, scale: float) -> Tensor:
     """
     n = volume.shape[0]
     padded = next_fast_size(math.ceil(PADDING * n))
-    taper = _kernel_taper(
-        (torch.arange(n, device=volume.device, dtype=torch.float64) - n // 2) / padded
-    )
-    correction = (1 / taper).float()
-    volume = (
-        volume
-        * (correction[:, None, None] * scale)
-        * correction[None, :, None]
-        * correction[None, None, :]
-    )
+    voxel = torch.arange(n, device=volume.device, dtype=torch.float64)
+    correction = (1 / _kernel_taper((voxel - n // 2) / padded)).float()
+    volume = volume * (correction[:, None, None] * scale)
+    volume = volume * correction[None, :, None]
+    volume = volume * correction[None, None, :]
     k = torch.fft.fftfreq(padded, device=volume.device, dtype=torch.float64)
     origin = torch.polar(torch.ones_like(k), 2 * math.pi * k * (n // 2)).to(torch.complex64)
     # Each axis is padded by its own transform, so that none runs over lines of zeros.
-    spectrum = torch.fft.rfft(volume, n=padded, dim=2).mul_(
-        origin[: padded // 2 + 1]
-    )  # real at Nyquist, so its sign there does not matter
+    spectrum = torch.fft.rfft(volume, n=padded, dim=2)
+    spectrum.mul_(origin[: padded // 2 + 1])  # real at Nyquist: its sign there does not matter
     spectrum = torch.fft.fft(spectrum, n=padded, dim=1).mul_(origin[:, None])
     spectrum = torch.fft.fft(spectrum, n=padded, dim=0).mul_(origin[:, None, None])
     margin = TAPS // 2 - 1
-    return torch.cat(
-        [
-            _mirrored(spectrum[..., 1 : 1 + margin]),
-            spectrum,
-            _mirrored(spectrum[..., -1 - margin : -1]),
-        ],
-        dim=2,
-    )
+    below = _mirrored(spectrum[..., 1 : 1 + margin])
+    above = _mirrored(spectrum[..., -1 - margin : -1])
+    return torch.cat([below, spectrum, above], dim=2)
 
 
 def _mirrored(columns: Tensor) -> Tensor:
@@ -199,26 +185,24 @@ def _interpolate(spectrum: Tensor, k: Tensor) -> Tensor:
     """A volume's spectrum, as `_padded_spectrum` makes it, at frequencies `k` ``[m, 3]`` as (x, y,
     z) in samples.
     """
-    size, columns = spectrum.shape[0], spectrum.shape[2]
+    size = spectrum.shape[0]
+    columns = spectrum.shape[2]
     flip = k[:, 0] < 0  # a real volume's spectrum at -k is the conjugate
     k = torch.where(flip[:, None], -k, k)
     first = k.floor() - (TAPS // 2 - 1)
     taps = torch.arange(TAPS, device=k.device)
     weights = _kernel((k - first)[:, :, None] - taps)  # [m, xyz, TAPS]
     index = first.long()[:, 1:, None] + taps
-    index = torch.where(index < 0, index + size, torch.where(index >= size, index - size, index))
+    index = torch.where(index >= size, index - size, index)
+    index = torch.where(index < 0, index + size, index)
     column = k[:, 0].floor().long()  # the stored columns start TAPS // 2 - 1 below zero
     # Rows of this view are the TAPS samples from each on along kx, as (re, im) side by side.
-    runs = (
-        torch.view_as_real(spectrum)
-        .flatten()
-        .as_strided((spectrum.numel() - TAPS + 1, 2 * TAPS), (2, 1))
-    )
-    start = (
-        (index[:, 1, :, None] * size + index[:, 0, None, :]) * columns + column[:, None, None]
-    ).flatten()
-    samples = runs.index_select(0, start).view(len(k), TAPS * TAPS, TAPS * 2)
-    plane = (weights[:, 2, :, None] * weights[:, 1, None, :]).view(len(k), 1, TAPS * TAPS)
-    line = torch.bmm(plane, samples).view(len(k), TAPS, 2)
+    values = torch.view_as_real(spectrum).flatten()
+    runs = values.as_strided((spectrum.numel() - TAPS + 1, 2 * TAPS), (2, 1))
+    row = index[:, 1, :, None] * size + index[:, 0, None, :]
+    start = row * columns + column[:, None, None]
+    samples = runs.index_select(0, start.flatten()).view(len(k), TAPS * TAPS, TAPS * 2)
+    plane = weights[:, 2, :, None] * weights[:, 1, None, :]
+    line = torch.bmm(plane.view(len(k), 1, TAPS * TAPS), samples).view(len(k), TAPS, 2)
     value = torch.view_as_complex((line * weights[:, 0, :, None]).sum(dim=1))
     return torch.where(flip, value.conj(), value)

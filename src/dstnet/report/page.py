@@ -4,6 +4,7 @@ outside itself.
 
 import base64
 import io
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ from PIL import Image
 
 from dstnet.errors import BadInputError
 from dstnet.io import MrcFrames, atomic_path
-from dstnet.pipeline.records import read_records
+from dstnet.pipeline.products import PRODUCTS
+from dstnet.pipeline.records import MadeWith, Record, Results, read_records
 
 MOST_PICTURES = 100  # movies shown with pictures: some 15 kB each
 SIDE_PIXELS = 220
 LOW_PASS_ANGSTROM = 20.0  # what the eye can use of a plain sum
 QUALITY = 72  # of JPEG; noise costs most of the bytes
 TRACK_PIXELS = 110
+_TRACK_MARGIN = 1.15
+_GREY_PERCENTILES = 0.5, 99.5
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -41,106 +45,135 @@ def write_page(folder: Path) -> Path:
     OutputError
         If the page cannot be written.
     """
-    made_with, found = read_records(folder)
-    if not made_with:
+    stored = read_records(folder)
+    if stored.made_with is None:
         raise BadInputError(
             f"{folder} holds no provenance.json of a run; give the output folder of dstnet enhance"
             " or align"
         )
-    records = list(found.values())
-    done = [r for r in records if r["status"] != "failed"]
-    settings = {
-        k: v for k, v in made_with.items() if k not in ("version", "weights", "weights_sha256")
-    }
+    records = list(stored.records.values())
+    done = [record for record in records if record.status != "failed"]
     values: dict[str, Any] = {
         "title": f"dstnet: {folder.absolute().name}",
         "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "records": records,
-        "whole": len(done),
-        "failed": [r for r in records if r["status"] == "failed"],
-        "shown": [_movie(folder, r) for r in done[:MOST_PICTURES]],
+        "done": len(done),
+        "failed": [record for record in records if record.status == "failed"],
+        "shown": [_movie(folder, record) for record in done[:MOST_PICTURES]],
         "left_out": max(0, len(done) - MOST_PICTURES),
-        "made_with": made_with,
-        "settings": yaml.safe_dump(settings, sort_keys=False),
+        "made_with": stored.made_with,
+        "settings": _settings(stored.made_with),
     }
-    with atomic_path(folder / "report.html") as path:
+    page = folder / "report.html"
+    with atomic_path(page) as path:
         path.write_text(_TEMPLATES.get_template("run.html").render(values), encoding="utf-8")
-    return folder / "report.html"
+    return page
 
 
-def _movie(folder: Path, record: dict) -> dict[str, Any]:
-    files, pixel = record["files"], record["output_pixel_size_angstrom"]
-    plain = "dose_weighted" if "dose_weighted" in files else "aligned"
-    shown: list[tuple[str, str, float | None]] = [
-        (
-            plain,
-            f"{plain.replace('_', '-')} sum, low-passed to {LOW_PASS_ANGSTROM:.0f} Å",
-            LOW_PASS_ANGSTROM,
-        )
-    ]
-    captions = {
-        "enhanced": "enhanced",
-        "contrast": "contrast without CTF",
-        "particles": "where particles are",
-        "uncertainty": "expected error, bright: large",
-    }
-    shown += [(kind, caption, None) for kind, caption in captions.items() if kind in files]
-    pictures, notes = [], list(record.get("notes", ()))
-    for kind, caption, limit in shown:
+def _settings(made_with: MadeWith) -> str:
+    """All settings as YAML; version and weights stand above them."""
+    values = made_with.model_dump(exclude={"version", "weights", "weights_sha256"})
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A movie as the page shows it."""
+
+    name: str
+    pictures: list[dict[str, str]]
+    track: dict[str, Any] | None
+    facts: list[tuple[str, Any]]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture to be drawn of a kind of file."""
+
+    kind: str
+    caption: str
+    low_pass_angstrom: float | None = None
+
+
+def _movie(folder: Path, record: Record) -> _Shown:
+    source, results = record.source, record.results
+    assert source is not None and results is not None
+    pixel = results.output_pixel_size_angstrom
+    notes = list(results.notes)
+    pictures = []
+    for picture in _pictures(results):
         try:
-            pictures.append(
-                {
-                    "caption": caption,
-                    "data": _jpeg(np.asarray(MrcFrames(folder / files[kind])[0]), pixel, limit),
-                }
-            )
+            image = np.asarray(MrcFrames(folder / results.files[picture.kind])[0])
         except BadInputError as error:
             notes.append(str(error))
-    exposure = record["exposure_per_frame_e_per_a2"]
-    total, _, _ = record["accumulated_motion_angstrom"]
+            continue
+        data = _jpeg(image, pixel, picture.low_pass_angstrom)
+        pictures.append({"caption": picture.caption, "data": data})
+    exposure = source.total_exposure_e_per_a2
     facts = [
-        ("frames", record["frames"]),
+        ("frames", source.frames),
         ("pixel size", f"{pixel:.4g} Å"),
-        (
-            "exposure",
-            "not known" if exposure is None else f"{exposure * record['frames']:.1f} e⁻/Å²",
-        ),
-        ("motion", f"{total:.1f} Å in all"),
+        ("exposure", "not known" if exposure is None else f"{exposure:.1f} e⁻/Å²"),
+        ("motion", f"{results.accumulated_motion_angstrom[0]:.1f} Å in all"),
     ]
-    return {
-        "name": record["name"],
-        "pictures": pictures,
-        "track": _track(record["shifts_angstrom"]),
-        "facts": facts,
-        "notes": notes,
-    }
+    return _Shown(record.name, pictures, _track(results.shifts_angstrom), facts, notes)
+
+
+def _pictures(results: Results) -> list[_Picture]:
+    """What is shown of a movie: its best sum, and whatever was made of it."""
+    plain = "dose_weighted" if "dose_weighted" in results.files else "aligned"
+    caption = f"{plain.replace('_', '-')} sum, low-passed to {LOW_PASS_ANGSTROM:.0f} Å"
+    made = [
+        _Picture(product.kind, product.caption)
+        for product in PRODUCTS
+        if product.caption and product.kind in results.files
+    ]
+    return [_Picture(plain, caption, LOW_PASS_ANGSTROM), *made]
 
 
 def _jpeg(image: np.ndarray, pixel_size_angstrom: float, low_pass_angstrom: float | None) -> str:
     """A small picture of an image, grey between its 0.5 and 99.5 percent, row 0 at the top, as
     base64.
     """
-    small, pixel = image.astype(np.float32), pixel_size_angstrom
-    step = max(
-        1, min(small.shape) // (2 * SIDE_PIXELS)
-    )  # a rough mean first: transforms of full size would take the time
-    height, width = (n // step * step for n in small.shape)
-    small, pixel = (
-        small[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3)),
-        pixel * step,
-    )
+    # A rough mean first: transforms of full size would take the time.
+    step = max(1, min(image.shape) // (2 * SIDE_PIXELS))
+    small = _block_mean(image.astype(np.float32), step)
     if low_pass_angstrom is not None:
-        y, x = np.fft.fftfreq(small.shape[0])[:, None], np.fft.rfftfreq(small.shape[1])[None]
-        # A Gaussian that falls to 1/e at the limit.
-        filtered = np.fft.rfft2(small) * np.exp(-(y * y + x * x) * (low_pass_angstrom / pixel) ** 2)
-        small = np.fft.irfft2(filtered, small.shape)
-    low, high = np.percentile(small, (0.5, 99.5))
-    grey = np.clip((small - low) / max(high - low, 1e-30) * 255, 0, 255).astype(np.uint8)
-    picture = Image.fromarray(grey)
+        small = _low_passed(small, low_pass_angstrom / (pixel_size_angstrom * step))
+    picture = Image.fromarray(_grey(small))
     picture.thumbnail((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=QUALITY)
     return base64.b64encode(stream.getvalue()).decode()
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    """Between black and white but for the few darkest and brightest pixels."""
+    low, high = np.percentile(image, _GREY_PERCENTILES)
+    contrast = max(high - low, 1e-30)
+    levels = (image - low) / contrast * 255
+    return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+def _block_mean(image: np.ndarray, step: int) -> np.ndarray:
+    """Means over squares of `step` pixels a side; what is left over at the end is cut off."""
+    rows = image.shape[0] // step
+    columns = image.shape[1] // step
+    cut = image[: rows * step, : columns * step]
+    blocks = cut.reshape(rows, step, columns, step)
+    return blocks.mean((1, 3))
+
+
+def _low_passed(image: np.ndarray, pixels: float) -> np.ndarray:
+    """Through a Gaussian that falls to 1/e at a period of `pixels`."""
+    height, width = image.shape
+    y = np.fft.fftfreq(height)[:, None]
+    x = np.fft.rfftfreq(width)[None]
+    squared = y * y + x * x
+    transfer = np.exp(-squared * pixels**2)
+    spectrum = np.fft.rfft2(image)
+    return np.fft.irfft2(spectrum * transfer, image.shape)
 
 
 def _track(shifts_angstrom: list[list[float]]) -> dict[str, Any] | None:
@@ -148,13 +181,16 @@ def _track(shifts_angstrom: list[list[float]]) -> dict[str, Any] | None:
     if len(shifts_angstrom) < 2:
         return None
     way = np.asarray(shifts_angstrom)
-    middle, side = (way.max(0) + way.min(0)) / 2, max(1.0, float(np.ptp(way, 0).max()) * 1.15)
-    at = ((way - middle) / side + 0.5) * TRACK_PIXELS
-    points = " ".join(f"{x:.1f},{y:.1f}" for y, x in at)
+    lowest, highest = way.min(0), way.max(0)
+    middle = (highest + lowest) / 2
+    extent = float((highest - lowest).max())
+    side = max(1.0, extent * _TRACK_MARGIN)
+    places = ((way - middle) / side + 0.5) * TRACK_PIXELS
+    first_y, first_x = places[0]
     return {
         "size": TRACK_PIXELS,
-        "points": points,
-        "x": f"{at[0, 1]:.1f}",
-        "y": f"{at[0, 0]:.1f}",
+        "points": " ".join(f"{x:.1f},{y:.1f}" for y, x in places),
+        "x": f"{first_x:.1f}",
+        "y": f"{first_y:.1f}",
         "side": f"{side:.1f}",
     }

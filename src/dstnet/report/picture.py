@@ -7,6 +7,18 @@ import numpy as np
 
 from dstnet.io import atomic_path
 
+SHOWN_PIXELS = 700  # about, of an image's shorter side: as a screen shows it
+
+
+def averaged_down(image: np.ndarray, step: int) -> tuple[np.ndarray, int]:
+    """An image ``[y, x]`` averaged over squares of `step` pixels, at least 1, and that side; what
+    does not fill a square is left out.
+    """
+    step = max(1, step)
+    rows, columns = (n // step for n in image.shape)
+    squares = image[: rows * step, : columns * step].reshape(rows, step, columns, step)
+    return squares.mean((1, 3)), step
+
 
 def picture(
     images: Sequence[tuple[str, np.ndarray]],
@@ -31,14 +43,10 @@ def picture(
 
     figure = Figure(figsize=(4.2 * len(images), 4.9), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (name, image) in zip(
-        np.atleast_1d(figure.subplots(1, len(images))), images, strict=True
-    ):
-        step = max(1, min(image.shape) // 700)
-        height, width = (n // step * step for n in image.shape)
-        small = (
-            image[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3))
-        )
+    panels = np.atleast_1d(figure.subplots(1, len(images)))
+    for axes, (name, image) in zip(panels, images, strict=True):
+        small, step = averaged_down(image, min(image.shape) // SHOWN_PIXELS)
+        height, width = small.shape[0] * step, small.shape[1] * step
         low, high = np.percentile(small, (0.5, 99.5))
         axes.imshow(
             small,
@@ -53,16 +61,10 @@ def picture(
         if image is images[0][1]:
             bar = 200.0 if width * pixel_size_angstrom < 2000 else 500.0
             x, y = width * 0.05, height * 0.95
-            axes.plot(
-                [x, x + bar / pixel_size_angstrom],
-                [y, y],
-                color="white",
-                linewidth=3,
-                solid_capstyle="butt",
-            )
-            axes.text(
-                x, y - height * 0.015, f"{bar / 10:.0f} nm", color="white", fontsize=10, va="bottom"
-            )
+            length = bar / pixel_size_angstrom
+            axes.plot([x, x + length], [y, y], color="white", linewidth=3, solid_capstyle="butt")
+            label = f"{bar / 10:.0f} nm"
+            axes.text(x, y - height * 0.015, label, color="white", fontsize=10, va="bottom")
     figure.suptitle(title, fontsize=12)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)

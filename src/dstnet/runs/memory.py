@@ -1,10 +1,17 @@
-"""What the C library does with memory that is freed."""
+"""Memory of this process: the most that it held, and what the C library does with what is freed."""
 
 import ctypes
+import resource
 import sys
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # <malloc.h> of the GNU C library
 _TOP_PAD_BYTES = 64 << 20
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def keep_freed_memory() -> bool:

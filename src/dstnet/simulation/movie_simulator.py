@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -14,17 +14,20 @@ from dstnet.core.fourier import next_fast_size, radial_frequency, scale_, shift_
 from dstnet.core.randomness import stream
 from dstnet.core.settings import Settings
 from dstnet.core.shapes import Image
-from dstnet.detector.camera import Camera, DetectorSettings
+from dstnet.detector.camera import Camera
+from dstnet.detector.settings import DetectorSettings
 from dstnet.errors import SettingsError
 from dstnet.motion.exposure_filter import b_factor_amplitude, damage_amplitude
-from dstnet.motion.field import MotionSettings, blur_of_path, draw_motion
+from dstnet.motion.simulated_motion import MotionSettings, blur_of_path, draw_motion
 from dstnet.motion.warp import warp_local, warp_prefilter
-from dstnet.movie import Movie
+from dstnet.movie import Exposure, Movie
 from dstnet.optics.ctf import OpticsSettings, contrast_transfer, delocalisation_angstrom
 from dstnet.optics.multislice import multislice_intensity
 from dstnet.simulation.truth import Truth
-from dstnet.specimen.ice import IceNoise, draw_layers, transmitted
-from dstnet.specimen.placement import add_patch, footprint, overlap, place
+from dstnet.specimen.ice import IceNoise
+from dstnet.specimen.layers import Layers, draw_layers, transmitted
+from dstnet.specimen.patches import add_patch, footprint, overlap
+from dstnet.specimen.placement import Particle, place
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import Species
 
@@ -61,12 +64,42 @@ class SimulationSettings(Settings):
     motion: MotionSettings = MotionSettings()
     detector: DetectorSettings = DetectorSettings()
 
+    @property
+    def exposure(self) -> Exposure:
+        """Exposure of each frame."""
+        return Exposure.uniform(self.frames, self.exposure_e_per_a2, self.pre_exposure_e_per_a2)
+
     @classmethod
     def unwrapped(cls, values: dict) -> dict:
         """Settings as such, or those in the record of a written movie
-        (`dstnet.simulation.MovieRecord`).
+        (`dstnet.dataset.MovieRecord`).
         """
         return values["settings"] if {"seed", "species", "settings"} <= values.keys() else values
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """Particles in the padded field.
+
+    Attributes
+    ----------
+    label
+        int32: 0 none, n the n-th of `particles`.
+    slabs
+        Phase in rad of the particles of each slab, by its number from the ice's middle.
+    particles
+        Those whose centre lies in the field, in its coordinates.
+    """
+
+    label: Tensor
+    slabs: dict[int, Tensor] = field(default_factory=dict)
+    particles: list[Particle] = field(default_factory=list)
+
+    def cover(self, centre: tuple[int, int], patch: Tensor) -> None:
+        """Give the pixels that a patch covers to the last particle."""
+        there, part = overlap(self.label.shape, patch.shape[0], centre)
+        covered = footprint(patch)[part]
+        self.label[there] = self.label[there].masked_fill(covered, len(self.particles))
 
 
 class MovieSimulator:
@@ -80,8 +113,8 @@ class MovieSimulator:
         What is in the ice, each equally often; their patches must be sampled at the settings' pixel
         size.
     seed
-        Two shots of equal settings, species and seed on one kind of device are equal to the last
-        bit.
+        Two simulators of equal settings, species and seed on one kind of device make movies that
+        are equal to the last bit.
     device
         Where images are computed and frames come out; placing and all small draws stay on the CPU.
 
@@ -106,94 +139,99 @@ class MovieSimulator:
             raise SettingsError(
                 f"a field of {settings.shape} pixels is too small; at least 32 x 32"
             )
-        self.settings, self.seed, self.device = settings, seed, torch.device(device)
+        self.settings = settings
+        self.seed = seed
+        self.device = torch.device(device)
         pixel, optics = settings.pixel_size_angstrom, settings.optics
+        height, width = settings.shape
         # What lies outside the field reaches into it by delocalisation and motion. Detail beyond 4
         # Å, spread wider still, is let wrap.
-        margin = math.ceil((delocalisation_angstrom(optics, max(pixel, 2.0)) + 20) / pixel)
-        self._padded = (
-            next_fast_size(settings.shape[0] + 2 * margin),
-            next_fast_size(settings.shape[1] + 2 * margin),
-        )
-        self._offset = (
-            (self._padded[0] - settings.shape[0]) // 2,
-            (self._padded[1] - settings.shape[1]) // 2,
-        )
-        self.camera = Camera(
-            settings.detector, settings.shape, self.device, settings.exposure_e_per_a2 * pixel**2
-        )
-        k = radial_frequency(self._padded, pixel, self.device)
-        one_electron = {
-            "grant_grigorieff": damage_amplitude(k, 1.0, optics.voltage_kv),
-            "b_factor": b_factor_amplitude(k, 1.0),
-        }
-        self._decay = (
-            one_electron[settings.damage].log() if settings.damage else torch.zeros_like(k)
-        )  # per e-/A^2
+        reach_angstrom = delocalisation_angstrom(optics, max(pixel, 2.0)) + 20
+        margin = math.ceil(reach_angstrom / pixel)
+        self._padded = (next_fast_size(height + 2 * margin), next_fast_size(width + 2 * margin))
+        self._offset = ((self._padded[0] - height) // 2, (self._padded[1] - width) // 2)
+        electrons_per_pixel = settings.exposure_e_per_a2 * pixel**2
+        self.camera = Camera(settings.detector, settings.shape, self.device, electrons_per_pixel)
+        self._decay = self._decay_per_electron()
         self._prefilter = warp_prefilter(self._padded, self.device)
         volts_to_rad = interaction_constant_rad_per_volt_angstrom(optics.voltage_kv)
         layers = draw_layers(
             self._padded, pixel, settings.specimen, volts_to_rad, seed, self.device
         )
-        self._static, self._film = layers.static_phase, layers.film_angstrom
-        self._motion = motion = draw_motion(
+        self._static = layers.static_phase
+        self._film = layers.film_angstrom
+        self._drawn = motion = draw_motion(
             settings.motion,
             settings.frames,
             settings.exposure_e_per_a2,
             settings.pre_exposure_e_per_a2,
-            (settings.shape[0] * pixel, settings.shape[1] * pixel),
+            (height * pixel, width * pixel),
             stream(seed, "motion"),
         )
-
-        slabs: dict[int, Tensor] = {}
-        label = torch.zeros(self._padded, dtype=torch.int32)
-        particles = []
-        extent = (self._padded[0] * pixel, self._padded[1] * pixel)
-        allowed = None if layers.hole is None else layers.hole.cpu()
-        thickness = layers.thickness_angstrom.cpu()
-        for particle, patch in place(
-            species, settings.specimen, extent, pixel, stream(seed, "placement"), allowed, thickness
-        ):
-            slab = round(particle.height_angstrom / settings.slab_angstrom)
-            centre = round(particle.y_angstrom / pixel), round(particle.x_angstrom / pixel)
-            if slab not in slabs:
-                slabs[slab] = torch.zeros(self._padded)
-            add_patch(slabs[slab], patch * settings.specimen.contrast, centre)
-            y, x = centre[0] - self._offset[0], centre[1] - self._offset[1]
-            if 0 <= y < settings.shape[0] and 0 <= x < settings.shape[1]:
-                particles.append(replace(particle, y_angstrom=y * pixel, x_angstrom=x * pixel))
-                there, part = overlap(label.shape, patch.shape[0], centre)
-                label[there] = label[there].masked_fill(footprint(patch)[part], len(particles))
+        placed = self._place(species, layers)
         # In the order of the beam: a particle of positive height is nearer the source.
         self._slabs = [
-            (s * settings.slab_angstrom, torch.fft.rfft2(slabs[s].to(self.device)))
-            for s in sorted(slabs, reverse=True)
+            (slab * settings.slab_angstrom, torch.fft.rfft2(placed.slabs[slab].to(self.device)))
+            for slab in sorted(placed.slabs, reverse=True)
         ]
-        phase = sum(slabs.values(), torch.zeros(self._padded))
-        del slabs
-        self._sharp = self._protein(
-            None
-        )  # its spectrum in the plane of the camera, undamaged, unmoved
+        phase = sum(placed.slabs.values(), torch.zeros(self._padded))
+        placed.slabs.clear()
+        # The particles' spectrum in the plane of the camera, undamaged, unmoved.
+        self._sharp = self._protein(None)
         self.truth = Truth(
             phase=self._crop(phase),
             clean=self._crop(torch.fft.irfft2(self._sharp, s=self._padded)).cpu(),
-            label=self._crop(label),
-            thickness_angstrom=self._crop(thickness),
-            global_shift_angstrom=motion.global_shift_angstrom,
+            label=self._crop(placed.label),
+            thickness_angstrom=self._crop(layers.thickness_angstrom.cpu()),
+            motion=motion.motion,
             motion_parts_angstrom=motion.parts,
-            local_coefficients_angstrom=motion.local_coefficients_angstrom,
             height_drift_angstrom=motion.height_drift_angstrom,
             defocus_angstrom=optics.defocus_angstrom,
-            particles=tuple(particles),
+            particles=tuple(placed.particles),
         )
 
-    def _crop(self, image: Image) -> Image:
+    def _decay_per_electron(self) -> Tensor:
+        """Logarithm of the amplitude that 1 e-/A^2 leaves, on the padded ``rfft2`` grid."""
+        k = radial_frequency(self._padded, self.settings.pixel_size_angstrom, self.device)
+        if self.settings.damage is None:
+            return torch.zeros_like(k)
+        if self.settings.damage == "b_factor":
+            return b_factor_amplitude(k, 1.0).log()
+        return damage_amplitude(k, 1.0, self.settings.optics.voltage_kv).log()
+
+    def _place(self, species: Sequence[Species], layers: Layers) -> "_Placed":
+        """Put particles into the padded field."""
+        settings, pixel = self.settings, self.settings.pixel_size_angstrom
+        placed = _Placed(torch.zeros(self._padded, dtype=torch.int32))
+        particles = place(
+            species,
+            settings.specimen,
+            (self._padded[0] * pixel, self._padded[1] * pixel),
+            pixel,
+            stream(self.seed, "placement"),
+            None if layers.hole is None else layers.hole.cpu(),
+            layers.thickness_angstrom.cpu(),
+        )
+        for particle, patch in particles:
+            slab = round(particle.height_angstrom / settings.slab_angstrom)
+            centre = (round(particle.y_angstrom / pixel), round(particle.x_angstrom / pixel))
+            if slab not in placed.slabs:
+                placed.slabs[slab] = torch.zeros(self._padded)
+            add_patch(placed.slabs[slab], patch * settings.specimen.contrast, centre)
+            y, x = centre[0] - self._offset[0], centre[1] - self._offset[1]
+            if 0 <= y < settings.shape[0] and 0 <= x < settings.shape[1]:
+                in_field = replace(particle, y_angstrom=y * pixel, x_angstrom=x * pixel)
+                placed.particles.append(in_field)
+                placed.cover(centre, patch)
+        return placed
+
+    def _crop(self, image: Tensor) -> Tensor:
         (y, x), (height, width) = self._offset, self.settings.shape
         return image[y : y + height, x : x + width].clone()
 
     def _transfer(self, height_angstrom: float = 0.0, frame: int | None = None) -> Tensor:
         """The contrast transfer of what lies at a height, in a frame or at the mean of all."""
-        drift = 0.0 if frame is None else float(self._motion.height_drift_angstrom[frame])
+        drift = 0.0 if frame is None else float(self._drawn.height_drift_angstrom[frame])
         # What is nearer the source is nearer an underfocused lens' plane of focus: less underfocus.
         defocus = self.settings.optics.defocus_angstrom - height_angstrom - drift
         return contrast_transfer(
@@ -210,7 +248,7 @@ class MovieSimulator:
         """
         if self.settings.imaging == "multislice":
             return self._multislice(frame, None)
-        if frame is not None and not self._motion.height_drift_angstrom.any():
+        if frame is not None and not self._drawn.height_drift_angstrom.any():
             return scale_(self._sharp.clone(), self.damage(frame))
         total = self._nothing()
         for height, spectrum in self._slabs:
@@ -224,11 +262,13 @@ class MovieSimulator:
 
     def _multislice(self, frame: int | None, other_phase: Tensor | None) -> Tensor:
         """Spectrum of the contrast by multislice, with a phase besides the particles' (ice, film,
-        frost) at height 0.
+        ice contamination) at height 0.
         """
-        damage, drift = 1.0, 0.0
+        damage = 1.0
+        drift = 0.0
         if frame is not None:
-            damage, drift = self.damage(frame), float(self._motion.height_drift_angstrom[frame])
+            damage = self.damage(frame)
+            drift = float(self._drawn.height_drift_angstrom[frame])
         slabs = {
             height: torch.fft.irfft2(spectrum * damage, s=self._padded)
             for height, spectrum in self._slabs
@@ -246,19 +286,18 @@ class MovieSimulator:
         padded ``rfft2`` grid.
         """
         s = self.settings
-        return torch.exp(
-            self._decay * (s.pre_exposure_e_per_a2 + (frame + 0.5) * s.exposure_e_per_a2)
-        )
+        accumulated = s.pre_exposure_e_per_a2 + (frame + 0.5) * s.exposure_e_per_a2
+        return torch.exp(self._decay * accumulated)
 
     def _moved(self, spectrum: Tensor, frame: int) -> Image:
         """The image of `spectrum` where frame `frame`'s motion puts it, cropped to the field.
         Overwrites `spectrum`.
         """
         pixel = self.settings.pixel_size_angstrom
-        dy, dx = (self._motion.global_shift_angstrom[frame] / pixel).tolist()
+        dy, dx = (self.truth.motion.global_shift_angstrom[frame] / pixel).tolist()
         if dy or dx:
             scale_(spectrum, shift_phase(self._padded, (dy, dx), self.device))
-        local = self._motion.local_coefficients_angstrom[frame]
+        local = self.truth.motion.local_coefficients_angstrom[frame]
         if not bool(local.any()):
             return self._crop(torch.fft.irfft2(spectrum, s=self._padded))
         scale_(spectrum, self._prefilter)
@@ -269,28 +308,27 @@ class MovieSimulator:
             self._offset,
         )
 
-    def clean_frame(self, frame: int, still: bool = False) -> Image:
+    def clean_frame(self, frame: int, with_static: bool = False) -> Image:
         """The particles' contrast in frame `frame`, damaged and moved, without ice, noise or
-        camera; with `still`, that of `still` too.
+        camera; with `with_static`, `static_contrast` too, as it is in that frame.
         """
         spectrum = self._protein(frame)
-        if still:
+        if with_static:
             spectrum += torch.fft.rfft2(self._static) * self._transfer(frame=frame)
         return self._moved(spectrum, frame)
 
-    def still(self) -> Image:
-        """The contrast of what stays beside the particles (frost, film, crystals), unmoved, at the
-        mean height, without noise or camera.
+    def static_contrast(self) -> Image:
+        """The contrast of what stays beside the particles (ice contamination, film, crystals),
+        unmoved, at the mean height, without noise or camera.
 
         Linear in the phase, whatever the imaging.
         """
-        return self._crop(
-            torch.fft.irfft2(torch.fft.rfft2(self._static) * self._transfer(), s=self._padded)
-        )
+        spectrum = torch.fft.rfft2(self._static) * self._transfer()
+        return self._crop(torch.fft.irfft2(spectrum, s=self._padded))
 
     def ice_phase(self) -> Image:
-        """Projected phase in rad of all that is no particle (ice, support film, frost, crystals) in
-        the first frame, unmoved.
+        """Projected phase in rad of all that is no particle (ice, support film, ice contamination,
+        crystals) in the first frame, unmoved.
         """
         ice = self._ice().step(self.settings.exposure_e_per_a2)
         return self._crop(self._static + torch.fft.irfft2(ice, s=self._padded))
@@ -316,9 +354,9 @@ class MovieSimulator:
         )
         # Without a filter the electrons that lost energy arrive all the same, spread too wide to
         # show anything.
-        incident, kept = (
-            (passed, 1.0) if s.optics.energy_filter else (torch.ones_like(passed), passed)
-        )
+        incident, kept = torch.ones_like(passed), passed
+        if s.optics.energy_filter:
+            incident, kept = passed, 1.0
         incident = incident * (s.exposure_e_per_a2 * pixel**2)
         spread = self.camera.spread(padded)
         ice = self._ice()
@@ -329,15 +367,15 @@ class MovieSimulator:
             if s.imaging == "multislice":
                 spectrum = self._multislice(t, torch.fft.irfft2(static + water, s=padded))
             else:
-                if self._motion.height_drift_angstrom.any():
+                if self._drawn.height_drift_angstrom.any():
                     transfer = self._transfer(frame=t)
                 spectrum = scale_(static + water, transfer).add_(self._protein(t))
-            scale_(
-                spectrum, blur_of_path(padded, pixel, self._motion.path_angstrom[t], self.device)
-            )
+            path = self._drawn.path_angstrom[t]
+            scale_(spectrum, blur_of_path(padded, pixel, path, self.device))
             if spread is not None:
                 scale_(spectrum, spread)
-            yield self._moved(spectrum, t).mul_(kept).add_(1).clamp_(min=0).mul_(incident)
+            relative = self._moved(spectrum, t).mul_(kept).add_(1)
+            yield relative.clamp_(min=0).mul_(incident)
 
     def frames(self) -> Iterator[Image]:
         """Counts of each frame, float32."""
@@ -347,13 +385,13 @@ class MovieSimulator:
             )
 
     def movie(self, name: str = "synthetic") -> Movie:
-        """The whole movie in memory."""
+        """The complete movie in memory."""
         s = self.settings
+        frames = torch.stack([frame.cpu() for frame in self.frames()]).numpy()
         return Movie(
-            torch.stack([frame.cpu() for frame in self.frames()]).numpy(),
+            frames,
             s.pixel_size_angstrom,
             name,
-            s.exposure_e_per_a2,
-            s.pre_exposure_e_per_a2,
+            s.exposure,
             s.optics.voltage_kv,
         )

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from dstnet.core.shapes import Image, Stack, Trajectory
+from dstnet.core.shapes import Image, Trajectory
+from dstnet.motion import Motion
 from dstnet.specimen.placement import Particle
 
 
@@ -25,13 +26,10 @@ class Truth:
         overlap, the one placed later.
     thickness_angstrom
         Thickness of the ice at each pixel.
-    global_shift_angstrom
-        Motion of the specimen as a whole in each frame, (y, x): frame_t(x) = clean(x - u_t(x)).
+    motion
+        Motion of the specimen as a whole, and local motion: frame_t(x) = clean(x - u_t(x)).
     motion_parts_angstrom
-        What `global_shift_angstrom` is the sum of, by name.
-    local_coefficients_angstrom
-        Local motion of each frame, [frame, 2, 5]: coefficients of (x, y, x^2 - 1/3, y^2 - 1/3, x
-        y), x and y from -1 to 1 over the field.
+        What the motion's global shift is the sum of, by name.
     height_drift_angstrom
         How far the whole specimen is above its mean height in each frame, [frame]: that much less
         underfocus.
@@ -45,9 +43,8 @@ class Truth:
     clean: Image
     label: Tensor
     thickness_angstrom: Image
-    global_shift_angstrom: Trajectory
+    motion: Motion
     motion_parts_angstrom: dict[str, Trajectory]
-    local_coefficients_angstrom: Stack
     height_drift_angstrom: Tensor
     defocus_angstrom: float
     particles: tuple[Particle, ...] = field(default=())

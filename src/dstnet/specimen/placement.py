@@ -38,8 +38,9 @@ class _Discs:
     them can conflict.
     """
 
-    def __init__(self, largest_radius: float, gap: float):
-        self.gap, self.cell = gap, 2 * largest_radius + gap
+    def __init__(self, largest_radius: float, gap: float) -> None:
+        self.gap = gap
+        self.cell = 2 * largest_radius + gap
         self.all: list[tuple[float, float, float]] = []
         self._cells: dict[tuple[int, int], list[tuple[float, float, float]]] = {}
 
@@ -50,38 +51,48 @@ class _Discs:
         """Whether a disc there keeps the gap to all others."""
         if self.cell <= 0:
             return True
+        for other_y, other_x, other_radius in self._neighbours(y, x):
+            if math.hypot(other_y - y, other_x - x) < other_radius + radius + self.gap:
+                return False
+        return True
+
+    def _neighbours(self, y: float, x: float) -> Iterator[tuple[float, float, float]]:
+        """The discs in the cell of a place and in those around it."""
         row, column = self._home(y, x)
         for i in (row - 1, row, row + 1):
             for j in (column - 1, column, column + 1):
-                for other_y, other_x, other_radius in self._cells.get((i, j), ()):
-                    if math.hypot(other_y - y, other_x - x) < other_radius + radius + self.gap:
-                        return False
-        return True
+                yield from self._cells.get((i, j), ())
 
     def room(self, extent: tuple[float, float], smallest_radius: float) -> tuple[np.ndarray, float]:
         """Corners (y, x) of the squares in which a disc may still be placed, and their side: all
-        but those wholly too near a disc.
+        but those that lie entirely too near a disc.
         """
         side = max(smallest_radius / 4, 1.0)
-        rows, columns = (math.ceil(e / side) for e in extent)
+        rows, columns = (math.ceil(length / side) for length in extent)
         taken = np.zeros((rows, columns), bool)
         for y, x, radius in self.all:
             # From the centre of a square none of whose points lies as far as the least distance.
             reach = (radius + smallest_radius + self.gap) / side - math.sqrt(0.5)
             if reach <= 0:
                 continue
-            cy, cx = y / side - 0.5, x / side - 0.5
-            y0, y1 = max(0, math.ceil(cy - reach)), min(rows, math.floor(cy + reach) + 1)
-            x0, x1 = max(0, math.ceil(cx - reach)), min(columns, math.floor(cx + reach) + 1)
-            taken[y0:y1, x0:x1] |= (np.arange(y0, y1)[:, None] - cy) ** 2 + (
-                np.arange(x0, x1)[None, :] - cx
-            ) ** 2 < reach**2
+            middle_y = y / side - 0.5
+            middle_x = x / side - 0.5
+            near_y = _reached(middle_y, reach, rows)
+            near_x = _reached(middle_x, reach, columns)
+            dy = np.arange(near_y.start, near_y.stop) - middle_y
+            dx = np.arange(near_x.start, near_x.stop) - middle_x
+            taken[near_y, near_x] |= dy[:, None] ** 2 + dx[None, :] ** 2 < reach**2
         return np.argwhere(~taken) * side, side
 
     def add(self, y: float, x: float, radius: float) -> None:
         self.all.append((y, x, radius))
         if self.cell > 0:
             self._cells.setdefault(self._home(y, x), []).append((y, x, radius))
+
+
+def _reached(middle: float, reach: float, count: int) -> slice:
+    """The squares along an axis whose centres lie within `reach` of a place."""
+    return slice(max(0, math.ceil(middle - reach)), min(count, math.floor(middle + reach) + 1))
 
 
 class _Field:
@@ -95,16 +106,24 @@ class _Field:
         allowed: Tensor | None,
         thickness: Image | None,
     ):
-        self.extent, self.pixel, self.settings = extent, pixel, settings
+        self.extent = extent
+        self.pixel = pixel
+        self.settings = settings
         self.allowed = None if allowed is None else allowed.cpu()
         self.thickness = None if thickness is None else thickness.cpu()
         self.shape = (round(extent[0] / pixel), round(extent[1] / pixel))
-        for name, map_ in (("allowed", self.allowed), ("thickness_angstrom", self.thickness)):
-            if map_ is not None and tuple(map_.shape) != self.shape:
-                raise ValueError(f"{name} has shape {tuple(map_.shape)}, the field {self.shape}")
-        self.places = None if self.allowed is None else self.allowed.flatten().nonzero()[:, 0].int()
-        share = 1.0 if self.places is None else len(self.places) / (self.shape[0] * self.shape[1])
+        self._check_shape("allowed", self.allowed)
+        self._check_shape("thickness_angstrom", self.thickness)
+        self.places: Tensor | None = None  # allowed pixels, numbered row by row
+        share = 1.0
+        if self.allowed is not None:
+            self.places = self.allowed.flatten().nonzero()[:, 0].int()
+            share = len(self.places) / (self.shape[0] * self.shape[1])
         self.area_angstrom2 = share * extent[0] * extent[1]
+
+    def _check_shape(self, name: str, image: Tensor | None) -> None:
+        if image is not None and tuple(image.shape) != self.shape:
+            raise ValueError(f"{name} has shape {tuple(image.shape)}, the field {self.shape}")
 
     def anywhere(self, u: float, v: float, generator: torch.Generator) -> tuple[float, float]:
         """A centre (y, x) in Å on an allowed pixel, from uniform `u` and `v`, or, within a mask,
@@ -112,10 +131,8 @@ class _Field:
         """
         if self.places is None:
             return self.snapped(u * self.extent[0], v * self.extent[1])
-        row, column = divmod(
-            int(self.places[int(torch.randint(len(self.places), (1,), generator=generator))]),
-            self.shape[1],
-        )
+        place = self.places[_random_index(len(self.places), generator)]
+        row, column = divmod(int(place), self.shape[1])
         return row * self.pixel, column * self.pixel
 
     def snapped(self, y: float, x: float) -> tuple[float, float]:
@@ -133,12 +150,12 @@ class _Field:
         """Whether a centre may lie at a corner or the middle of each square, bool ``[n]``."""
         if self.allowed is None:
             return np.ones(len(corners), bool)
-        allowed, last = self.allowed.numpy(), np.array(self.shape) - 1
+        allowed = self.allowed.numpy()
+        last = np.array(self.shape) - 1
         found = np.zeros(len(corners), bool)
         for step in ((0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)):
-            row, column = np.minimum(
-                np.rint((corners + np.array(step) * side) / self.pixel).astype(int), last
-            ).T
+            points = (corners + np.array(step) * side) / self.pixel
+            row, column = np.minimum(np.rint(points).astype(int), last).T
             found |= allowed[row, column]
         return found
 
@@ -148,12 +165,9 @@ class _Field:
         """
         thickness = self.settings.ice_thickness_angstrom
         if self.thickness is not None:
-            rows, columns = self.shape
-            thickness = float(
-                self.thickness[
-                    min(round(y / self.pixel), rows - 1), min(round(x / self.pixel), columns - 1)
-                ]
-            )
+            row = min(round(y / self.pixel), self.shape[0] - 1)
+            column = min(round(x / self.pixel), self.shape[1] - 1)
+            thickness = float(self.thickness[row, column])
         return max(0.0, thickness / 2 - radius)
 
 
@@ -201,34 +215,49 @@ def place(
     """
     if not species or not settings.populated:
         return
-    for one in species:
-        if 2 * one.radius_angstrom > min(extent_angstrom):
+    _check_possible(species, settings, extent_angstrom)
+    field = _Field(extent_angstrom, pixel_size_angstrom, settings, allowed, thickness_angstrom)
+    if field.places is not None and len(field.places) == 0:
+        return
+    largest = max(kind.radius_angstrom for kind in species)
+    discs = _Discs(largest, settings.gap_angstrom)
+    yield from _aggregates(species, settings, field, discs, generator)
+    yield from _singles(species, settings, field, discs, generator)
+
+
+def _check_possible(
+    species: Sequence[Species], settings: SpecimenSettings, extent_angstrom: tuple[float, float]
+) -> None:
+    narrowest = min(extent_angstrom)
+    for kind in species:
+        if 2 * kind.radius_angstrom > narrowest:
             raise SettingsError(
-                f"{one.name} is {2 * one.radius_angstrom:.0f} Å wide, the padded field"
-                f" {min(extent_angstrom):.0f} Å; make the field (shape x pixel size) larger"
+                f"{kind.name} is {2 * kind.radius_angstrom:.0f} Å wide, the padded field"
+                f" {narrowest:.0f} Å; make the field (shape x pixel size) larger"
             )
-    gap, radii = settings.gap_angstrom, [one.radius_angstrom for one in species]
-    with_gaps = (
-        settings.coverage
-        * sum(max(0.0, r + gap / 2) ** 2 for r in radii)
-        / sum(r**2 for r in radii)
-    )
+    gap = settings.gap_angstrom
+    area = sum(kind.radius_angstrom**2 for kind in species)
+    area_with_gaps = sum(max(0.0, kind.radius_angstrom + gap / 2) ** 2 for kind in species)
+    with_gaps = settings.coverage * area_with_gaps / area
     if with_gaps > JAMMING * UNEQUAL_DISCS:
         raise SettingsError(
             f"a coverage of {settings.coverage} with {gap} Å between particles cannot be reached:"
             f" with their gaps they would cover {with_gaps:.2f}, and random discs jam at {JAMMING};"
             " lower coverage or gap_angstrom"
         )
-    field = _Field(extent_angstrom, pixel_size_angstrom, settings, allowed, thickness_angstrom)
-    if field.places is not None and len(field.places) == 0:
-        return
-    discs = _Discs(max(radii), gap)
-    yield from _aggregates(species, settings, field, discs, generator)
-    yield from _singles(species, settings, field, discs, generator)
+
+
+def _random_index(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (1,), generator=generator))
+
+
+def _happens(chance: float, generator: torch.Generator) -> bool:
+    """Whether something of that chance happens; draws nothing where it cannot."""
+    return chance > 0 and float(torch.rand(1, generator=generator)) < chance
 
 
 def _any(species: Sequence[Species], generator: torch.Generator) -> Species:
-    return species[int(torch.randint(len(species), (1,), generator=generator))]
+    return species[_random_index(len(species), generator)]
 
 
 def _singles(
@@ -239,42 +268,45 @@ def _singles(
     generator: torch.Generator,
 ) -> Iterator[tuple[Particle, Tensor]]:
     """Particles one by one until the coverage is reached or no more fit."""
-    wanted = settings.coverage * field.area_angstrom2
-    smallest = min(one.radius_angstrom for one in species)
-    covered, misses = 0.0, 0
+    area_to_cover = settings.coverage * field.area_angstrom2
+    smallest = min(kind.radius_angstrom for kind in species)
+    covered = 0.0
+    misses = 0
     room: np.ndarray | None = None
     side = 0.0
-    while covered < wanted and misses < MISSES:
+    while covered < area_to_cover and misses < MISSES:
         if misses and misses % SEARCH_AFTER == 0:
             room, side = discs.room(field.extent, smallest)
             room = room[field.holds_any(room, side)]
             if len(room) == 0:
                 return
-        one = _any(species, generator)
+        kind = _any(species, generator)
         u, v, w = torch.rand(3, generator=generator).tolist()
-        if (
-            settings.clustering > 0
-            and discs.all
-            and float(torch.rand(1, generator=generator)) < settings.clustering
-        ):
-            y, x, radius = discs.all[int(torch.randint(len(discs.all), (1,), generator=generator))]
+        if discs.all and _happens(settings.clustering, generator):
+            other = discs.all[_random_index(len(discs.all), generator)]
             # a pixel more, as snapping to pixels could bring them nearer than the gap
-            apart = max(0.0, radius + one.radius_angstrom + settings.gap_angstrom) + field.pixel
-            y, x = field.snapped(
-                y + apart * math.sin(2 * math.pi * u), x + apart * math.cos(2 * math.pi * u)
-            )
+            apart = max(0.0, other[2] + kind.radius_angstrom + settings.gap_angstrom)
+            y, x = _away(field, other, apart + field.pixel, u)
         elif room is not None:
-            y, x = room[int(torch.randint(len(room), (1,), generator=generator))].tolist()
+            y, x = room[_random_index(len(room), generator)].tolist()
             y, x = field.snapped(y + u * side, x + v * side)
         else:
             y, x = field.anywhere(u, v, generator)
-        if not (field.holds(y, x) and discs.free(y, x, one.radius_angstrom)):
+        if not (field.holds(y, x) and discs.free(y, x, kind.radius_angstrom)):
             misses += 1
             continue
         misses = 0
-        discs.add(y, x, one.radius_angstrom)
-        covered += math.pi * one.radius_angstrom**2
-        yield _particle(one, y, x, 2 * w - 1, settings, field, generator)
+        discs.add(y, x, kind.radius_angstrom)
+        covered += math.pi * kind.radius_angstrom**2
+        yield _particle(kind, (y, x), 2 * w - 1, settings, field, generator)
+
+
+def _away(
+    field: _Field, disc: tuple[float, float, float], apart: float, turn: float
+) -> tuple[float, float]:
+    """The pixel's centre nearest to a place so far from a disc's, in a direction in turns."""
+    angle = 2 * math.pi * turn
+    return field.snapped(disc[0] + apart * math.sin(angle), disc[1] + apart * math.cos(angle))
 
 
 def _aggregates(
@@ -291,20 +323,14 @@ def _aggregates(
     low, high = AGGREGATE_SIZES
     for _ in range(int(torch.poisson(expected, generator=generator))):
         members: list[tuple[float, float, float]] = []
-        for _ in range(low + int(torch.randint(high - low + 1, (1,), generator=generator))):
-            one = _any(species, generator)
-            place = _beside(members, one.radius_angstrom, field, generator)
+        for _ in range(low + _random_index(high - low + 1, generator)):
+            kind = _any(species, generator)
+            place = _beside(members, kind.radius_angstrom, field, generator)
             if place is None:  # the hole's edge leaves no room
                 break
-            members.append((*place, one.radius_angstrom))
-            yield _particle(
-                one,
-                *place,
-                2 * float(torch.rand(1, generator=generator)) - 1,
-                settings,
-                field,
-                generator,
-            )
+            members.append((*place, kind.radius_angstrom))
+            height = 2 * float(torch.rand(1, generator=generator)) - 1
+            yield _particle(kind, place, height, settings, field, generator)
         for member in members:
             discs.add(*member)
 
@@ -323,72 +349,27 @@ def _beside(
         return field.anywhere(u, v, generator)
     for _ in range(100):
         angle, part, which = torch.rand(3, generator=generator).tolist()
-        y, x, other = members[int(which * len(members))]
-        apart = (0.3 + 0.5 * part) * (other + radius)
-        y, x = field.snapped(
-            y + apart * math.sin(2 * math.pi * angle), x + apart * math.cos(2 * math.pi * angle)
-        )
+        other = members[int(which * len(members))]
+        apart = (0.3 + 0.5 * part) * (other[2] + radius)
+        y, x = _away(field, other, apart, angle)
         if field.holds(y, x):
             return y, x
     return None
 
 
 def _particle(
-    one: Species,
-    y: float,
-    x: float,
+    kind: Species,
+    place: tuple[float, float],
     height: float,
     settings: SpecimenSettings,
     field: _Field,
     generator: torch.Generator,
 ) -> tuple[Particle, Tensor]:
-    """A particle at (y, x), at `height` -1 to 1 of the way from the ice's middle to its surface or,
-    by chance, at a surface itself.
+    """A particle at a place (y, x), at `height` -1 to 1 of the way from the ice's middle to its
+    surface or, by chance, at a surface itself.
     """
-    if (
-        settings.at_interface > 0
-        and float(torch.rand(1, generator=generator)) < settings.at_interface
-    ):
+    if _happens(settings.at_interface, generator):
         height = math.copysign(1.0, height)
-    rotation, patch = one.draw(generator)
-    return (
-        Particle(one.name, y, x, height * field.slack(y, x, one.radius_angstrom), rotation),
-        patch,
-    )
-
-
-def overlap(
-    shape: tuple[int, ...], size: int, centre: tuple[int, int]
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a patch of `size` pixels, its centre at [n // 2, n // 2], lies on a canvas of `shape`
-    around the pixel `centre`: that part of the canvas, and of the patch. Both empty where they do
-    not meet.
-    """
-    on_canvas, of_patch = [], []
-    for extent, middle in zip(shape, centre, strict=True):
-        start = middle - size // 2
-        first, last = max(start, 0), max(0, min(start + size, extent))
-        on_canvas.append(slice(first, max(first, last)))
-        of_patch.append(slice(first - start, max(first, last) - start))
-    return (on_canvas[0], on_canvas[1]), (of_patch[0], of_patch[1])
-
-
-def add_patch(canvas: Tensor, patch: Tensor, centre: tuple[int, int]) -> None:
-    """Add a patch to `canvas` around the pixel `centre` (see `overlap`), cut at the canvas'
-    edges.
-    """
-    there, part = overlap(canvas.shape, patch.shape[0], centre)
-    canvas[there] += patch[part]
-
-
-FOOTPRINT_PART = 0.15  # of the smoothed phase's maximum
-
-
-def footprint(patch: Tensor) -> Tensor:
-    """Pixels that a particle covers, bool ``[n, n]``: where its phase, smoothed over 5 x 5 pixels,
-    is above 0.15 of its maximum.
-
-    The smoothing closes the gaps between atoms; the level lies well above the ringing around them.
-    """
-    smooth = torch.nn.functional.avg_pool2d(patch[None, None], 5, stride=1, padding=2)[0, 0]
-    return smooth > FOOTPRINT_PART * smooth.max()
+    rotation, patch = kind.draw(generator)
+    height_angstrom = height * field.slack(*place, kind.radius_angstrom)
+    return Particle(kind.name, *place, height_angstrom, rotation), patch

@@ -75,7 +75,7 @@ class SpecimenSettings(Settings):
         description="in ice at 300 kV, of zero-loss filtered intensity; 3150-3950 in print",
     )
     contaminants_per_um2: float = Field(
-        default=0.0, ge=0, description="frost particles on the surface"
+        default=0.0, ge=0, description="particles of ice contamination on the surface"
     )
     crystals_per_um2: float = Field(
         default=0.0, ge=0, description="patches of crystalline ice, randomly oriented"

@@ -1,82 +1,104 @@
 """Training batches by number, from the simulator, from movies on disk, or from both."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from dstnet.core.randomness import stream
+from dstnet.dataset import SimulatedMovie
 from dstnet.errors import DstnetError, SettingsError
 from dstnet.specimen.species import Species
-from dstnet.training.simulated_crops import CropStream, StreamSettings
-from dstnet.training.stored_crops import RecordedMovie, recorded_batch
+from dstnet.training.batch import Batch
+from dstnet.training.crop_conditions import StreamSettings
+from dstnet.training.simulated_crops import simulated_batch
+from dstnet.training.stored_crops import stored_batch
 
-Batch = tuple[Tensor, ...]
+
+@dataclass(frozen=True)
+class Sources:
+    """What crops are made of: species to simulate, and movies on disk; either may be empty."""
+
+    species: Sequence[Species] = ()
+    movies: Sequence[SimulatedMovie] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.species or self.movies)
 
 
 class Batches(Dataset):
-    """Batch number i of a seed, the same in every process and on every later day: frames, total,
-    exposure, target, contrast, particles, frame target, which; see
-    `dstnet.training.simulated_crops.Crop`.
+    """Batch number i of a seed, the same in every process and on every later day.
 
     Parameters
     ----------
     ranges
         Of the crops.
-    species, movies
-        What they are made of; one of the two may be empty.
+    sources
+        What they are made of.
     batch, seed
         Crops of a batch; where randomness starts.
     recorded
         Part of the batches that come from the movies, where there are both.
     device
         Where crops are simulated; those of movies come on the CPU.
+
+    Raises
+    ------
+    SettingsError
+        If the crops of movies cannot be what the ranges ask for.
     """
 
     def __init__(
         self,
         ranges: StreamSettings,
-        species: Sequence[Species],
-        movies: Sequence[RecordedMovie],
+        sources: Sources,
         *,
         batch: int,
         seed: int,
         recorded: float = 0.5,
         device: torch.device | str = "cpu",
     ):
-        if movies and (ranges.window is not None or not ranges.aligned):
+        if sources.movies and (ranges.window is not None or not ranges.aligned):
             raise SettingsError(
-                "movies on disk are learnt from as aligned whole movies; leave stream.window and"
+                "movies on disk are learnt from as aligned complete movies; leave stream.window and"
                 " stream.aligned as they are"
             )
-        self.ranges, self.species, self.movies, self.batch, self.seed = (
-            ranges,
-            species,
-            movies,
-            batch,
-            seed,
-        )
-        self.recorded = recorded if species and movies else float(bool(movies))
+        self.ranges = ranges
+        self.sources = sources
+        self.batch = batch
+        self.seed = seed
+        self.recorded = recorded
+        if not (sources.species and sources.movies):
+            self.recorded = float(bool(sources.movies))
         self.device = device
 
     def __getitem__(self, index: int) -> Batch:
-        if float(torch.rand(1, generator=stream(self.seed, "source", index))) < self.recorded:
-            return recorded_batch(self.ranges, self.movies, self.batch, self.seed, index)
-        worker = get_worker_info()
-        first = index - (
-            worker.id if worker else 0
-        )  # a stream in a worker process begins that much later
-        return next(
-            iter(
-                CropStream(
-                    self.ranges, self.species, self.batch, self.seed, first, index + 1, self.device
-                )
+        """Batch number `index`.
+
+        Raises
+        ------
+        BadInputError
+            If a movie cannot be read.
+        SettingsError
+            If drawn conditions cannot be simulated.
+        """
+        u = float(torch.rand(1, generator=stream(self.seed, "source", index)))
+        if u < self.recorded:
+            return stored_batch(
+                self.ranges, self.sources.movies, batch=self.batch, seed=self.seed, index=index
             )
+        return simulated_batch(
+            self.ranges,
+            self.sources.species,
+            batch=self.batch,
+            seed=self.seed,
+            index=index,
+            device=self.device,
         )
 
 
-class _Safe(Dataset):
+class _WithErrors(Dataset):
     """Gives errors back instead of raising them: those that a loader's worker raises come with a
     traceback in their message.
     """
@@ -91,7 +113,7 @@ class _Safe(Dataset):
             return error
 
 
-def loaded(batches: Batches, indices: Sequence[int], workers: int) -> Iterator[Batch]:
+def load_batches(batches: Batches, indices: Sequence[int], workers: int) -> Iterator[Batch]:
     """Batches of these numbers in their order, made by `workers` processes ahead of time, or
     between steps by none.
 
@@ -101,7 +123,7 @@ def loaded(batches: Batches, indices: Sequence[int], workers: int) -> Iterator[B
         What making a batch raised; or if a worker process died.
     """
     loader = DataLoader(
-        _Safe(batches),
+        _WithErrors(batches),
         batch_size=None,
         sampler=indices,
         num_workers=workers,
@@ -117,9 +139,9 @@ def loaded(batches: Batches, indices: Sequence[int], workers: int) -> Iterator[B
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
+            reason = " ".join(str(error).split())[:120]
             raise DstnetError(
-                f"a process that makes crops died ({' '.join(str(error).split())[:120]}); the last"
-                " checkpoint stays"
+                f"a process that makes crops died ({reason}); the last checkpoint stays"
             ) from None
         if isinstance(batch, DstnetError):
             raise batch

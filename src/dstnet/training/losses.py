@@ -4,13 +4,15 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy
 
-from dstnet.core.fourier import radial_frequency, ring_index
+from dstnet.core.fourier import ring_count, ring_index
 from dstnet.errors import SettingsError
+from dstnet.metrics.spectral import ring_powers
 
 PixelLoss = Literal["squared_ratio", "l1", "l2", "charbonnier"]
-# of Lai et al., CVPR 2017 (LapSRN), there of images from 0 to 1, here in units of the target's
-# deviation
+# Of Lai et al., CVPR 2017 (LapSRN), there of images from 0 to 1, here in units of the target's
+# deviation.
 CHARBONNIER_EPSILON = 1e-3
 TAIL = 5.0  # degrees of freedom of Student's t: a heavy tail whose variance is finite
 
@@ -26,22 +28,34 @@ def pixel_loss(
     last, so that one learning rate, and one weight of the other losses, does for all.
 
     The division makes faint fields weigh as much as strong ones. The logarithm keeps a field with a
-    frost crystal, or none of particles, whose mean e^2 is tens or hundreds until the network has
+    crystal of ice, or none of particles, whose mean e^2 is tens or hundreds until the network has
     learnt to leave it alone, from drowning all others.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such `kind`.
     """
-    error = (output - target) / (target.square().mean((-2, -1), keepdim=True) + floor).sqrt()
+    scale = (_power(target) + floor).sqrt()
+    error = (output - target) / scale
     match kind:
         case "squared_ratio":
-            return torch.log1p(error.square().mean((-2, -1))).mean()
+            ratio = error.square().mean((-2, -1))
+            return torch.log1p(ratio).mean()
         case "l2":
             return error.square().mean()
         case "l1":
             return error.abs().mean()
         case "charbonnier":
-            return (error.square() + CHARBONNIER_EPSILON**2).sqrt().mean()
-    raise SettingsError(
-        f"no pixel loss is called {kind!r}; there are {', '.join(get_args(PixelLoss))}"
-    )
+            rounded = error.square() + CHARBONNIER_EPSILON**2
+            return rounded.sqrt().mean()
+    names = ", ".join(get_args(PixelLoss))
+    raise SettingsError(f"no pixel loss is called {kind!r}; there are {names}")
+
+
+def _power(image: Tensor) -> Tensor:
+    """Mean square of each of [..., y, x], its axes kept."""
+    return image.square().mean((-2, -1), keepdim=True)
 
 
 def focal_frequency_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -50,10 +64,12 @@ def focal_frequency_loss(output: Tensor, target: Tensor) -> Tensor:
     The mean over all frequencies of w |D|^2: D is the difference's orthonormal transform, w = |D|
     over its largest value in each image, not differentiated. What is worst weighs most.
     """
-    difference = torch.fft.fft2((output - target).float(), norm="ortho")
-    power = difference.real.square() + difference.imag.square()
-    weight = power.detach().sqrt()
-    weight = weight / weight.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
+    difference = (output - target).float()
+    spectrum = torch.fft.fft2(difference, norm="ortho")
+    power = spectrum.real.square() + spectrum.imag.square()
+    magnitude = power.detach().sqrt()
+    largest = magnitude.amax((-2, -1), keepdim=True)
+    weight = magnitude / largest.clamp(min=torch.finfo(magnitude.dtype).tiny)
     return (weight * power).mean()
 
 
@@ -61,16 +77,23 @@ def error_likelihood(expected: Tensor, output: Tensor, target: Tensor) -> Tensor
     """Negative log likelihood of an output's error under Student's t of deviation `expected`, all
     [batch, channel, y, x].
 
-    Normal errors would have the same minimum but for a factor, which calibration mends (Nix &
+    Normal errors would have the same minimum but for a factor, which calibration corrects (Nix &
     Weigend 1994 fit deviations so); with the heavier tail one pixel's pull is bounded, and a frost
     crystal does not drown the field. The output itself is not moved: an error that is easily
     foreseen would else be left to stand (Seitzer et al. 2022).
     """
     error = (output.detach() - target).square()
-    scaled = error / (
-        expected.square() * (TAIL - 2)
-    )  # Student's t of TAIL degrees has the variance TAIL / (TAIL - 2)
-    return (expected.log() + 0.5 * (TAIL + 1) * torch.log1p(scaled)).mean()
+    # Student's t of TAIL degrees has the variance TAIL / (TAIL - 2).
+    scaled = error / (expected.square() * (TAIL - 2))
+    tail = 0.5 * (TAIL + 1) * torch.log1p(scaled)
+    return (expected.log() + tail).mean()
+
+
+def chance_loss(chance: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy of a chance with a target, each from 0 to 1, of one shape; bounded where the
+    chance is 0 or 1.
+    """
+    return binary_cross_entropy(chance.clamp(1e-6, 1 - 1e-6), target)
 
 
 def ring_correlation_loss(
@@ -86,22 +109,17 @@ def ring_correlation_loss(
     present = target.square().mean((-2, -1)) > power_floor
     if not bool(present.any()):
         return output.new_zeros(())
-    a, b = torch.fft.rfft2(output[present].float()), torch.fft.rfft2(target[present].float())
-    k = radial_frequency((output.shape[-2], output.shape[-1]), device=output.device)
-    index = ring_index((output.shape[-2], output.shape[-1]), rings, output.device).flatten()
-    inside = (index < rings) & (k.flatten() > 0)
-
-    def ring_sum(values: Tensor) -> Tensor:
-        flat = values.flatten(1)[:, inside]
-        return flat.new_zeros(flat.shape[0], rings).index_add_(1, index[inside], flat)
-
-    cross = ring_sum((a * b.conj()).real)
-    correlation = cross / (ring_sum(a.abs().square()) * ring_sum(b.abs().square()) + 1e-12).sqrt()
-    weight = 1 / (torch.arange(rings, device=output.device) + 0.5)
-    weight = weight * (
-        torch.bincount(index[inside], minlength=rings) > 0
-    )  # small images have rings without any frequency
-    return ((1 - correlation) * weight).sum(-1).mean() / weight.sum()
+    a = torch.fft.rfft2(output[present].float())
+    b = torch.fft.rfft2(target[present].float())
+    shape = (output.shape[-2], output.shape[-1])
+    ring = ring_index(shape, rings, output.device)
+    ring[0, 0] = rings  # the mean is no detail
+    correlation = ring_powers(a, b, ring, rings).correlation(added=1e-12)
+    frequency = torch.arange(rings, device=output.device) + 0.5
+    # Small images have rings without any frequency.
+    weight = 1 / frequency * (ring_count(ring, rings) > 0)
+    missing = (1 - correlation) * weight
+    return missing.sum(-1).mean() / weight.sum()
 
 
 def image_loss(
@@ -121,6 +139,6 @@ def image_loss(
     if ring_weight:
         loss = loss + ring_weight * ring_correlation_loss(output, target, rings)
     if focal_weight:
-        scale = (target.square().mean((-2, -1), keepdim=True) + floor).rsqrt()
+        scale = (_power(target) + floor).rsqrt()
         loss = loss + focal_weight * focal_frequency_loss(output * scale, target * scale)
     return loss

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import distributed
 
-from dstnet.errors import SettingsError
+from dstnet.core.devices import resolve_device
 
 _CPU = torch.device("cpu")
 
@@ -27,6 +27,7 @@ class Process:
 
     @property
     def first(self) -> bool:
+        """Whether this is the one that writes."""
         return self.number == 0
 
     def mean(self, value: float) -> float:
@@ -41,41 +42,34 @@ class Process:
         """What the first process has, NaN aside."""
         if self.count == 1:
             return value
-        shared = torch.tensor(
-            float("nan") if value is None else value, dtype=torch.float64, device=self.device
-        )
+        number = float("nan") if value is None else value
+        shared = torch.tensor(number, dtype=torch.float64, device=self.device)
         distributed.broadcast(shared, 0)
         return None if shared.isnan() else float(shared)
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Process]:
+def process_group(device: str | None = None) -> Iterator[Process]:
     """This process, joined to the others that torchrun started, if it did.
 
     Parameters
     ----------
     device
-        "cpu", "cuda", "cuda:1", ...; of several processes on a machine with "cuda", each takes the
-        GPU of its local number.
+        "cpu", "cuda", "cuda:1", ...; without one, cuda where there is one. Of several processes on
+        a machine with "cuda", each takes the GPU of its local number.
 
     Raises
     ------
     SettingsError
         If the device cannot be used.
     """
-    number, count, local = (
-        int(os.environ.get(n, d))
-        for n, d in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-    )
-    try:
-        chosen = torch.device(f"cuda:{local}" if device == "cuda" and count > 1 else device)
-        torch.empty(1, device=chosen)
-        if chosen.type == "cuda":
-            torch.cuda.set_device(chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise SettingsError(
-            f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use --device cpu"
-        ) from None
+    number = int(os.environ.get("RANK", "0"))
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = resolve_device(device)
+    if chosen == torch.device("cuda") and count > 1:
+        chosen = resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)
     if count == 1:
         yield Process(device=chosen)
         return

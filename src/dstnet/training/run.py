@@ -3,13 +3,18 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dstnet.dataset import SimulatedMovie, read_dataset, split_movies
+from dstnet.dataset.splits import check_held_out, structure_name
 from dstnet.errors import OutputError, SettingsError
 from dstnet.io import ensure_writable_folder
-from dstnet.training.process_group import joined
+from dstnet.specimen.species import ProjectionBank
+from dstnet.training.data import Sources
+from dstnet.training.process_group import Process, process_group
+from dstnet.training.records import LogRecord
 from dstnet.training.settings import TrainingSettings
-from dstnet.training.species import prepare, stem
-from dstnet.training.stored_crops import check_movies, read_folder, split_movies
-from dstnet.training.trainer import Run
+from dstnet.training.species import PreparedSpecies, prepare
+from dstnet.training.stored_crops import check_movies
+from dstnet.training.trainer import CHECKPOINT_NAME, Trainer
 
 
 def train_run(
@@ -18,15 +23,17 @@ def train_run(
     settings: TrainingSettings,
     *,
     resume: bool = False,
-    device: str = "cpu",
+    device: str | None = "cpu",
     say: Callable[[str], None] = lambda line: None,
-    report: Callable[[dict], None] = lambda record: None,
+    report: Callable[[LogRecord], None] = lambda record: None,
 ) -> Path:
     """Train in `folder` and write the weights with their card there. In each process that torchrun
     started, the same call.
 
     Parameters
     ----------
+    folder
+        Of the run; made if need be.
     data
         PDB or mmCIF files, simulated from as crops are needed, and folders of movies that `dstnet
         simulate` wrote. With folders alone nothing is simulated; with nothing at all, phantoms are.
@@ -35,9 +42,9 @@ def train_run(
     resume
         Go on from the folder's checkpoint, if there is one.
     device
-        See `dstnet.training.process_group.joined`.
+        See `dstnet.training.process_group.process_group`.
     say, report
-        Get remarks, and each logged record; in the first process only.
+        Get remarks, and each record of the log; in the first process only.
 
     Returns
     -------
@@ -47,69 +54,91 @@ def train_run(
     Raises
     ------
     SettingsError, BadInputError, OutputError, WeightsError
-        As `Run`, `prepare` and `read_folder`.
+        As `Trainer`, `prepare` and `dstnet.dataset.read_dataset`.
     DstnetError
-        As `Run.train`.
+        As `Trainer.train`.
     """
-    with joined(device) as process:
+    with process_group(device) as process:
         if not process.first:
             say, report = (lambda line: None), (lambda record: None)
-        # The run's own folder is judged before the minutes that banks take.
+        # The run's own folder is judged before the minutes that projections take.
         ensure_writable_folder(folder)
-        if not resume and (folder / "checkpoint.safetensors").exists():
+        if not resume and (folder / CHECKPOINT_NAME).exists():
             raise OutputError(
                 f"{folder} already holds a training run; add --resume to go on with it, or choose"
                 " another folder"
             )
-        folders = [path for path in data if path.is_dir()]
-        structures = [path for path in data if not path.is_dir()]
-        movies = [movie for path in folders for movie in read_folder(path)]
-        check_movies(movies, settings.stream)
-        here = {stem(path) for path in structures}
-        names = here.union(*(movie.structures for movie in movies))
-        if movies and (missing := {h.lower() for h in settings.held_out} - names):
-            raise SettingsError(
-                f"cannot hold out {', '.join(sorted(missing))}: no such structure among"
-                f" {', '.join(sorted(names))}"
-            )
-        trained, held = split_movies(movies, settings.held_out)
-        species, held_species, digests = [], [], {}
-        if structures or not movies:
-            species, held_species, digests = prepare(
-                structures,
-                (
-                    [h for h in settings.held_out if h.lower() in here]
-                    if movies
-                    else settings.held_out
-                ),
-                phantoms=settings.phantoms,
-                poses=settings.poses,
-                pixel_size_angstrom=settings.stream.working_pixel_angstrom,
-                seed=settings.seed,
-                widest_angstrom=settings.stream.crop * settings.stream.working_pixel_angstrom,
-                report=say,
-            )
-        if not species and not trained:
-            raise SettingsError(
-                "nothing to train on: every movie holds a held-out structure; hold out fewer, or"
-                " give other data"
-            )
-        for path in folders:
-            own = [m in trained for m in movies if m.folder == path]
-            say(f"{path}: {sum(own)} movies to train on, {len(own) - sum(own)} held out")
-        learnt, kept = (
-            {one.name: digests[one.name] for one in banked}
-            | {f"{m.folder.name}/{m.record.name}": m.digest for m in from_disk}
-            for banked, from_disk in ((species, trained), (held_species, held))
+        trainer = _trainer(folder, data, settings, resume, process, say)
+        trainer.train(report)
+        return trainer.release()
+
+
+def _trainer(
+    folder: Path,
+    data: Sequence[Path],
+    settings: TrainingSettings,
+    resume: bool,
+    process: Process,
+    say: Callable[[str], None],
+) -> Trainer:
+    folders = [path for path in data if path.is_dir()]
+    structures = [path for path in data if not path.is_dir()]
+    movies = [movie for path in folders for movie in read_dataset(path)]
+    check_movies(movies, settings.stream)
+    held_structures = _held_out_structures(structures, movies, settings.held_out)
+    trained, held = split_movies(movies, settings.held_out)
+    prepared = PreparedSpecies()
+    if structures or not movies:
+        prepared = prepare(
+            structures,
+            held_structures,
+            phantoms=settings.phantoms,
+            poses=settings.poses,
+            pixel_size_angstrom=settings.stream.working_pixel_angstrom,
+            seed=settings.seed,
+            widest_angstrom=settings.stream.crop * settings.stream.working_pixel_angstrom,
+            report=say,
         )
-        run = Run(
-            folder,
-            settings,
-            (species, trained),
-            (held_species, held),
-            resume,
-            process,
-            {"trained_on": learnt, "held_out": kept},
+    if not prepared.train and not trained:
+        raise SettingsError(
+            "nothing to train on: every movie holds a held-out structure; hold out fewer, or give"
+            " other data"
         )
-        run.train(report)
-        return run.release()
+    for path in folders:
+        learnt = sum(movie.folder == path for movie in trained)
+        kept = sum(movie.folder == path for movie in held)
+        say(f"{path}: {learnt} movies to train on, {kept} held out")
+    return Trainer(
+        folder,
+        settings,
+        Sources(prepared.train, trained),
+        Sources(prepared.held_out, held),
+        resume=resume,
+        process=process,
+        trained_names=_digests(prepared.train, trained, prepared),
+        held_out_names=_digests(prepared.held_out, held, prepared),
+    )
+
+
+def _held_out_structures(
+    structures: Sequence[Path], movies: Sequence[SimulatedMovie], held_out: Sequence[str]
+) -> Sequence[str]:
+    """Of the names to hold out, those of structure files; beside movies, names of what is only in
+    these are taken too.
+    """
+    if not movies:
+        return held_out
+    in_files = {structure_name(path) for path in structures}
+    check_held_out(held_out, in_files.union(*(movie.structures for movie in movies)))
+    return [name for name in held_out if name.lower() in in_files]
+
+
+def _digests(
+    species: Sequence[ProjectionBank],
+    movies: Sequence[SimulatedMovie],
+    prepared: PreparedSpecies,
+) -> dict[str, str]:
+    """For the records, by name."""
+    found = {one.name: prepared.digests[one.name] for one in species}
+    found |= {f"{movie.folder.name}/{movie.name}": movie.digest for movie in movies}
+    return found

@@ -1,16 +1,23 @@
-"""What a training run, and an adaptation to a user's movies, is told; all of it is recorded with
-the run.
-"""
+"""What a training run is given; all of it is recorded with the run."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from dstnet.alignment import AlignmentSettings
 from dstnet.core.settings import Settings
-from dstnet.network.weights import DEFAULT_MODEL
+from dstnet.network.outputs import OUTPUTS
+from dstnet.training.crop_conditions import StreamSettings
 from dstnet.training.losses import PixelLoss
-from dstnet.training.simulated_crops import StreamSettings
+
+# Settings before 0.8 that are an entry of a mapping since: the mapping, and the output's name.
+_SINCE_IN_A_MAPPING = {
+    "power_floor": ("output_floors", "micrograph"),
+    "contrast_floor": ("output_floors", "contrast"),
+    "contrast_weight": ("output_weights", "contrast"),
+    "uncertainty_weight": ("output_weights", "uncertainty"),
+    "particles_weight": ("output_weights", "particles"),
+}
 
 
 class TrainingSettings(Settings):
@@ -56,7 +63,7 @@ class TrainingSettings(Settings):
     batch: int = Field(
         default=3,
         ge=1,
-        description="crops of one number of fractions that the network sees at once",
+        description="crops of one number of groups of frames that the network sees at once",
     )
     batches: int = Field(
         default=1,
@@ -89,27 +96,20 @@ class TrainingSettings(Settings):
     )
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
     pixel_loss: PixelLoss = Field(default="squared_ratio", description="see losses.pixel_loss")
-    power_floor: float = Field(
-        default=5e-4, gt=0, description="see losses.pixel_loss, in units of the noise's power"
-    )
-    contrast_floor: float = Field(
-        default=0.02, gt=0, description="the same for contrast without the CTF"
-    )
-    contrast_weight: float = Field(
-        default=0.3,
-        ge=0,
-        description="weight of the contrast without the CTF, where the network gives it",
-    )
-    uncertainty_weight: float = Field(
-        default=0.05,
-        ge=0,
-        description="weight of the expected error's likelihood, where the network gives it",
-    )
-    particles_weight: float = Field(
-        default=0.4,
-        ge=0,
+    output_weights: dict[str, float] = Field(
+        default_factory=dict,
+        validate_default=True,
         description=(
-            "weight of the cross entropy of where particles are, where the network gives it"
+            "weight of each output's loss, where the network gives it; what is not named has the"
+            " weight of its row in dstnet.network.outputs"
+        ),
+    )
+    output_floors: dict[str, float] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description=(
+            "see losses.pixel_loss: of each output that is learnt as an image, in units of the"
+            " noise's power; what is not named has the floor of its row in dstnet.network.outputs"
         ),
     )
     ring_weight: float = Field(default=1.0, ge=0, description="weight of the ring correlation loss")
@@ -133,6 +133,33 @@ class TrainingSettings(Settings):
         ),
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_names(cls, values: Any) -> Any:
+        """Settings of runs before 0.8 are read as what they meant."""
+        if not isinstance(values, Mapping):
+            return values
+        kept = {name: v for name, v in values.items() if name not in _SINCE_IN_A_MAPPING}
+        for name in values.keys() & _SINCE_IN_A_MAPPING.keys():
+            mapping, output = _SINCE_IN_A_MAPPING[name]
+            kept[mapping] = {**kept.get(mapping, {}), output: values[name]}
+        return kept
+
+    @field_validator("output_weights", mode="after")
+    @classmethod
+    def _complete_weights(cls, weights: dict[str, float]) -> dict[str, float]:
+        if any(weight < 0 for weight in weights.values()):
+            raise ValueError("a weight is negative; 0 leaves an output out")
+        return _completed(weights, {output.name: output.weight for output in OUTPUTS.values()})
+
+    @field_validator("output_floors", mode="after")
+    @classmethod
+    def _complete_floors(cls, floors: dict[str, float]) -> dict[str, float]:
+        if any(floor <= 0 for floor in floors.values()):
+            raise ValueError("a floor is not above 0; without one, empty fields weigh infinitely")
+        images = [output for output in OUTPUTS.values() if output.loss == "image"]
+        return _completed(floors, {output.name: output.floor for output in images})
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if not self.validate_batches and (self.patience or self.schedule == "plateau"):
@@ -143,77 +170,9 @@ class TrainingSettings(Settings):
         return self
 
 
-class AdaptSettings(Settings):
-    """How weights are fine-tuned on movies."""
-
-    model: str = Field(
-        default=DEFAULT_MODEL,
-        description="weights to start from: a released name, or a .safetensors file with its card",
-    )
-    seed: int = 0
-    crop: int = Field(
-        default=256,
-        ge=64,
-        description="side of a crop in working pixels; smaller fields give smaller ones",
-    )
-    crops_per_movie: int = Field(default=16, ge=1)
-    held_out: float = Field(
-        default=0.25,
-        gt=0,
-        lt=1,
-        description="part of the movies (of one movie: of its crops) to judge by",
-    )
-    steps: int = Field(default=200, ge=1, description="most optimiser steps")
-    batch: int = Field(default=3, ge=1)
-    learning_rate: float = Field(default=3e-5, gt=0)
-    warm_up: int = Field(default=10, ge=0, description="steps of linear rise")
-    average: float = Field(
-        default=0.9,
-        ge=0,
-        lt=1,
-        description="decay of the averaged copy that is judged and released",
-    )
-    clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
-    frozen: tuple[str, ...] = Field(
-        default=("reconstructor.leave",),
-        description=(
-            "layers, by the beginning of their parameters' names, that stay as they are; a"
-            " sub-pixel shuffle's own layer, whose phases would else drift apart, is where most of"
-            " a checkerboard comes from"
-        ),
-    )
-    anchor: float = Field(
-        default=1.0,
-        ge=0,
-        description="weight of the distance of all outputs from those of the starting weights",
-    )
-    whitening: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description=(
-            "rings count as 1 / power of the starting output to this exponent; 0: all frequencies"
-            " alike"
-        ),
-    )
-    check_every: int = Field(
-        default=20, ge=1, description="steps between judgements on what is held out"
-    )
-    patience: int = Field(
-        default=3, ge=1, description="judgements without a new best after which the run stops"
-    )
-    certainty: float = Field(
-        default=2.0,
-        ge=0,
-        description="standard errors by which what is released must be better than the start",
-    )
-    checkerboard: float = Field(
-        default=5e-4,
-        gt=0,
-        description=(
-            "the run stops where patterns of the network's strides take so much more of the"
-            " output's energy than at the start (and stand out half as much again); the default is"
-            " a pattern of 2 % of the output's deviation"
-        ),
-    )
-    alignment: AlignmentSettings = AlignmentSettings()
+def _completed(values: dict[str, float], defaults: dict[str, float]) -> dict[str, float]:
+    """Values by an output's name, all of them, in the order of the outputs' table."""
+    if unknown := values.keys() - defaults.keys():
+        names = ", ".join(defaults)
+        raise ValueError(f"{', '.join(sorted(unknown))} cannot be given here; there are {names}")
+    return {name: values.get(name, default) for name, default in defaults.items()}

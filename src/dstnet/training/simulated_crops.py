@@ -3,476 +3,173 @@ touches the disk.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-from pydantic import Field, model_validator
-from scipy.ndimage import binary_fill_holes, distance_transform_edt, find_objects
 from torch import Tensor
 
 from dstnet.core.fourier import scale_, shift_phase
-from dstnet.core.randomness import stream
-from dstnet.core.settings import Settings
 from dstnet.core.shapes import Image
-from dstnet.detector.camera import DetectorSettings
-from dstnet.motion.field import MotionSettings
 from dstnet.motion.warp import warp_local, warp_prefilter
 from dstnet.movie.normalise import normalised
-from dstnet.network.dstnet import exposure_features
-from dstnet.optics.ctf import OpticsSettings
-from dstnet.simulation import MovieSimulator, SimulationSettings, Truth
-from dstnet.specimen.settings import SpecimenSettings
+from dstnet.network.inputs import exposure_inputs
+from dstnet.simulation import MovieSimulator, Truth
 from dstnet.specimen.species import Species
+from dstnet.training.batch import Batch, Crop
+from dstnet.training.crop_conditions import CropPlan, StreamSettings, plan_batch, split_debris
+from dstnet.training.targets import CropTruth, make_targets
 
 # Windows are cut out of fields that are larger by this much on each side: what moves into a crop
 # must exist. Frames lie within half of it of their window's mean position, but for a few in a
 # thousand; the other half is for how far moving rings at a border.
-_BORDER_ANGSTROM = 32.0
-# Of some 30 kDa, where particles begin to be told from ice at all (Henderson, Q. Rev. Biophys. 28,
-# 171 (1995): 38 kDa at the least).
-DEBRIS_RADIUS_ANGSTROM = 28.0
-# Of the two courses of local motion (`dstnet.motion.field`), the early one settles within a few
-# times this exposure, as there; the late one is spread over the exposure of a usual movie.
-_EARLY_E_PER_A2, _MOVIE_E_PER_A2 = 4.0, 50.0
+BORDER_ANGSTROM = 32.0
 
 
-class StreamSettings(Settings):
-    """The range of conditions that training crops are drawn from. Pairs are (lowest, highest)."""
-
-    crop: int = Field(default=256, ge=64, description="pixels")
-    working_pixel_angstrom: float = Field(default=2.0, gt=0)
-    fractions: int = Field(default=8, ge=1, description="most fractions of a crop")
-    exposure_e_per_a2: tuple[float, float] = Field(
-        default=(0.7, 110.0),
-        description="whole exposure; half of the crops lie above the range's 2/3 in log",
-    )
-    defocus_angstrom: tuple[float, float] = Field(
-        default=(4000.0, 32000.0), description="log-uniform"
-    )
-    coverage: tuple[float, float] = (0.04, 0.45)
-    contrast: tuple[float, float] = Field(default=(0.7, 3.5), description="log-uniform")
-    crowded: float = Field(
-        default=0.25, ge=0, le=1, description="part of crops whose particles touch and overlap"
-    )
-    crowded_coverage: tuple[float, float] = (0.35, 0.6)
-    frost: float = Field(default=0.12, ge=0, le=1, description="part of crops with frost")
-    debris: float = Field(
-        default=0.25,
-        ge=0,
-        le=1,
-        description=(
-            "part of crops with pieces of structures strewn among the particles, where there"
-            " are any"
-        ),
-    )
-    empty: float = Field(default=0.06, ge=0, le=1, description="part of crops without any particle")
-    mixed: float = Field(
-        default=0.3, ge=0, le=1, description="part of crops with two or three species"
-    )
-    exposure_known: float = Field(
-        default=0.7, ge=0, le=1, description="part of crops whose exposure the network is told"
-    )
-    aligned: bool = Field(
-        default=True,
-        description="whether the motion is taken out, but for what an alignment leaves",
-    )
-    window: int | None = Field(
-        default=None,
-        ge=1,
-        description=(
-            "raw frames around the one that is learnt, odd: 5 is two past and two future ones;"
-            " None: whole movies in fractions"
-        ),
-    )
-    frame_exposure_e_per_a2: tuple[float, float] = Field(
-        default=(0.5, 5.0),
-        description=(
-            "of a raw frame of a window, log-uniform; the exposure before a window reaches up to"
-            " the end of exposure_e_per_a2"
-        ),
-    )
-    cut: float = Field(
-        default=0.2,
-        ge=0,
-        le=1,
-        description="part of batches whose windows are cut short, as at a movie's ends",
-    )
-
-    @model_validator(mode="after")
-    def _of_raw_frames(self) -> Self:
-        if self.window is not None and self.window % 2 == 0:
-            raise ValueError(
-                f"a window has as many past as future frames, so it is odd, not {self.window}"
-            )
-        if self.window is not None and self.aligned:
-            raise ValueError(
-                "a window is of raw frames, their motion in them: set aligned to false beside it"
-            )
-        return self
-
-
-@dataclass(frozen=True)
-class Crop:
-    """One example: network input, its truth in the same units, and what it was made under."""
-
-    frames: Tensor  # [frame, y, x], unit noise
-    total: Tensor  # [y, x], unit noise; of a window, the very frame that is learnt
-    exposure: Tensor  # [frame, 3]
-    # [y, x], in units of total's noise, as are those below: all that stays, so particles, debris
-    # and frost, but no water
-    target: Tensor
-    # [y, x], what protein alone would show without the CTF and with all phase turned into contrast
-    contrast: Tensor
-    particles: Tensor  # [y, x], see `particle_distance_map`
-    frame_target: Tensor  # [y, x], of frame `which`
-    settings: SimulationSettings
-
-
-def draw_settings(
-    ranges: StreamSettings, fractions: int, generator: torch.Generator
-) -> SimulationSettings:
-    """Conditions of one crop: a movie of `fractions` frames at the working pixel, with the motion
-    that alignment leaves, or all of it.
-
-    Whether aligned or not, all else is drawn the same.
-    """
-    numbers = iter(torch.rand(40, generator=generator).tolist())
-
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * next(numbers)
-
-    def log_uniform(low: float, high: float) -> float:
-        return low * (high / low) ** next(numbers)
-
-    def chance(p: float) -> bool:
-        return next(numbers) < p
-
-    voltage = 300.0 if chance(0.7) else 200.0
-    optics = OpticsSettings(
-        voltage_kv=voltage,
-        cs_mm=2.7 if chance(0.8) else 0.01,
-        amplitude_contrast=uniform(0.06, 0.11),
-        defocus_angstrom=log_uniform(*ranges.defocus_angstrom),
-        astigmatism_angstrom=uniform(0, 600),
-        astigmatism_angle_deg=uniform(0, 180),
-        b_factor_angstrom2=uniform(5, 160),
-    )
-    empty, crowded = chance(ranges.empty), chance(ranges.crowded)
-    coverage = uniform(*(ranges.crowded_coverage if crowded else ranges.coverage))
-    specimen = SpecimenSettings(
-        coverage=0.0 if empty else coverage,
-        gap_angstrom=uniform(-25, 0) if crowded else 5.0,
-        clustering=uniform(0, 0.6) if crowded else 0.0,
-        contrast=log_uniform(*ranges.contrast),
-        ice_thickness_angstrom=log_uniform(200, 900),
-        ice_noise=uniform(0.6, 1.6),
-        thickness_gradient=uniform(0, 0.6),
-        contaminants_per_um2=log_uniform(8, 400) if chance(ranges.frost) else 0.0,
-    )
-    low, high = ranges.exposure_e_per_a2
-    # One fraction stands for a sum that somebody made, aligned or not: more blur is left in it.
-    summed = fractions == 1 and chance(0.5)
-    motion = MotionSettings(
-        burst_angstrom=uniform(0, 1.5 if summed else 0.6),
-        drift_angstrom_per_e=uniform(0, 0.1) if summed else 0.0,
-        jitter_angstrom=uniform(0, 0.4),
-        local_angstrom=uniform(0, 0.3),
-    )
-    detector = DetectorSettings(
-        mode="counting" if chance(0.75) else "integrating",
-        quantum_efficiency=uniform(0.5, 0.95),
-        mtf_half_frequency=None if chance(0.1) else log_uniform(0.3, 4.0),
-        mtf_power=uniform(1.5, 2.5),
-        binning=ranges.working_pixel_angstrom / uniform(0.6, 1.9),
-    )
-    if ranges.window is None:
-        # Below a few e-/Å2 there is little to learn from: u^0.6 draws more of the stronger ones
-        # than log-uniform would.
-        exposure = low * (high / low) ** (next(numbers) ** 0.6) / fractions
-        before = uniform(0, 40) if chance(0.3) else 0.0
-    else:
-        exposure = log_uniform(*ranges.frame_exposure_e_per_a2)
-        before = high * next(numbers) ** 2  # more often early, where the motion is
-    if not ranges.aligned:
-        after = before + exposure * fractions
-        early = math.exp(-before / _EARLY_E_PER_A2) - math.exp(-after / _EARLY_E_PER_A2)
-        motion = MotionSettings(
-            burst_angstrom=uniform(0, 4),
-            drift_angstrom_per_e=uniform(0, 0.12),
-            jitter_angstrom=uniform(0, 0.4),
-            # The part of a whole movie's local motion that falls between `before` and `after`.
-            local_angstrom=uniform(0, 1.2) * 0.5 * (early + (after - before) / _MOVIE_E_PER_A2),
-        )
-    return SimulationSettings(
-        shape=(ranges.crop, ranges.crop),
-        pixel_size_angstrom=ranges.working_pixel_angstrom,
-        frames=fractions,
-        exposure_e_per_a2=exposure,
-        pre_exposure_e_per_a2=before,
-        specimen=specimen,
-        optics=optics,
-        motion=motion,
-        detector=detector,
-    )
-
-
-def make_crop(
-    settings: SimulationSettings,
-    species: Sequence[Species],
-    seed: int,
-    which: int,
-    known: bool,
-    device: torch.device | str = "cpu",
-) -> Crop:
-    """Simulate one movie and bring it to the form that the network sees, with the very functions
-    that enhancement uses, on `device`.
-    """
-    shot = MovieSimulator(settings, species, seed, device)
-    fractions = torch.stack(list(shot.frames()))
-    frames, total, mean, noise = normalised(fractions)
-    return Crop(
-        frames,
-        total,
-        _told(settings, known).to(device),
-        (shot.truth.clean.to(device) + shot.still()) * (mean / noise),
-        shot.truth.phase.to(device) * (-2 * mean / noise),
-        particle_distance_map(_whole(shot.truth, species)).to(device),
-        shot.clean_frame(which, still=True) * (mean / noise),
-        settings,
-    )
-
-
-def make_window(
-    settings: SimulationSettings,
-    species: Sequence[Species],
-    seed: int,
-    which: int,
-    known: bool,
-    device: torch.device | str = "cpu",
-) -> Crop:
-    """Simulate a few raw frames as they are, and learn frame `which` where it lies: `total` is that
-    frame, and truths are moved to it.
-
-    Target and contrast are undamaged, like those of whole movies; only `frame_target` is damaged.
-    So the sum of enhanced frames shows what a whole movie's enhanced micrograph does, and weights
-    its frames well: where the amplitude is damaged to d and the noise is strong, the best estimate
-    of the undamaged image is the input times d over the noise, as dose weighting has it; that of
-    the damaged one has d^2.
-    """
-    border = math.ceil(_BORDER_ANGSTROM / settings.pixel_size_angstrom)
-    larger = settings.model_copy(
-        update={"shape": (settings.shape[0] + 2 * border, settings.shape[1] + 2 * border)}
-    )
-    inside = (slice(border, -border), slice(border, -border))
-    shot = MovieSimulator(larger, species, seed, device)
-    raw = torch.stack([frame[inside] for frame in shot.frames()])
-    frames = normalised(raw)[0]
-    _, alone, mean, noise = normalised(raw[which : which + 1])
-    clean, phase = (
-        _where_it_lies(image.to(device), shot.truth, which, settings.pixel_size_angstrom)
-        for image in (shot.truth.clean.to(device) + shot.still(), shot.truth.phase)
-    )
-    # Labels are whole numbers, and what local motion moves them by is less than their edges' own
-    # vagueness.
-    whole = [
-        round(v)
-        for v in (shot.truth.global_shift_angstrom[which] / settings.pixel_size_angstrom).tolist()
-    ]
-    return Crop(
-        frames,
-        alone,
-        _told(settings, known).to(device),
-        clean[inside] * (mean / noise),
-        phase[inside] * (-2 * mean / noise),
-        particle_distance_map(torch.roll(_whole(shot.truth, species), whole, (0, 1))[inside]).to(
-            device
-        ),
-        shot.clean_frame(which, still=True)[inside] * (mean / noise),
-        settings,
-    )
-
-
-def _whole(truth: Truth, species: Sequence[Species]) -> Tensor:
-    """The truth's label without debris, which nobody wants picked."""
-    debris = {one.name for one in split_debris(species)[1]}
-    numbers = [i for i, particle in enumerate(truth.particles, 1) if particle.species in debris]
-    return truth.label.masked_fill(
-        torch.isin(truth.label, torch.tensor(numbers, dtype=truth.label.dtype)), 0
-    )
-
-
-def split_debris(species: Sequence[Species]) -> tuple[list[Species], list[Species]]:
-    """Particles, and debris: species too small to be looked for, never alone in a crop and without
-    domes. Where all are small, none is.
-    """
-    small = [one.radius_angstrom < DEBRIS_RADIUS_ANGSTROM for one in species]
-    if all(small):
-        return list(species), []
-    return [one for one, s in zip(species, small, strict=True) if not s], [
-        one for one, s in zip(species, small, strict=True) if s
-    ]
-
-
-def particle_distance_map(label: Tensor) -> Tensor:
-    """Where particles are: over each a dome, 1 where it is farthest from its edge, 0 there, and
-    between particles that touch; float32.
-
-    A pore or cavity within a particle's outline is part of it: a picker looks for its middle.
-
-    Parameters
-    ----------
-    label
-        [y, x], which particle covers each pixel, 0 none (`dstnet.movie.Truth.label`).
-    """
-    covered = label.cpu().numpy().copy()
-    for number, box in enumerate(find_objects(covered), 1):
-        if box is not None:
-            part = covered[box]
-            part[(part == 0) & np.asarray(binary_fill_holes(part == number))] = number
-    apart = covered > 0
-    for axis in (0, 1):
-        differs = np.diff(covered, axis=axis) != 0
-        # Two that touch: the pixels on both sides of their common edge belong to neither.
-        low, high = (
-            (slice(None),) * axis + (slice(None, -1),),
-            (slice(None),) * axis + (slice(1, None),),
-        )
-        apart[low] &= ~differs
-        apart[high] &= ~differs
-    if apart.all():  # no edge anywhere
-        return torch.ones(label.shape)
-    inside = np.asarray(distance_transform_edt(apart))
-    deepest = np.zeros(int(covered.max()) + 1)
-    np.maximum.at(deepest, covered.ravel(), inside.ravel())
-    return torch.from_numpy((inside / np.maximum(deepest, 1)[covered]).astype(np.float32))
-
-
-def _told(settings: SimulationSettings, known: bool) -> Tensor:
-    """What the network is told about the exposure of each frame, [frame, 3]."""
-    if not known:
-        return exposure_features(None, None, settings.frames)
-    own = torch.full((settings.frames,), settings.exposure_e_per_a2)
-    middle = settings.pre_exposure_e_per_a2 + settings.exposure_e_per_a2 * (
-        torch.arange(settings.frames) + 0.5
-    )
-    return exposure_features(middle, own, settings.frames)
-
-
-def _where_it_lies(image: Image, truth: Truth, frame: int, pixel: float) -> Image:
-    """An image at the mean position, moved to where frame `frame` has it; what enters at the
-    borders comes from the opposite ones.
-    """
-    shape = (image.shape[0], image.shape[1])
-    dy, dx = (truth.global_shift_angstrom[frame] / pixel).tolist()
-    spectrum = scale_(torch.fft.rfft2(image), shift_phase(shape, (dy, dx), image.device))
-    local = truth.local_coefficients_angstrom[frame] / pixel
-    if not bool(local.any()):
-        return torch.fft.irfft2(spectrum, s=shape)
-    return warp_local(
-        torch.fft.irfft2(scale_(spectrum, warp_prefilter(shape, image.device)), s=shape), local
-    )
-
-
-def draw_batch(
+def simulated_batch(
     ranges: StreamSettings,
     species: Sequence[Species],
+    *,
     batch: int,
     seed: int,
     index: int,
     device: torch.device | str = "cpu",
-) -> tuple[list[Crop], int]:
-    """Batch number `index` of the stream under `seed`: crops with one number of fractions, and the
-    frame whose own target they carry.
+) -> Batch:
+    """Batch number `index` under `seed`, of `batch` crops.
 
-    Of windows, that frame is the middle one, unless the window is cut short.
+    Parameters
+    ----------
+    ranges
+        Of the conditions.
+    species
+        What is placed in the fields.
+    batch
+        How many crops.
+    seed, index
+        What decides them: nothing else is random.
+    device
+        Where they are simulated, and lie.
+
+    Raises
+    ------
+    SettingsError
+        If drawn conditions cannot be simulated.
+    BadInputError
+        If a movie holds no noise to be measured by.
     """
-    random = stream(seed, "batch", index)
-    u = torch.rand(2, generator=random).tolist()
-    if ranges.window is not None:
-        half = ranges.window // 2
-        past, future = (
-            torch.randint(half + 1, (2,), generator=random).tolist()
-            if u[0] < ranges.cut
-            else (half, half)
-        )
-        fractions = past + 1 + future
-    elif u[0] < 0.2:
-        fractions = 1
-    elif u[0] < 0.6:
-        fractions = ranges.fractions
-    else:
-        fractions = min(
-            ranges.fractions, 2 + math.floor((u[0] - 0.6) / 0.4 * (ranges.fractions - 1))
-        )
-    which = math.floor(u[1] * fractions) if ranges.window is None else past
-    particles, debris = split_debris(species)
-    crops = []
-    for i in range(batch):
-        own = stream(seed, "crop", index, i)
-        settings = draw_settings(ranges, fractions, own)
-        u = torch.rand(3, generator=own).tolist()
-        number = 1 if u[0] >= ranges.mixed else 2 + int(u[1] < 0.5)
-        chosen = [
-            particles[int(j)] for j in torch.randint(len(particles), (number,), generator=own)
-        ]
-        if debris and float(torch.rand(1, generator=own)) < ranges.debris:
-            chosen += [
-                debris[int(j)]
-                for j in torch.randint(
-                    len(debris), (int(torch.randint(1, 4, (1,), generator=own)),), generator=own
-                )
-            ]
-        number = int(torch.randint(1 << 62, (1,), generator=own))
-        make = make_crop if ranges.window is None else make_window
-        crops.append(make(settings, chosen, number, which, u[2] < ranges.exposure_known, device))
-    return crops, which
+    plans = plan_batch(ranges, species, batch, seed, index)
+    make = make_crop if ranges.window is None else make_window
+    crops = [make(plan, device) for plan in plans]
+    return Batch.stack(crops, plans[0].frame_index)
 
 
-class CropStream(torch.utils.data.IterableDataset):
-    """Batches `first`, `first` + 1, ... of the stream on `device`, stacked: frames, total,
-    exposure, target, contrast, particles, frame target, which.
+def make_crop(plan: CropPlan, device: torch.device | str = "cpu") -> Crop:
+    """Simulate a movie and bring it to the form that the network sees, with the very functions that
+    enhancement uses, on `device`.
+
+    Raises
+    ------
+    SettingsError, BadInputError
+        As `simulated_batch`.
     """
+    simulator = MovieSimulator(plan.settings, plan.species, plan.seed, device)
+    counts = torch.stack(list(simulator.frames()))
+    frames, total, mean, noise = normalised(counts)
+    truth = CropTruth(
+        clean=simulator.truth.clean.to(device) + simulator.static_contrast(),
+        phase=simulator.truth.phase.to(device),
+        label=_label_without_debris(simulator.truth, plan.species),
+        mean_over_noise=mean / noise,
+    )
+    frame_signal = simulator.clean_frame(plan.frame_index, with_static=True)
+    return Crop(
+        frames=frames,
+        total=total,
+        exposure=_exposure_inputs(plan).to(device),
+        targets=make_targets(truth),
+        frame_target=frame_signal * (mean / noise),
+    )
 
-    def __init__(
-        self,
-        ranges: StreamSettings,
-        species: Sequence[Species],
-        batch: int,
-        seed: int,
-        first: int,
-        last: int,
-        device: torch.device | str = "cpu",
-    ):
-        self.ranges, self.species, self.batch, self.seed, self.first, self.last = (
-            ranges,
-            species,
-            batch,
-            seed,
-            first,
-            last,
-        )
-        self.device = device
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        worker = torch.utils.data.get_worker_info()
-        start, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        for index in range(self.first + start, self.last, step):
-            crops, which = draw_batch(
-                self.ranges, self.species, self.batch, self.seed, index, self.device
-            )
-            names = (
-                "frames",
-                "total",
-                "exposure",
-                "target",
-                "contrast",
-                "particles",
-                "frame_target",
-            )
-            yield (
-                *(torch.stack([getattr(c, name) for c in crops]) for name in names),
-                torch.tensor(which),
-            )
+def make_window(plan: CropPlan, device: torch.device | str = "cpu") -> Crop:
+    """Simulate a few raw frames as they are, and learn frame `plan.frame_index` where it lies:
+    `total` is that frame, and truths are moved to it.
+
+    Targets are undamaged, like those of complete movies; only `frame_target` is damaged. So the sum
+    of enhanced frames shows what a complete movie's enhanced micrograph does, and weights its
+    frames well: where the amplitude is damaged to d and the noise is strong, the best estimate of
+    the undamaged image is the input times d over the noise, as dose weighting has it; that of the
+    damaged one has d^2.
+
+    Raises
+    ------
+    SettingsError, BadInputError
+        As `simulated_batch`.
+    """
+    border = math.ceil(BORDER_ANGSTROM / plan.settings.pixel_size_angstrom)
+    height, width = plan.settings.shape
+    larger_shape = (height + 2 * border, width + 2 * border)
+    larger = plan.settings.model_copy(update={"shape": larger_shape})
+    inside = (slice(border, -border), slice(border, -border))
+    simulator = MovieSimulator(larger, plan.species, plan.seed, device)
+    counts = torch.stack([frame[inside] for frame in simulator.frames()])
+    frames = normalised(counts)[0]
+    _, total, mean, noise = normalised(counts[plan.frame_index][None])
+    truth = _truth_of_frame(simulator, plan, mean / noise, device).window(inside)
+    frame_signal = simulator.clean_frame(plan.frame_index, with_static=True)[inside]
+    return Crop(
+        frames=frames,
+        total=total,
+        exposure=_exposure_inputs(plan).to(device),
+        targets=make_targets(truth),
+        frame_target=frame_signal * (mean / noise),
+    )
+
+
+def _truth_of_frame(
+    simulator: MovieSimulator, plan: CropPlan, mean_over_noise: float, device: torch.device | str
+) -> CropTruth:
+    """What is true of a field, where the plan's frame has it."""
+    truth, pixel = simulator.truth, plan.settings.pixel_size_angstrom
+    clean = truth.clean.to(device) + simulator.static_contrast()
+    phase = truth.phase.to(device)
+    # Labels are integers, and what local motion moves them by is less than their edges' own
+    # vagueness.
+    shift = truth.motion.global_shift_angstrom[plan.frame_index] / pixel
+    rounded = [round(v) for v in shift.tolist()]
+    label = _label_without_debris(truth, plan.species)
+    return CropTruth(
+        clean=_moved_to_frame(clean, truth, plan.frame_index, pixel),
+        phase=_moved_to_frame(phase, truth, plan.frame_index, pixel),
+        label=torch.roll(label, rounded, (0, 1)),
+        mean_over_noise=mean_over_noise,
+    )
+
+
+def _label_without_debris(truth: Truth, species: Sequence[Species]) -> Tensor:
+    debris = {one.name for one in split_debris(species)[1]}
+    label = truth.label
+    numbers = [i for i, particle in enumerate(truth.particles, 1) if particle.species in debris]
+    is_debris = torch.isin(label, torch.tensor(numbers, dtype=label.dtype))
+    return label.masked_fill(is_debris, 0)
+
+
+def _exposure_inputs(plan: CropPlan) -> Tensor:
+    """What the network is given about the exposure of each frame, [frame, 3]."""
+    exposure = plan.settings.exposure if plan.exposure_known else None
+    return exposure_inputs(exposure, plan.settings.frames)
+
+
+def _moved_to_frame(image: Image, truth: Truth, frame: int, pixel_angstrom: float) -> Image:
+    """An image at the mean position, moved to where `frame` has it; what enters at the borders
+    comes from the opposite ones.
+    """
+    shape = (image.shape[0], image.shape[1])
+    shift = truth.motion.global_shift_angstrom[frame] / pixel_angstrom
+    local = truth.motion.local_coefficients_angstrom[frame] / pixel_angstrom
+    dy, dx = shift.tolist()
+    spectrum = torch.fft.rfft2(image)
+    scale_(spectrum, shift_phase(shape, (dy, dx), image.device))
+    if not bool(local.any()):
+        return torch.fft.irfft2(spectrum, s=shape)
+    scale_(spectrum, warp_prefilter(shape, image.device))
+    return warp_local(torch.fft.irfft2(spectrum, s=shape), local)

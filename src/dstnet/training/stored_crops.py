@@ -1,180 +1,35 @@
 """Training crops from movies on disk that `dstnet simulate` wrote, with their truths."""
 
-import hashlib
-import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
-from dstnet.alignment import MovieMotion
-from dstnet.alignment.frame_sum import accumulate
+from dstnet.alignment import FrameGroups, Grouping, accumulate
 from dstnet.core.fourier import apply_transfer, radial_frequency, resample
 from dstnet.core.randomness import stream
-from dstnet.correction.corrections import Corrections, CorrectionSettings
-from dstnet.dataset import MovieRecord
-from dstnet.dataset.simulated_movie import movie_path
-from dstnet.errors import BadInputError, SettingsError
-from dstnet.io import MrcFrames, open_movie
-from dstnet.io.reference import read_defects, read_gain
+from dstnet.core.shapes import Image
+from dstnet.dataset import SimulatedMovie
+from dstnet.errors import BadInputError
+from dstnet.motion import Motion
 from dstnet.motion.exposure_filter import b_factor_amplitude, damage_amplitude
 from dstnet.movie import Movie
 from dstnet.movie.normalise import normalised
-from dstnet.network.dstnet import exposure_features
+from dstnet.network.inputs import exposure_inputs
 from dstnet.simulation import SimulationSettings
-from dstnet.training.simulated_crops import StreamSettings, particle_distance_map
-from dstnet.training.species import NEVER_TRAINED, stem
+from dstnet.training.batch import Batch, Crop, orient
+from dstnet.training.crop_conditions import StreamSettings, draw_group_count
+from dstnet.training.targets import CropTruth, make_targets
 
-# working pixels around a crop that are aligned with it and cut off; beyond, what the motion is
+# Working pixels around a crop that are aligned with it and cut off; beyond, what the motion is.
 MARGIN = 16
+_TRUTHS = ("clean", "phase", "label")
 
 
-@dataclass(frozen=True)
-class RecordedMovie:
-    """A movie that was simulated into a folder."""
-
-    folder: Path
-    record: MovieRecord
-
-    @cached_property
-    def settings(self) -> SimulationSettings:
-        """What it was simulated with."""
-        return SimulationSettings.checked(
-            self.record.settings, f"{self.folder / 'truth' / self.record.name}_settings.yaml"
-        )
-
-    @property
-    def structures(self) -> frozenset[str]:
-        """What is in it, by every name that it goes by: of the species, and of the files that they
-        were read from.
-        """
-        sources = (
-            source.split(" sha256:")[0].removeprefix("pdb:") for source in self.record.sources
-        )
-        return frozenset(stem(Path(name)) for name in (*self.record.species, *sources))
-
-    @property
-    def digest(self) -> str:
-        """Of the record, which decides the movie."""
-        return hashlib.sha256(self.record.to_yaml().encode()).hexdigest()[:16]
-
-    def truth(self, what: str) -> MrcFrames:
-        """One of the truth images."""
-        return MrcFrames(self.folder / "truth" / f"{self.record.name}_{what}.mrc")
-
-    def motion(self) -> MovieMotion:
-        """The true motion.
-
-        Raises
-        ------
-        BadInputError
-            If its file cannot be read, or is of another number of frames.
-        """
-        path = self.folder / "truth" / f"{self.record.name}_motion.json"
-        try:
-            values = json.loads(path.read_text())
-            shifts = torch.tensor(values["global_shift_angstrom_yx"], dtype=torch.float32)
-            local = torch.tensor(values["local_coefficients_angstrom"], dtype=torch.float32)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadInputError(
-                f"cannot read the motion in {path}: {' '.join(str(error).split())}; simulate this"
-                " movie again"
-            ) from None
-        if shifts.shape != (self.settings.frames, 2) or local.shape != (self.settings.frames, 2, 5):
-            raise BadInputError(
-                f"{path} is not the motion of {self.settings.frames} frames; simulate this movie"
-                " again"
-            )
-        return MovieMotion(shifts, local)
-
-    def movie(self) -> Movie:
-        """The movie, its gain and defects corrected.
-
-        Raises
-        ------
-        BadInputError
-            If it cannot be read, or is not as its record says.
-        """
-        s = self.settings
-        path = next(
-            (
-                p
-                for f in ("tif", "mrc")
-                if (p := movie_path(self.folder, self.record.name, f)).is_file()
-            ),
-            None,
-        )
-        if path is None:
-            raise BadInputError(
-                f"{self.folder / 'movies'} has no {self.record.name}; simulate it again, or take"
-                " its truths away"
-            )
-        movie = open_movie(path, pixel_size_angstrom=s.pixel_size_angstrom)
-        if (len(movie), *movie.shape) != (s.frames, *s.shape):
-            raise BadInputError(
-                f"{path} has {len(movie)} frames of {movie.shape[0]} x {movie.shape[1]}, its record"
-                f" says {s.frames} of {s.shape[0]} x {s.shape[1]}; simulate it again"
-            )
-        camera = hashlib.sha256(f"{s.detector.to_yaml()}{s.shape}".encode()).hexdigest()[:8]
-        gain, defects = (
-            self.folder / "camera" / name
-            for name in (f"gain_{camera}.mrc", f"defects_{camera}.txt")
-        )
-        return Corrections(
-            read_gain(gain) if gain.is_file() else None,
-            None,
-            read_defects(defects) if defects.is_file() else None,
-            CorrectionSettings(find_defects=False, drop_bad_frames=False),
-            (str(gain), "dark", str(defects)),
-        ).applied(movie)
-
-
-def read_folder(folder: Path) -> list[RecordedMovie]:
-    """The whole movies of a folder that `dstnet simulate` wrote, by name.
-
-    Raises
-    ------
-    BadInputError
-        If there is none, or a record cannot be read.
-    """
-    movies = []
-    for path in sorted((folder / "truth").glob("*_settings.yaml")):
-        try:
-            record = MovieRecord.checked(yaml.safe_load(path.read_text()), str(path))
-            movies.append(RecordedMovie(folder, record))
-            _ = movies[-1].settings
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, SettingsError) as error:
-            raise BadInputError(
-                f"cannot read the record {path}: {' '.join(str(error).split())[:300]}; simulate"
-                " this movie again"
-            ) from None
-    if not movies:
-        raise BadInputError(
-            f"{folder} holds no movies with truths (truth/NAME_settings.yaml); give a folder that"
-            " dstnet simulate wrote"
-        )
-    return movies
-
-
-def split_movies(
-    movies: Sequence[RecordedMovie], held_out: Collection[str]
-) -> tuple[list[RecordedMovie], list[RecordedMovie]]:
-    """Movies to train on, and held-out ones: all that hold a held-out structure, by name, or one of
-    `NEVER_TRAINED`.
-    """
-    names = {h.lower() for h in held_out} | NEVER_TRAINED
-    return [m for m in movies if not m.structures & names], [
-        m for m in movies if m.structures & names
-    ]
-
-
-def check_movies(movies: Sequence[RecordedMovie], ranges: StreamSettings) -> None:
+def check_movies(movies: Sequence[SimulatedMovie], ranges: StreamSettings) -> None:
     """Make sure that crops can be taken from every movie, as far as its header and record tell.
 
     Raises
@@ -182,106 +37,43 @@ def check_movies(movies: Sequence[RecordedMovie], ranges: StreamSettings) -> Non
     BadInputError
         If a file is missing or not as its record says, a field too small, or its pixels too large.
     """
-    for one in movies:
-        s, wanted = one.settings, ranges.crop * ranges.working_pixel_angstrom
-        where = f"{one.folder}: {one.record.name}"
-        if s.pixel_size_angstrom > 1.01 * ranges.working_pixel_angstrom:
-            raise BadInputError(
-                f"{where} has pixels of {s.pixel_size_angstrom:g} Å, more than the working"
-                f" {ranges.working_pixel_angstrom:g} Å; raise stream.working_pixel_angstrom, or"
-                " leave the folder out"
-            )
-        if min(s.shape) * s.pixel_size_angstrom < wanted:
-            raise BadInputError(
-                f"{where} is {min(s.shape) * s.pixel_size_angstrom:.0f} Å wide, less than a crop's"
-                f" {wanted:.0f} Å; lower stream.crop"
-            )
-        one.movie()
-        one.motion()
-        for what in ("clean", "phase", "label"):
-            if one.truth(what).shape != (1, *s.shape):
+    for movie in movies:
+        _check_scale(movie, ranges)
+        movie.movie()
+        movie.motion()
+        for what in _TRUTHS:
+            if movie.truth(what).shape != (1, *movie.settings.shape):
                 raise BadInputError(
-                    f"{where}: its truth {what} has not the movie's shape; simulate this movie"
-                    " again"
+                    f"{movie.folder}: {movie.name}: its truth {what} has not the movie's shape;"
+                    " simulate this movie again"
                 )
 
 
-def motion_in(
-    motion: MovieMotion, shape: tuple[int, int], corner: tuple[int, int], side: int
-) -> MovieMotion:
-    """The motion of a field of `shape` pixels as that of its square window of `side` pixels whose
-    first pixel is `corner`.
-    """
-    # The field's coordinates, from -1 to 1, in terms of the window's: a + b times these.
-    (ay, by), (ax, bx) = (
-        ((2 * c + side - 1) / (n - 1) - 1, (side - 1) / (n - 1))
-        for c, n in zip(corner, shape, strict=True)
-    )
-    x, y, xx, yy, xy = motion.local_coefficients_angstrom.unbind(-1)
-    local = torch.stack(
-        (
-            bx * (x + 2 * ax * xx + ay * xy),
-            by * (y + 2 * ay * yy + ax * xy),
-            bx * bx * xx,
-            by * by * yy,
-            bx * by * xy,
-        ),
-        -1,
-    )
-    third = 1 / 3
-    middle = (
-        ax * x
-        + ay * y
-        + (ax * ax + bx * bx * third - third) * xx
-        + (ay * ay + by * by * third - third) * yy
-        + ax * ay * xy
-    )
-    return MovieMotion(motion.shifts_angstrom + middle, local)
+def _check_scale(movie: SimulatedMovie, ranges: StreamSettings) -> None:
+    where = f"{movie.folder}: {movie.name}"
+    pixel = movie.settings.pixel_size_angstrom
+    if pixel > 1.01 * ranges.working_pixel_angstrom:
+        raise BadInputError(
+            f"{where} has pixels of {pixel:g} Å, more than the working"
+            f" {ranges.working_pixel_angstrom:g} Å; raise stream.working_pixel_angstrom, or leave"
+            " the folder out"
+        )
+    width = min(movie.settings.shape) * pixel
+    crop_width = ranges.crop * ranges.working_pixel_angstrom
+    if width < crop_width:
+        raise BadInputError(
+            f"{where} is {width:.0f} Å wide, less than a crop's {crop_width:.0f} Å; lower"
+            " stream.crop"
+        )
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a crop lies in a movie: a window in pixels of the movie, `small` working pixels wide,
-    and the crop's corner in it.
-    """
-
-    corner: tuple[int, int]
-    side: int
-    small: int
-    inner: tuple[int, int]
-    turn: int  # 0 to 7: a mirror image, quarter turns
-
-
-def _place(shape: tuple[int, int], factor: float, crop: int, generator: torch.Generator) -> _Place:
-    field = [math.floor(n / factor) for n in shape]  # in working pixels
-    small = min(crop + 2 * MARGIN, *(n - n % 2 for n in field))
-    side = min(round(small * factor), *shape)
-    u = torch.rand(2, generator=generator).tolist()
-    at = [u[i] * (shape[i] / factor - crop) for i in (0, 1)]  # the crop's corner
-    corner = [
-        round(min(max(at[i] - MARGIN, 0), shape[i] / factor - small) * factor) for i in (0, 1)
-    ]
-    corner = [min(max(corner[i], 0), shape[i] - side) for i in (0, 1)]
-    inner = [min(max(round(at[i] - corner[i] / factor), 0), small - crop) for i in (0, 1)]
-    turn = int(torch.randint(8, (1,), generator=generator))
-    return _Place((corner[0], corner[1]), side, small, (inner[0], inner[1]), turn)
-
-
-def _turned(images: Tensor, turn: int) -> Tensor:
-    """Images [..., y, x] as one of the square's eight symmetries has them."""
-    images = torch.rot90(images, turn & 3, (-2, -1))
-    return images.flip(-1) if turn & 4 else images
-
-
-def recorded_batch(
-    ranges: StreamSettings, movies: Sequence[RecordedMovie], batch: int, seed: int, index: int
-) -> tuple[Tensor, ...]:
+def stored_batch(
+    ranges: StreamSettings, movies: Sequence[SimulatedMovie], *, batch: int, seed: int, index: int
+) -> Batch:
     """Batch number `index` under `seed`, from one of `movies`: crops at random places, turned at
     random.
 
-    The tuple is that of `dstnet.training.simulated_crops.CropStream`.
-
-    One movie a batch, since to read it is most of the work. Half of the batches take the whole
+    One movie a batch, since to read it is most of the work. Half of the batches take the complete
     movie, the others some of its consecutive frames, so that exposures vary. The true motion is
     taken out by the functions that enhancement uses.
 
@@ -290,126 +82,270 @@ def recorded_batch(
     BadInputError
         If a file cannot be read.
     """
-    random = stream(seed, "recorded", index)
-    one = movies[int(torch.randint(len(movies), (1,), generator=random))]
-    s, factor = one.settings, ranges.working_pixel_angstrom / one.settings.pixel_size_angstrom
-    u = torch.rand(5, generator=random).tolist()
-    used = s.frames if u[0] < 0.5 else max(1, round(s.frames ** u[1]))
-    first = math.floor(u[2] * (s.frames - used + 1))
-    most = min(used, ranges.fractions)
-    fractions = (
-        1
-        if u[3] < 0.2
-        else (
-            most if u[3] < 0.6 else min(most, 2 + math.floor((u[3] - 0.6) / 0.4 * max(most - 1, 0)))
-        )
-    )
-    which = math.floor(u[4] * fractions)
-    places = [
-        _place(s.shape, factor, ranges.crop, stream(seed, "recorded crop", index, i))
-        for i in range(batch)
+    generator = stream(seed, "recorded", index)
+    number = int(torch.randint(len(movies), (1,), generator=generator))
+    movie = movies[number]
+    used = _draw_frames(movie.settings.frames, ranges.groups, generator)
+    places, known = [], []
+    for i in range(batch):
+        places.append(_draw_place(movie, ranges, stream(seed, "recorded crop", index, i)))
+        u = float(torch.rand(1, generator=stream(seed, "recorded known", index, i)))
+        known.append(u < ranges.exposure_known)
+    source = _Source.read(movie, used.frames, places)
+    crops = [
+        _make_crop(source, place, window, used, ranges, exposure_known)
+        for place, window, exposure_known in zip(places, source.windows, known, strict=True)
     ]
-
-    movie, motion = one.movie(), one.motion()
-    windows: list[list[np.ndarray]] = [[] for _ in places]
-    for t in range(first, first + used):
-        frame = np.asarray(movie.frames[t])  # read once for all crops
-        for window, p in zip(windows, places, strict=True):
-            window.append(
-                frame[p.corner[0] : p.corner[0] + p.side, p.corner[1] : p.corner[1] + p.side].copy()
-            )
-    label = torch.from_numpy(np.asarray(one.truth("label")[0]).astype(np.int64))
-    truths = {
-        what: torch.from_numpy(np.asarray(one.truth(what)[0], dtype=np.float32))
-        for what in ("clean", "phase")
-    }
-
-    made = []
-    for i, (window, p) in enumerate(zip(windows, places, strict=True)):
-        cut = Movie(np.stack(window), s.pixel_size_angstrom, movie.name)
-        moved = motion_in(
-            MovieMotion(
-                motion.shifts_angstrom[first:][:used],
-                motion.local_coefficients_angstrom[first:][:used],
-            ),
-            s.shape,
-            p.corner,
-            p.side,
-        )
-        aligned = accumulate(
-            cut,
-            moved,
-            working_pixel_angstrom=p.side / p.small * s.pixel_size_angstrom,
-            max_fractions=fractions,
-        )
-        inside = (
-            ...,
-            slice(p.inner[0], p.inner[0] + ranges.crop),
-            slice(p.inner[1], p.inner[1] + ranges.crop),
-        )
-        frames, total, mean, noise = normalised(aligned.fractions[inside], movie.name)
-        sharp, phase = (
-            resample(
-                truths[what][
-                    p.corner[0] : p.corner[0] + p.side, p.corner[1] : p.corner[1] + p.side
-                ],
-                (p.small, p.small),
-            )
-            for what in ("clean", "phase")
-        )
-        ends = np.cumsum(aligned.fraction_frames)
-        start = first + int(ends[which]) - aligned.fraction_frames[which]
-        left = _damage(
-            s,
-            range(start, first + int(ends[which])),
-            (p.small, p.small),
-            ranges.working_pixel_angstrom,
-        )
-        damaged = apply_transfer(sharp, left)
-        corner_label = label[p.corner[0] : p.corner[0] + p.side, p.corner[1] : p.corner[1] + p.side]
-        nearest = torch.round((torch.arange(p.small) + 0.5) * p.side / p.small - 0.5).long()
-        covered = particle_distance_map(corner_label[nearest[:, None], nearest])
-        images = torch.stack(
-            (sharp * (mean / noise), phase * (-2 * mean / noise), covered, damaged * (mean / noise))
-        )[inside]
-        known = (
-            float(torch.rand(1, generator=stream(seed, "recorded known", index, i)))
-            < ranges.exposure_known
-        )
-        made.append(
-            (
-                _turned(frames, p.turn),
-                _turned(total, p.turn),
-                _told(s, first, aligned.fraction_frames, known),
-                *_turned(images, p.turn),
-            )
-        )
-    return (*(torch.stack(parts) for parts in zip(*made, strict=True)), torch.tensor(which))
+    return Batch.stack(crops, used.group_index)
 
 
-def _damage(s: SimulationSettings, frames: range, shape: tuple[int, int], pixel: float) -> Tensor:
-    """Amplitude of the particles' Fourier terms that is left in a sum of `frames`, on the ``rfft2``
-    grid.
+@dataclass(frozen=True)
+class _UsedFrames:
+    """Which frames of a movie a batch takes, in how many groups, and the group that
+    `Crop.frame_target` is of.
     """
-    if s.damage is None:
-        return torch.ones(1)
-    k = radial_frequency(shape, pixel)
-    middles = [s.pre_exposure_e_per_a2 + (t + 0.5) * s.exposure_e_per_a2 for t in frames]
-    left = (
-        (
-            damage_amplitude(k, e, s.optics.voltage_kv)
-            if s.damage == "grant_grigorieff"
-            else b_factor_amplitude(k, e)
+
+    frames: range
+    groups: int
+    group_index: int
+
+
+def _draw_frames(frames: int, most_groups: int, generator: torch.Generator) -> _UsedFrames:
+    complete, length, start, grouping, group = torch.rand(5, generator=generator).tolist()
+    count = frames
+    if complete >= 0.5:
+        count = max(1, round(frames**length))
+    first = math.floor(start * (frames - count + 1))
+    groups = draw_group_count(min(count, most_groups), grouping)
+    used = range(first, first + count)
+    return _UsedFrames(used, groups, math.floor(group * groups))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a crop lies in a movie.
+
+    Attributes
+    ----------
+    corner, side
+        A window with a margin around the crop: its first pixel and its side, pixels of the movie.
+    working_side
+        The window's side in working pixels.
+    crop_corner
+        The crop's first pixel in the window, working pixels.
+    symmetry
+        0 to 7: which of the square's symmetries the crop is shown in.
+    """
+
+    corner: tuple[int, int]
+    side: int
+    working_side: int
+    crop_corner: tuple[int, int]
+    symmetry: int
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """The window in the movie."""
+        y, x = self.corner
+        return slice(y, y + self.side), slice(x, x + self.side)
+
+    def crop(self, side: int) -> tuple[slice, slice]:
+        """The crop in the window, on the working grid."""
+        y, x = self.crop_corner
+        return slice(y, y + side), slice(x, x + side)
+
+
+def _draw_place(
+    movie: SimulatedMovie, ranges: StreamSettings, generator: torch.Generator
+) -> _Place:
+    shape = movie.settings.shape
+    factor = ranges.working_pixel_angstrom / movie.settings.pixel_size_angstrom
+    field = [math.floor(n / factor) for n in shape]  # in working pixels
+    working_side = min(ranges.crop + 2 * MARGIN, *(n - n % 2 for n in field))
+    side = min(round(working_side * factor), *shape)
+
+    def along(n: int, u: float) -> tuple[int, int]:
+        """Along an axis of `n` pixels: first pixels of the window, and of the crop in it."""
+        at = u * (n / factor - ranges.crop)  # the crop's, in working pixels of the movie
+        start = _clamped(at - MARGIN, 0, n / factor - working_side)
+        corner = int(_clamped(round(start * factor), 0, n - side))
+        in_window = round(at - corner / factor)
+        return corner, int(_clamped(in_window, 0, working_side - ranges.crop))
+
+    u_y, u_x = torch.rand(2, generator=generator).tolist()
+    y, crop_y = along(shape[0], u_y)
+    x, crop_x = along(shape[1], u_x)
+    symmetry = int(torch.randint(8, (1,), generator=generator))
+    return _Place((y, x), side, working_side, (crop_y, crop_x), symmetry)
+
+
+def _clamped(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is read of a movie for a batch.
+
+    Attributes
+    ----------
+    movie
+        Of which.
+    motion
+        Of the frames used.
+    windows
+        Of each place, [frame, y, x].
+    clean, phase, label
+        Truths of the complete field, [y, x].
+    """
+
+    movie: SimulatedMovie
+    motion: Motion
+    windows: list[np.ndarray]
+    clean: Image
+    phase: Image
+    label: Tensor
+
+    @classmethod
+    def read(cls, simulated: SimulatedMovie, frames: range, places: Sequence[_Place]) -> "_Source":
+        movie, motion = simulated.movie(), simulated.motion()
+        windows: list[list[np.ndarray]] = [[] for _ in places]
+        for number in frames:
+            frame = np.asarray(movie.frames[number])  # read once for all crops
+            for window, place in zip(windows, places, strict=True):
+                window.append(frame[place.window].copy())
+
+        def image(what: str, dtype: type) -> Tensor:
+            return torch.from_numpy(np.asarray(simulated.truth(what)[0]).astype(dtype))
+
+        return cls(
+            movie=simulated,
+            motion=motion.window(slice(frames.start, frames.stop)),
+            windows=[np.stack(window) for window in windows],
+            label=image("label", np.int64),
+            clean=image("clean", np.float32),
+            phase=image("phase", np.float32),
         )
-        for e in middles
+
+
+def _make_crop(
+    source: _Source,
+    place: _Place,
+    window: np.ndarray,
+    used: _UsedFrames,
+    ranges: StreamSettings,
+    exposure_known: bool,
+) -> Crop:
+    inside = place.crop(ranges.crop)
+    groups = _aligned_groups(source, place, window, used)
+    frames, total, mean, noise = normalised(groups.images[(..., *inside)], source.movie.name)
+    truth = _truth_of(source, place, mean / noise)
+    shape = (place.working_side, place.working_side)
+    frames_of_group = _frames_of_group(groups, used)
+    left = _remaining_amplitude(
+        source.movie.settings, frames_of_group, shape, ranges.working_pixel_angstrom
     )
-    return torch.stack(list(left)).mean(0)
+    damaged = apply_transfer(truth.clean, left) * (mean / noise)
+    exposure = groups.exposure if exposure_known else None
+
+    def shown(image: Tensor) -> Tensor:
+        return orient(image, place.symmetry)
+
+    return Crop(
+        frames=shown(frames),
+        total=shown(total),
+        exposure=exposure_inputs(exposure, len(groups)),
+        targets={name: shown(target[inside]) for name, target in make_targets(truth).items()},
+        frame_target=shown(damaged[inside]),
+    )
 
 
-def _told(s: SimulationSettings, first: int, counts: Sequence[int], known: bool) -> Tensor:
-    """What the network is told about the exposure of each fraction, [fraction, 3]."""
-    if not known:
-        return exposure_features(None, None, len(counts))
-    own = torch.tensor(counts) * s.exposure_e_per_a2
-    before = s.pre_exposure_e_per_a2 + first * s.exposure_e_per_a2
-    return exposure_features(before + own.cumsum(0) - own / 2, own, len(counts))
+def _aligned_groups(
+    source: _Source, place: _Place, window: np.ndarray, used: _UsedFrames
+) -> FrameGroups:
+    """The window's frames in groups on the working grid, the true motion taken out."""
+    settings = source.movie.settings
+    exposure = settings.exposure.subset(used.frames)
+    movie = Movie(window, settings.pixel_size_angstrom, source.movie.name, exposure)
+    motion = motion_in_window(source.motion, settings.shape, place.corner, place.side)
+    pixel = place.side / place.working_side * settings.pixel_size_angstrom
+    grouping = Grouping(pixel, used.groups)
+    return accumulate(movie, motion, groupings=[grouping]).groups[grouping]
+
+
+def _frames_of_group(groups: FrameGroups, used: _UsedFrames) -> range:
+    """The movie's frames that the group used for `Crop.frame_target` is the sum of."""
+    counts = groups.frame_counts
+    before = sum(counts[: used.group_index])
+    start = used.frames.start + before
+    return range(start, start + counts[used.group_index])
+
+
+def _truth_of(source: _Source, place: _Place, mean_over_noise: float) -> CropTruth:
+    """What is true of the window, on the working grid."""
+    side = place.working_side
+    middles = (torch.arange(side) + 0.5) * place.side / side
+    nearest = torch.round(middles - 0.5).long()
+    return CropTruth(
+        clean=resample(source.clean[place.window], (side, side)),
+        phase=resample(source.phase[place.window], (side, side)),
+        label=source.label[place.window][nearest[:, None], nearest],
+        mean_over_noise=mean_over_noise,
+    )
+
+
+def motion_in_window(
+    motion: Motion, shape: tuple[int, int], corner: tuple[int, int], side: int
+) -> Motion:
+    """The motion of a field as that of a square window of it.
+
+    Parameters
+    ----------
+    motion
+        Of the field.
+    shape
+        (y, x) of the field, pixels.
+    corner
+        (y, x), the window's first pixel.
+    side
+        Of the window, pixels.
+    """
+    # The field's coordinates, from -1 to 1, in terms of the window's: o + s times these.
+    sy, sx = ((side - 1) / (n - 1) for n in shape)
+    oy = (2 * corner[0] + side - 1) / (shape[0] - 1) - 1
+    ox = (2 * corner[1] + side - 1) / (shape[1] - 1) - 1
+    x, y, xx, yy, xy = motion.local_coefficients_angstrom.unbind(-1)
+    terms = (
+        sx * (x + 2 * ox * xx + oy * xy),
+        sy * (y + 2 * oy * yy + ox * xy),
+        sx * sx * xx,
+        sy * sy * yy,
+        sx * sy * xy,
+    )
+    third = 1 / 3
+    middle = (
+        ox * x
+        + oy * y
+        + (ox * ox + sx * sx * third - third) * xx
+        + (oy * oy + sy * sy * third - third) * yy
+        + ox * oy * xy
+    )
+    return Motion(motion.global_shift_angstrom + middle, torch.stack(terms, -1))
+
+
+def _remaining_amplitude(
+    settings: SimulationSettings, frames: range, shape: tuple[int, int], pixel_angstrom: float
+) -> Tensor:
+    """Amplitude of the particles' Fourier terms that damage leaves in a sum of `frames`, on the
+    ``rfft2`` grid.
+    """
+    if settings.damage is None:
+        return torch.ones(1)
+    k = radial_frequency(shape, pixel_angstrom)
+    left = []
+    for exposure in settings.exposure.subset(frames).accumulated_e_per_a2:
+        if settings.damage == "grant_grigorieff":
+            left.append(damage_amplitude(k, exposure, settings.optics.voltage_kv))
+        else:
+            left.append(b_factor_amplitude(k, exposure))
+    return torch.stack(left).mean(0)

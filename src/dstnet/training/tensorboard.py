@@ -1,12 +1,13 @@
-"""A run's records for tensorboard, an optional package that is only asked for when wanted."""
+"""A run's log for tensorboard, an optional package that is only asked for when wanted."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from dstnet.errors import SettingsError
+from dstnet.training.records import LogRecord
 
 
-def tensorboard_writer(folder: Path) -> Callable[[dict], None]:
+def tensorboard_writer(folder: Path) -> Callable[[LogRecord], None]:
     """What writes each number of a record, by its step, into event files in `folder`.
 
     A resumed run's records replace those of the steps that it does again.
@@ -24,12 +25,13 @@ def tensorboard_writer(folder: Path) -> Callable[[dict], None]:
         ) from None
     writer = None
 
-    def write(record: dict) -> None:
+    def write(record: LogRecord) -> None:
         nonlocal writer
-        writer = writer or SummaryWriter(str(folder), purge_step=record["step"])
-        for name, value in record.items():
+        # Only now is it known from which step on this run writes.
+        writer = writer or SummaryWriter(str(folder), purge_step=record.step)
+        for name, value in record.numbers().items():
             if name != "step":
-                writer.add_scalar(name, value, record["step"])
+                writer.add_scalar(name, value, record.step)
         writer.flush()
 
     return write

@@ -1,5 +1,5 @@
-"""The compiled loops of `winograd.py`, which alone imports this file, and late: numba takes half a
-second to load.
+"""The compiled loops of `winograd.py` and `parts.py`, which alone import this file, and late: numba
+takes half a second to load.
 
 Images lie in memory as [y, x, channel], flat; channels go by eights (`dstnet.network.cpu.simd`), so
 their number is a multiple of eight.
@@ -41,18 +41,22 @@ def _write(array, i, step, values):
 def _forward(d):
     """B^T of Lavin & Gray's notation, for the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity."""
     d0, d1, d2, d3, d4, d5, d6, d7 = d
-    a, b = d2 + d6 - _F(4.25) * d4, d1 + d5 - _F(4.25) * d3
-    p, q = d6 + _F(0.25) * d2 - _F(1.25) * d4, _F(0.5) * d1 - _F(2.5) * d3 + _F(2) * d5
-    r, s = d6 + _F(4) * d2 - _F(5) * d4, _F(2) * d1 - _F(2.5) * d3 + _F(0.5) * d5
+    # Each pair of points x and -x shares the even and the odd part of its polynomial.
+    a = d2 + d6 - 4.25 * d4
+    b = d1 + d5 - 4.25 * d3
+    p = d6 + 0.25 * d2 - 1.25 * d4
+    q = 0.5 * d1 - 2.5 * d3 + 2.0 * d5
+    r = d6 + 4.0 * d2 - 5.0 * d4
+    s = 2.0 * d1 - 2.5 * d3 + 0.5 * d5
     return (
-        d0 - d6 + _F(5.25) * (d4 - d2),
+        d0 - d6 + 5.25 * (d4 - d2),
         a + b,
         a - b,
         p + q,
         p - q,
         r + s,
         r - s,
-        d7 - d1 + _F(5.25) * (d3 - d5),
+        d7 - d1 + 5.25 * (d3 - d5),
     )
 
 
@@ -60,15 +64,34 @@ def _forward(d):
 def _back(m):
     """A^T, for the same points."""
     m0, m1, m2, m3, m4, m5, m6, m7 = m
-    p, q, r, s, u, v = m1 + m2, m1 - m2, m3 + m4, m3 - m4, m5 + m6, m5 - m6
+    p = m1 + m2
+    q = m1 - m2
+    r = m3 + m4
+    s = m3 - m4
+    u = m5 + m6
+    v = m5 - m6
     return (
         m0 + p + r + u,
-        q + _F(2) * s + _F(0.5) * v,
-        p + _F(4) * r + _F(0.25) * u,
-        q + _F(8) * s + _F(0.125) * v,
-        p + _F(16) * r + _F(0.0625) * u,
-        q + _F(32) * s + _F(0.03125) * v + m7,
+        q + 2.0 * s + 0.5 * v,
+        p + 4.0 * r + 0.25 * u,
+        q + 8.0 * s + 0.125 * v,
+        p + 16.0 * r + 0.0625 * u,
+        q + 32.0 * s + 0.03125 * v + m7,
     )
+
+
+@njit
+def _copy_patch(image, height, width, channels, top, left, channel, patch):
+    """8 x 8 pixels of eight channels of an image, from a pixel on; zeros beyond its sides."""
+    nothing = eight(0.0)
+    for y in range(8):
+        row = top + y
+        for x in range(8):
+            column = left + x
+            value = nothing
+            if 0 <= row < height and 0 <= column < width:
+                value = load(image, (row * width + column) * channels + channel)
+            store(patch, 64 * y + 8 * x, value)
 
 
 def _into(image, height, width, channels, row, tiles, first, plane, place):
@@ -86,35 +109,32 @@ def _into(image, height, width, channels, row, tiles, first, plane, place):
     place
         From one tile to the next.
     """
-    patch, half = np.empty(512, _F), np.empty(512, _F)
+    patch = np.empty(512, _F)
+    half = np.empty(512, _F)
     top = row - 1
     for t in range((width + 5) // 6):
         left = 6 * t - 1
-        inside = top >= 0 and top + 8 <= height and left >= 0 and left + 8 <= width
+        rows_inside = top >= 0 and top + 8 <= height
+        columns_inside = left >= 0 and left + 8 <= width
         for c in range(0, channels, 8):
-            if inside:
-                source, start, line, step = (
-                    image,
-                    (top * width + left) * channels + c,
-                    width * channels,
-                    channels,
-                )
+            if rows_inside and columns_inside:
+                source = image
+                start = (top * width + left) * channels + c
+                line = width * channels
+                step = channels
             else:
-                for y in range(8):
-                    for x in range(8):
-                        seen = 0 <= top + y < height and 0 <= left + x < width
-                        i = ((top + y) * width + left + x) * channels + c
-                        store(patch, 64 * y + 8 * x, load(image, i) if seen else eight(_F(0)))
-                source, start, line, step = patch, 0, 64, 8
+                _copy_patch(image, height, width, channels, top, left, c, patch)
+                source = patch
+                start = 0
+                line = 64
+                step = 8
             for x in range(8):
-                _write(half, 8 * x, 64, _forward(_read(source, start + x * step, line)))
+                column = _forward(_read(source, start + x * step, line))
+                _write(half, 8 * x, 64, column)
+            out = first + t * place + c
             for y in range(8):
-                _write(
-                    tiles,
-                    first + t * place + c + 8 * y * plane,
-                    plane,
-                    _forward(_read(half, 64 * y, 8)),
-                )
+                transformed = _forward(_read(half, 64 * y, 8))
+                _write(tiles, out + 8 * y * plane, plane, transformed)
 
 
 def _out_of(products, first, plane, bias, slope, added, out, height, width, channels, row):
@@ -129,17 +149,15 @@ def _out_of(products, first, plane, bias, slope, added, out, height, width, chan
     out
         Of `height`, `width` and `channels`, changed from `row` on.
     """
-    half, line = np.empty(384, _F), np.empty(48, _F)
+    half = np.empty(384, _F)
+    line = np.empty(48, _F)
     below = eight(slope)
     for t in range((width + 5) // 6):
         for c in range(0, channels, 8):
+            start = first + t * channels + c
             for x in range(8):
-                _write(
-                    half,
-                    8 * x,
-                    64,
-                    _back(_read(products, first + t * channels + c + x * plane, 8 * plane)),
-                )
+                column = _back(_read(products, start + x * plane, 8 * plane))
+                _write(half, 8 * x, 64, column)
             b = load(bias, c)
             for y in range(min(6, height - row)):
                 _write(line, 0, 8, _back(_read(half, 64 * y, 8)))
@@ -148,8 +166,9 @@ def _out_of(products, first, plane, bias, slope, added, out, height, width, chan
                     value = load(line, 8 * x) + b
                     value = larger(value, below * value)
                     if added.size:
-                        value = value + load(added, o + x * channels)
-                    store(out, o + x * channels, value)
+                        value = value + load(added, o)
+                    store(out, o, value)
+                    o += channels
 
 
 def _gate(mixed, state, out, start, channels):
@@ -161,11 +180,17 @@ def _gate(mixed, state, out, start, channels):
         [pixel, channel], flat; of pixels from `start` on.
     """
     for pixel in range(mixed.size // (2 * channels)):
-        i, o = 2 * pixel * channels, (start + pixel) * channels
-        for c in range(0, channels, 8):
-            candidate, before = load(mixed, i + channels + c), load(state, o + c)
-            update = _F(1) / (_F(1) + exponential(_F(0) - load(mixed, i + c)))
-            store(out, o + c, before + update * (larger(candidate, _F(0.1) * candidate) - before))
+        i = 2 * pixel * channels
+        o = (start + pixel) * channels
+        for _ in range(0, channels, 8):
+            logit = load(mixed, i)
+            candidate = load(mixed, i + channels)
+            leaky = larger(candidate, 0.1 * candidate)
+            update = 1.0 / (1.0 + exponential(0.0 - logit))
+            before = load(state, o)
+            store(out, o, before + update * (leaky - before))
+            i += 8
+            o += 8
 
 
 def _attend(mixed, value, weight, start, channels):
@@ -178,13 +203,18 @@ def _attend(mixed, value, weight, start, channels):
         [pixel, channel], flat; changed, of pixels from `start` on.
     """
     for pixel in range(mixed.size // (2 * channels)):
-        i, o = 2 * pixel * channels, (start + pixel) * channels
-        for c in range(0, channels, 8):
-            w = exponential(
-                _F(4) - _F(8) / (exponential(_F(0.5) * load(mixed, i + channels + c)) + _F(1))
-            )
-            store(weight, o + c, load(weight, o + c) + w)
-            store(value, o + c, load(value, o + c) + w * load(mixed, i + c))
+        i = 2 * pixel * channels
+        o = (start + pixel) * channels
+        for _ in range(0, channels, 8):
+            own_value = load(mixed, i)
+            logit = load(mixed, i + channels)
+            # 4 tanh(x / 4) = 4 - 8 / (exp(x / 2) + 1)
+            power = exponential(0.5 * logit)
+            own_weight = exponential(4.0 - 8.0 / (power + 1.0))
+            store(weight, o, load(weight, o) + own_weight)
+            store(value, o, load(value, o) + own_weight * own_value)
+            i += 8
+            o += 8
 
 
 _FLAT = "f4[::1]"

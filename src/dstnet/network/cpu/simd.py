@@ -12,20 +12,26 @@ compiled loops import this one, and late: numba takes half a second to load.
 import operator
 from collections.abc import Callable
 
-import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, models, overload, register_model
 
-_VECTOR, _INTEGERS = ir.VectorType(ir.FloatType(), 8), ir.VectorType(ir.IntType(32), 8)
+_VECTOR = ir.VectorType(ir.FloatType(), 8)
+_INTEGER = ir.IntType(32)
+_INTEGERS = ir.VectorType(_INTEGER, 8)
+
+
+def _constants(number: int) -> ir.Constant:
+    """An integer eight times."""
+    return ir.Constant(_INTEGERS, [number] * 8)
 
 
 class Float32x8(types.Type):
-    """numba's type of such a value: + - * / with another or with a float32; not a Python object, so
-    it stays within compiled functions.
+    """numba's type of such a value: + - * / with another or with a float, which is rounded to
+    float32; not a Python object, so it stays within compiled functions.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(name="Float32x8")
 
 
@@ -70,15 +76,17 @@ def eight(_context, x):
 
     def generate(_context, builder, _signature, arguments):
         nothing = ir.Constant(_VECTOR, ir.Undefined)
-        one = builder.insert_element(nothing, arguments[0], ir.Constant(ir.IntType(32), 0))
-        return builder.shuffle_vector(one, nothing, ir.Constant(_INTEGERS, [0] * 8))
+        first = ir.Constant(_INTEGER, 0)
+        number = builder.insert_element(nothing, arguments[0], first)
+        return builder.shuffle_vector(number, nothing, _constants(0))
 
     return _EIGHT(types.float32), generate
 
 
 def _pointer(context, builder, array_type, array, index):
     data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), _VECTOR.as_pointer())
+    number = builder.gep(data, [index])
+    return builder.bitcast(number, _VECTOR.as_pointer())
 
 
 @intrinsic
@@ -88,7 +96,8 @@ def load(_context, array, index):
     """
 
     def generate(context, builder, signature, arguments):
-        return builder.load(_pointer(context, builder, signature.args[0], *arguments), align=4)
+        pointer = _pointer(context, builder, signature.args[0], *arguments)
+        return builder.load(pointer, align=4)
 
     return _EIGHT(array, types.intp), generate
 
@@ -100,9 +109,8 @@ def store(_context, array, index, value):
     """
 
     def generate(context, builder, signature, arguments):
-        builder.store(
-            arguments[2], _pointer(context, builder, signature.args[0], *arguments[:2]), align=4
-        )
+        pointer = _pointer(context, builder, signature.args[0], *arguments[:2])
+        builder.store(arguments[2], pointer, align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, _EIGHT), generate
@@ -113,27 +121,26 @@ def larger(_context, a, b):
     """The larger of each pair; `b` where either is not a number."""
 
     def generate(_context, builder, _signature, arguments):
-        return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
+        is_larger = builder.fcmp_ordered(">", *arguments)
+        return builder.select(is_larger, *arguments)
 
     return _EIGHT(_EIGHT, _EIGHT), generate
 
 
 # 1.5 * 2^23: a float32 of this size has no binary places left, so that adding it rounds, and its
-# lowest bits are the whole number.
+# lowest bits are the integer.
 _ROUNDS = 12582912.0
 
 
 @intrinsic
 def _power_of_two(_context, x):
-    """2^n of whole numbers n from -126 to 127, given as n + _ROUNDS."""
+    """2^n of integers n from -126 to 127, given as n + _ROUNDS."""
 
     def generate(_context, builder, _signature, arguments):
-        exponent = builder.shl(
-            builder.bitcast(arguments[0], _INTEGERS), ir.Constant(_INTEGERS, [23] * 8)
-        )
-        return builder.bitcast(
-            builder.add(exponent, ir.Constant(_INTEGERS, [127 << 23] * 8)), _VECTOR
-        )
+        bits = builder.bitcast(arguments[0], _INTEGERS)
+        exponent = builder.shl(bits, _constants(23))
+        biased = builder.add(exponent, _constants(127 << 23))
+        return builder.bitcast(biased, _VECTOR)
 
     return _EIGHT(_EIGHT), generate
 
@@ -143,14 +150,13 @@ def exponential(x):
     """e^x to 2 parts in 10^7, of numbers from -87 to 88; of others, as of the nearer end; of what
     is not a number, that.
     """
-    f = np.float32
-    x = f(0) - larger(eight(f(-88)), f(0) - larger(eight(f(-87)), x))
-    rounded = x * f(1.4426950408889634) + f(_ROUNDS)
-    n = rounded - f(_ROUNDS)
-    r = (
-        x - n * f(0.693359375) + n * f(2.12194440e-4)
-    )  # ln 2 in two parts, the first short: its multiples are exact
-    series = f(1 / 120) + r * f(1 / 720)
+    raised = larger(eight(-87.0), x)
+    x = 0.0 - larger(eight(-88.0), 0.0 - raised)
+    rounded = x * 1.4426950408889634 + _ROUNDS
+    n = rounded - _ROUNDS
+    # ln 2 in two parts, the first short: its multiples are exact.
+    r = x - n * 0.693359375 + n * 2.12194440e-4
+    series = 1 / 120 + r * (1 / 720)
     for term in (1 / 24, 1 / 6, 0.5, 1.0, 1.0):
-        series = f(term) + r * series
+        series = term + r * series
     return series * _power_of_two(rounded)

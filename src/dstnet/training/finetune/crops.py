@@ -1,22 +1,25 @@
-"""What weights are adapted on: crops of the user's movies, in groups of frames that are dealt to
+"""What weights are fine-tuned on: crops of the user's movies, in groups of frames that are dealt to
 the network's input and its target.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from dstnet.alignment import align
+from dstnet.alignment import AlignedMovie, FrameGroups, Grouping, align
 from dstnet.core.randomness import stream
+from dstnet.core.shapes import Stack
 from dstnet.errors import BadInputError
-from dstnet.movie import Movie
+from dstnet.movie import Exposure, Movie
 from dstnet.movie.normalise import noise_level
-from dstnet.network.dstnet import exposure_features
 from dstnet.network.weights import ModelCard
-from dstnet.training.settings import AdaptSettings
+from dstnet.training.finetune.settings import FinetuneSettings
+
+_SMALLEST_CROP = 64
 
 
 @dataclass(frozen=True)
@@ -33,51 +36,50 @@ class MovieCrops:
         [group]: the noise's deviation, in one unit for all groups. Signal goes with exposure and so
         does shot noise's variance: `noise` squared is each group's share of the signal, whatever
         the groups' exposures.
-    own, middle
-        [group]: exposure of the group and accumulated exposure at its middle, e-/A^2; None where
-        unknown.
+    exposure
+        Of each group; None where unknown.
     """
 
     name: str
     images: Tensor
     noise: Tensor
-    own: Tensor | None
-    middle: Tensor | None
+    exposure: Exposure | None
 
-    def some(self, crops: Sequence[int]) -> "MovieCrops":
+    def __len__(self) -> int:
+        """How many crops."""
+        return len(self.images)
+
+    @property
+    def groups(self) -> int:
+        """How many groups of frames."""
+        return len(self.noise)
+
+    def subset(self, crops: Sequence[int]) -> "MovieCrops":
         """The same movie with these crops alone."""
-        return MovieCrops(self.name, self.images[list(crops)], self.noise, self.own, self.middle)
+        return replace(self, images=self.images[list(crops)])
 
 
-@dataclass(frozen=True)
-class Example:
-    """What the network is given, and independent data for its answer.
-
-    Attributes
-    ----------
-    frames, total, exposure
-        The network's input, batch of one.
-    target
-        [y, x], of the groups that the input does not hold, unit noise.
-    ratio
-        The signal in `target` over that in `total`, each in units of its own noise.
-    """
-
-    frames: Tensor
-    total: Tensor
-    exposure: Tensor
-    target: Tensor
-    ratio: float
-
-
-def cut(
+def extract_crops(
     movie: Movie,
     card: ModelCard,
     stride: int,
-    settings: AdaptSettings,
+    settings: FinetuneSettings,
     device: torch.device | str = "cpu",
 ) -> MovieCrops:
-    """Align a movie and cut crops that do not overlap, spread at random over the field.
+    """Align a movie and take crops that do not overlap, spread at random over the field.
+
+    Parameters
+    ----------
+    movie
+        Corrected, not aligned.
+    card
+        Of the weights: their pixel size, and half the number of groups.
+    stride
+        Of the network: a crop's side is a multiple of it.
+    settings
+        Of the run.
+    device
+        Where the movie is aligned.
 
     Raises
     ------
@@ -90,49 +92,53 @@ def cut(
             f"{movie.name} is a single image: fine-tuning compares frames with frames; give the"
             " movie it was summed from, 2 frames or more"
         )
-    aligned = align(
-        movie,
-        settings.alignment,
-        working_pixel_angstrom=card.working_pixel_angstrom,
-        max_fractions=min(len(movie), 2 * card.fractions),
-        device=device,
-    )
-    groups = aligned.fractions.cpu()
-    noise = torch.tensor(
-        [noise_level(g, f"{movie.name}: frames of group {i + 1}") for i, g in enumerate(groups)]
-    )
-    groups = (groups - groups.mean((1, 2), keepdim=True)) / noise[:, None, None]
-    scale = aligned.pixel_size_angstrom / aligned.working_pixel_angstrom
-    margins = [math.ceil(m * scale) for m in aligned.margin_px]
-    inside = [n - 2 * m for n, m in zip(groups.shape[1:], margins, strict=True)]
-    side = min(settings.crop, *inside) // stride * stride
-    if side < 64:
+    most_groups = min(len(movie), 2 * card.groups)
+    grouping = Grouping(card.working_pixel_angstrom, most_groups)
+    aligned = align(movie, settings.alignment, groupings=[grouping], device=device)
+    groups = aligned.groups[grouping]
+    images, noise = _with_unit_noise(groups, movie.name)
+    corners, side = _draw_corners(aligned, groups, stride, settings)
+    crops = [images[:, y : y + side, x : x + side] for y, x in corners]
+    return MovieCrops(movie.name, torch.stack(crops).half(), noise, groups.exposure)
+
+
+def _with_unit_noise(groups: FrameGroups, name: str) -> tuple[Stack, Tensor]:
+    """Groups with mean zero and unit noise, and the noise that each had."""
+    images = groups.images.cpu()
+    levels = []
+    for number, image in enumerate(images, 1):
+        levels.append(noise_level(image, f"{name}: frames of group {number}"))
+    noise = torch.tensor(levels)
+    centred = images - images.mean((1, 2), keepdim=True)
+    return centred / noise[:, None, None], noise
+
+
+def _draw_corners(
+    aligned: AlignedMovie, groups: FrameGroups, stride: int, settings: FinetuneSettings
+) -> tuple[list[tuple[int, int]], int]:
+    """First pixels (y, x) of the crops, and their side, in pixels of the groups."""
+    name = aligned.movie.name
+    height, width = groups.images.shape[1:]
+    scale = aligned.pixel_size_angstrom / groups.pixel_size_angstrom
+    top, left = (math.ceil(margin * scale) for margin in aligned.margin_px)
+    rows_inside = height - 2 * top
+    columns_inside = width - 2 * left
+    side = min(settings.crop, rows_inside, columns_inside)
+    side -= side % stride
+    if side < _SMALLEST_CROP:
         raise BadInputError(
-            f"{movie.name}: {groups.shape[2]} x {groups.shape[1]} pixels of"
-            f" {aligned.working_pixel_angstrom:.2f} Å leave no crop of 64 within its motion; give"
-            " whole fields"
+            f"{name}: {width} x {height} pixels of {groups.pixel_size_angstrom:.2f} Å leave no"
+            f" crop of {_SMALLEST_CROP} within its motion; give complete fields"
         )
-    corners = [
-        (y, x)
-        for y in _starts(inside[0], side, margins[0])
-        for x in _starts(inside[1], side, margins[1])
-    ]
-    order = torch.randperm(
-        len(corners), generator=stream(settings.seed, "crops", movie.name)
-    ).tolist()
-    chosen = [corners[i] for i in order[: settings.crops_per_movie]]
-    exposure = movie.exposure_e_per_a2
-    return MovieCrops(
-        movie.name,
-        torch.stack([groups[:, y : y + side, x : x + side] for y, x in chosen]).half(),
-        noise,
-        None if exposure is None else torch.tensor(aligned.fraction_frames) * exposure,
-        (
-            None
-            if aligned.fraction_exposure_e_per_a2 is None
-            else torch.tensor(aligned.fraction_exposure_e_per_a2)
-        ),
-    )
+    rows = _starts(rows_inside, side, top)
+    columns = _starts(columns_inside, side, left)
+    corners = list(itertools.product(rows, columns))
+    order = _shuffled(len(corners), stream(settings.seed, "crops", name))
+    return [corners[i] for i in order[: settings.crops_per_movie]], side
+
+
+def _shuffled(count: int, generator: torch.Generator) -> list[int]:
+    return torch.randperm(count, generator=generator).tolist()
 
 
 def _starts(length: int, side: int, margin: int) -> list[int]:
@@ -140,14 +146,13 @@ def _starts(length: int, side: int, margin: int) -> list[int]:
     spread.
     """
     count = length // side
-    return [
-        margin + (length - count * side) * (2 * i + 1) // (2 * count) + i * side
-        for i in range(count)
-    ]
+    free = length - count * side
+    gaps = [free * (2 * i + 1) // (2 * count) for i in range(count)]
+    return [margin + gap + i * side for i, gap in enumerate(gaps)]
 
 
-def split(
-    movies: Sequence[MovieCrops], settings: AdaptSettings
+def split_crops(
+    movies: Sequence[MovieCrops], settings: FinetuneSettings
 ) -> tuple[list[MovieCrops], list[MovieCrops]]:
     """Movies to learn from and to judge by; of a single movie, some of its crops.
 
@@ -156,91 +161,26 @@ def split(
     BadInputError
         If fewer than two crops would be left to judge by.
     """
-    units = len(movies) if len(movies) > 1 else len(movies[0].images)
-    kept = min(units - 1, max(1 if len(movies) > 1 else 2, round(settings.held_out * units)))
-    order = torch.randperm(units, generator=stream(settings.seed, "held out")).tolist()
-    judge, learn = sorted(order[:kept]), sorted(order[kept:])
-    if len(movies) > 1:
-        parts = [movies[i] for i in learn], [movies[i] for i in judge]
+    several = len(movies) > 1
+    units = len(movies) if several else len(movies[0])
+    fewest = 1 if several else 2
+    kept = max(fewest, round(settings.held_out * units))
+    kept = min(kept, units - 1)
+    order = _shuffled(units, stream(settings.seed, "held out"))
+    judged = sorted(order[:kept])
+    learnt = sorted(order[kept:])
+    if several:
+        judge = [movies[i] for i in judged]
+        learn = [movies[i] for i in learnt]
     else:
-        parts = [movies[0].some(learn)], [movies[0].some(judge)]
-    if sum(len(m.images) for m in parts[1]) < 2:
-        found, side = sum(len(m.images) for m in movies), movies[0].images.shape[-1]
+        judge = [movies[0].subset(judged)]
+        learn = [movies[0].subset(learnt)]
+    if sum(len(movie) for movie in judge) < 2:
+        found = sum(len(movie) for movie in movies)
+        side = movies[0].images.shape[-1]
         raise BadInputError(
             f"only {found} crops of {side} pixels come of {len(movies)} movies: with fewer than two"
-            " to judge by, chance cannot be told from gain; give more movies or whole fields, or a"
-            " smaller crop in the settings"
+            " to judge by, chance cannot be told from gain; give more movies or complete fields, or"
+            " a smaller crop in the settings"
         )
-    return parts
-
-
-def example(
-    movie: MovieCrops, crop: int, given: Sequence[int], fractions: int, turn: int = 0
-) -> Example:
-    """An example whose input is the sum and fractions of the groups `given`, and whose target is
-    the sum of all others.
-
-    Parameters
-    ----------
-    movie
-        Of which movie.
-    crop
-        Which of its crops.
-    given
-        Groups of the input, ascending; neither none nor all.
-    fractions
-        Most fractions of the input.
-    turn
-        0 to 7: which of the square's symmetries the images are shown in.
-    """
-    rest = [i for i in range(len(movie.noise)) if i not in given]
-    images = movie.images[crop].float()
-    if turn >= 4:
-        images = images.mT
-    images = torch.rot90(images, turn % 4, (1, 2)) * movie.noise[:, None, None]
-    count = min(fractions, len(given))
-    parts = [
-        [given[j] for j in range(i * len(given) // count, (i + 1) * len(given) // count)]
-        for i in range(count)
-    ]
-
-    def summed(which: Sequence[int]) -> tuple[Tensor, float]:
-        noise = float(movie.noise[list(which)].square().sum().sqrt())
-        return images[list(which)].sum(0) / noise, noise
-
-    total, noise = summed(given)
-    target, target_noise = summed(rest)
-    if movie.own is None or movie.middle is None:
-        exposure = exposure_features(None, None, count)
-    else:
-        own = torch.stack([movie.own[p].sum() for p in parts])
-        middle = torch.stack([(movie.own[p] * movie.middle[p]).sum() for p in parts]) / own
-        exposure = exposure_features(middle, own, count)
-    frames = torch.stack([summed(p)[0] for p in parts])
-    return Example(frames[None], total[None], exposure[None], target, target_noise / noise)
-
-
-def halves(movie: MovieCrops) -> tuple[list[int], list[int]]:
-    """Every other group, from the first and from the second on."""
-    groups = range(len(movie.noise))
-    return list(groups[::2]), list(groups[1::2])
-
-
-def drawn(movies: Sequence[MovieCrops], fractions: int, generator: torch.Generator) -> Example:
-    """An example at random, of any crop and turn, its groups dealt to input and target at random.
-
-    The part of more exposure is the input: what is learnt of a few frames is bought with what the
-    whole movie shows.
-    """
-    index = int(torch.randint(sum(len(m.images) for m in movies), (), generator=generator))
-    for movie in movies:
-        if index < len(movie.images):
-            break
-        index -= len(movie.images)
-    groups = len(movie.noise)
-    count = int(torch.randint(1, groups, (), generator=generator))
-    order = torch.randperm(groups, generator=generator).tolist()
-    given, rest = sorted(order[:count]), sorted(order[count:])
-    if movie.noise[given].square().sum() < movie.noise[rest].square().sum():
-        given = rest
-    return example(movie, index, given, fractions, int(torch.randint(8, (), generator=generator)))
+    return learn, judge

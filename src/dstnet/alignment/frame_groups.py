@@ -1,0 +1,87 @@
+"""Sums over groups of frames on a working grid."""
+
+import torch
+from torch import Tensor
+
+from dstnet.alignment.aligned_movie import FrameGroups, Grouping
+from dstnet.core.fourier import crop_spectrum, irfft2
+from dstnet.errors import SettingsError
+from dstnet.movie import Movie
+
+
+class GroupSums:
+    """Sums over groups of frames on one working grid, while the frames pass in order.
+
+    Parameters
+    ----------
+    movie
+        The movie.
+    grouping
+        What is asked for.
+    device
+        Where the sums lie.
+
+    Raises
+    ------
+    SettingsError
+        If the working pixel or the number of groups is not positive.
+    """
+
+    def __init__(self, movie: Movie, grouping: Grouping, device: torch.device | str) -> None:
+        working = grouping.working_pixel_angstrom
+        most = grouping.most_groups
+        if not working > 0 or most < 1:
+            raise SettingsError(
+                f"working pixel {working} Å and {most} groups were asked for; give a positive size"
+                " and at least 1"
+            )
+        n = len(movie)
+        count = min(n, most)
+        self._movie = movie
+        self._shape = coarser_shape(movie.shape, working / movie.pixel_size_angstrom)
+        self._counts = [n // count + (i < n % count) for i in range(count)]
+        self._ends = torch.tensor(self._counts, dtype=torch.long).cumsum(0).tolist()
+        self._images = torch.empty(count, *self._shape, device=device)
+        # The total on the working grid at the end of the last group
+        self._before = torch.zeros((), device=device)
+        self._done = 0
+
+    def follow(self, total: Tensor, frames: int) -> None:
+        """Take in the spectrum of the sum of the first `frames` frames."""
+        if frames != self._ends[self._done]:
+            return
+        if self._shape == self._movie.shape:
+            now = total.clone()
+        else:
+            now = crop_spectrum(total, self._movie.shape, self._shape)
+        self._images[self._done] = irfft2(now - self._before, self._shape)
+        self._before = now
+        self._done += 1
+
+    def _members(self) -> list[range]:
+        """The frames of each group."""
+        pairs = zip(self._ends, self._counts, strict=True)
+        return [range(end - count, end) for end, count in pairs]
+
+    def result(self) -> FrameGroups:
+        """The groups, once all frames have passed."""
+        movie = self._movie
+        exposure = movie.exposure
+        height_factor = movie.shape[0] / self._shape[0]
+        width_factor = movie.shape[1] / self._shape[1]
+        return FrameGroups(
+            images=self._images,
+            frame_counts=tuple(self._counts),
+            exposure=None if exposure is None else exposure.grouped(self._members()),
+            pixel_size_angstrom=movie.pixel_size_angstrom * 0.5 * (height_factor + width_factor),
+        )
+
+
+def coarser_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
+    """Pixels of a grid `factor` times as coarse: each axis even, at least 2; the shape itself for a
+    factor of 1 or less.
+    """
+    if factor <= 1:
+        return shape
+    height, width = (min(size, max(2, 2 * round(size / factor / 2))) for size in shape)
+    return height, width

@@ -1,0 +1,149 @@
+"""A frame's motion taken out.
+
+Whole pixels are moved by indexing (the border continued by reflection, so that nothing wraps from
+the opposite edge), the rest by a Fourier phase, which keeps white noise white; or, where there is
+local motion, together with it by `dstnet.motion.warp`.
+"""
+
+import torch
+from torch import Tensor
+
+from dstnet.core.fourier import irfft2, scale_, shift_factors
+from dstnet.core.shapes import Image, Trajectory
+from dstnet.errors import BadInputError
+from dstnet.motion import Motion
+from dstnet.motion.warp import warp_local, warp_prefilter
+from dstnet.movie import Movie
+
+
+class MotionRemoval:
+    """Takes a motion out of frames of one shape.
+
+    Parameters
+    ----------
+    motion
+        On the frames' device.
+    shape
+        (y, x) of a frame.
+    pixel_size_angstrom
+        Its sampling.
+    device
+        Where the frames lie.
+    """
+
+    def __init__(
+        self,
+        motion: Motion,
+        shape: tuple[int, int],
+        pixel_size_angstrom: float,
+        device: torch.device | str,
+    ) -> None:
+        self._motion = motion
+        self._shape = shape
+        self._pixel = pixel_size_angstrom
+        self._prefilter = warp_prefilter(shape, device) if motion.is_local else None
+
+    def spectrum(self, frame: Image, index: int) -> Tensor:
+        """Spectrum of a frame [y, x] with the motion of frame `index` taken out."""
+        height, width = self._shape
+        field = ((height - 1) * self._pixel, (width - 1) * self._pixel)
+        coefficients = self._motion.coefficients_where_seen(index, field)
+        in_pixels = coefficients.double().cpu() / self._pixel
+        dy, dx = in_pixels[:, 5].tolist()
+        pixels = (round(dy), round(dx))
+        rest = (pixels[0] - dy, pixels[1] - dx)
+        moved = _moved_back(frame, pixels)
+        if self._prefilter is None:
+            return self._shifted(moved, rest)
+        # Content displaced by u is brought back by out(x) = image(x + u(x)): the field with the
+        # other sign. What the kernel damps is restored after it, which the field's small gradient
+        # allows: before it, every frame would need two more transforms.
+        warped = warp_local(moved, -in_pixels[:, :5], shift_px=rest)
+        return scale_(torch.fft.rfft2(warped), self._prefilter)
+
+    def _shifted(self, image: Image, shift: tuple[float, float]) -> Tensor:
+        """Spectrum of an image moved by parts of a pixel."""
+        spectrum = torch.fft.rfft2(image)
+        factors = shift_factors(self._shape, shift, image.device)
+        for part, factor in zip(shift, factors, strict=True):
+            if part:
+                spectrum.mul_(factor)
+        return spectrum
+
+
+def undo_motion(image: Image, motion: Motion, pixel_size_angstrom: float) -> Image:
+    """An image moved back as `accumulate` moves a frame, on its own device.
+
+    Parameters
+    ----------
+    image
+        [y, x], with content where a frame has it.
+    motion
+        Of that frame alone.
+    pixel_size_angstrom
+        Sampling of the image.
+    """
+    shape = (image.shape[0], image.shape[1])
+    removal = MotionRemoval(motion.to(image.device), shape, pixel_size_angstrom, image.device)
+    return irfft2(removal.spectrum(image, 0), shape)
+
+
+def checked_motion(motion: Motion | Trajectory, movie: Movie, device: torch.device | str) -> Motion:
+    """A copy of the motion, or of shifts alone, on the device, if it fits the movie.
+
+    Raises
+    ------
+    BadInputError
+        If it is not one finite set a frame.
+    """
+    if isinstance(motion, Tensor):
+        motion = Motion.of_shifts(motion)
+    n = len(movie)
+    shifts = motion.global_shift_angstrom
+    local = motion.local_coefficients_angstrom
+    if tuple(shifts.shape) != (n, 2) or not bool(torch.isfinite(shifts).all()):
+        raise BadInputError(
+            f"{movie.name}: shifts of shape {tuple(shifts.shape)} are not one finite (y, x) for"
+            f" each of {n} frames"
+        )
+    if tuple(local.shape) != (n, 2, 5) or not bool(torch.isfinite(local).all()):
+        raise BadInputError(
+            f"{movie.name}: local motion of shape {tuple(local.shape)} is not finite [2, 5] for"
+            f" each of {n} frames"
+        )
+    return motion.to(device)
+
+
+def largest_displacement(motion: Motion) -> Tensor:
+    """A bound on the displacement of any content in any frame, [2] in Angstrom, (y, x): no term of
+    the polynomial exceeds 1.
+    """
+    local = motion.local_coefficients_angstrom.abs().sum(2)
+    return (motion.global_shift_angstrom.abs() + local).amax(0)
+
+
+def _moved_back(frame: Image, pixels: tuple[int, int]) -> Image:
+    """The frame with content displaced by `pixels` (y, x) moved back: out(x) = frame(x + pixels),
+    reflected at the borders.
+    """
+    for axis, shift in enumerate(pixels):
+        if shift:
+            frame = _moved_along(frame, axis, shift)
+    return frame
+
+
+def _moved_along(frame: Image, axis: int, shift: int) -> Image:
+    """out(i) = frame(i + shift) along one axis."""
+    size = frame.shape[axis]
+    index = (torch.arange(size, device=frame.device) + shift) % (2 * size)
+    index = torch.minimum(index, 2 * size - 1 - index)
+    kept = max(0, size - abs(shift))
+    lost = size - kept
+    start, edge = (0, kept) if shift > 0 else (lost, 0)
+    moved = torch.empty_like(frame)
+    # What is only moved is copied in one piece: picking rows or columns one by one takes several
+    # times as long.
+    moved.narrow(axis, start, kept).copy_(frame.narrow(axis, lost - start, kept))
+    reflected = frame.index_select(axis, index[edge : edge + lost])
+    moved.narrow(axis, edge, lost).copy_(reflected)
+    return moved

@@ -1,0 +1,175 @@
+"""Frames that went wrong: constant, repeated, not finite, oddly bright or dark."""
+
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.ndimage import median_filter
+
+from dstnet.movie import Exposure, FrameStack
+
+BEAM_OFF = 0.1  # of the usual mean: no exposure, so none is counted
+
+# The standard deviation of a normal distribution is this many times the median distance from its
+# median.
+_SIGMA_OF_MEDIAN_DISTANCE = 1.4826
+_LEAST_FRAMES = 4  # fewer have no usual mean
+_NEIGHBOURS = 9
+
+
+@dataclass
+class BadFrames:
+    """What a look through frames found to be wrong.
+
+    Attributes
+    ----------
+    reasons
+        What is wrong with each bad frame, by its number from 0, in order.
+    unexposed
+        Those of them in which no electron arrived.
+    notes
+        For reports.
+    """
+
+    reasons: dict[int, str] = field(default_factory=dict)
+    unexposed: set[int] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+
+class FrameScan:
+    """One look through frames: their mean image, and what is wrong with single ones.
+
+    Attributes
+    ----------
+    numbers
+        Of the frames looked at, from 0.
+    count
+        Number of frames that the mean is of.
+    mean
+        Mean of the frames without a fault of their own, float32 [y, x].
+
+    Raises
+    ------
+    BadInputError
+        If a frame cannot be read.
+    """
+
+    def __init__(self, frames: FrameStack, numbers: Sequence[int]) -> None:
+        self.numbers = list(numbers)
+        self._faults: dict[int, str] = {}
+        self._means: dict[int, float] = {}
+        self._unexposed: set[int] = set()
+        self._seen: dict[tuple[int, float], int] = {}
+        total = np.zeros(frames.shape[1:], np.float32)
+        for number in self.numbers:
+            frame = np.ascontiguousarray(frames[number])
+            mean = float(frame.mean(dtype=np.float64))
+            fault = self._fault(number, frame, mean)
+            if fault is not None:
+                self._faults[number] = fault
+                continue
+            self._means[number] = mean
+            total += frame
+        self.count = len(self._means)
+        self.mean = total / max(self.count, 1)
+
+    def _fault(self, number: int, frame: np.ndarray, mean: float) -> str | None:
+        """What is wrong with a frame, by itself or beside those before it."""
+        if not np.isfinite(mean):
+            return f"{int((~np.isfinite(frame)).sum())} pixels NaN or infinite"
+        first = frame[0, 0]
+        # One row tells nearly always.
+        if (frame[0] == first).all() and (frame == first).all():
+            self._unexposed.add(number)  # no electron arrived, in any pixel
+            return f"all pixels {first}"
+        key = (zlib.crc32(frame.data), mean)
+        if key in self._seen:
+            return f"the same as frame {self._seen[key] + 1}"
+        self._seen[key] = number
+        return None
+
+    def bad_frames(self, dark_level: float, allowed: tuple[float, float]) -> BadFrames:
+        """What is wrong, with the means of all frames at hand.
+
+        Parameters
+        ----------
+        dark_level
+            Mean of a frame without beam.
+        allowed
+            Least and greatest mean of a good frame over that of the others.
+        """
+        bad = BadFrames(dict(self._faults), set(self._unexposed))
+        odd, unexposed = self._odd_means(dark_level, allowed)
+        if len(odd) * 2 > self.count:
+            bad.notes.append(
+                f"the exposure differs widely over frames ({len(odd)} of {self.count} oddly"
+                " bright or dark): none left out for it"
+            )
+        else:
+            bad.reasons |= odd
+            bad.unexposed |= unexposed
+        bad.reasons = dict(sorted(bad.reasons.items()))
+        if bad.reasons:
+            listed = ", ".join(f"{n + 1} ({reason})" for n, reason in bad.reasons.items())
+            bad.notes.append(f"{len(bad.reasons)} of {len(self.numbers)} frames left out: {listed}")
+        return bad
+
+    def _odd_means(
+        self, dark_level: float, allowed: tuple[float, float]
+    ) -> tuple[dict[int, str], set[int]]:
+        """Frames whose mean is not that of a good one, and those of them without exposure."""
+        means = np.array(list(self._means.values())) - dark_level
+        if means.size < _LEAST_FRAMES:
+            return {}, set()
+        usual = float(np.median(means))
+        distance = float(np.median(np.abs(means - usual)))
+        error = _SIGMA_OF_MEDIAN_DISTANCE * distance / np.sqrt(means.size)
+        # Frames brought to mean zero, or an offset that swamps them, say nothing about exposure by
+        # their mean.
+        if usual <= 3 * error or usual <= 0:
+            return {}, set()
+        # A ramp of the exposure moves the neighbours with it.
+        near = median_filter(means, _NEIGHBOURS, mode="nearest")
+        odd: dict[int, str] = {}
+        unexposed: set[int] = set()
+        least, most = allowed
+        for number, mean, around in zip(self._means, means, near, strict=True):
+            of_usual = mean / usual
+            of_near = mean / around if around > 0 else np.inf
+            is_unexposed = of_usual < BEAM_OFF
+            is_dark = max(of_usual, of_near) < least
+            is_bright = min(of_usual, of_near) > most
+            if is_unexposed:
+                unexposed.add(number)
+            if is_unexposed or is_dark or is_bright:
+                odd[number] = f"mean {of_usual:.3g} of the median frame's"
+        return odd, unexposed
+
+
+def exposure_of_kept(
+    kept: Collection[int], exposure: Exposure, unexposed: Collection[int]
+) -> Exposure:
+    """The exposure of the frames kept, where some of those left out exposed nothing.
+
+    Parameters
+    ----------
+    kept
+        Numbers of the frames that stay.
+    exposure
+        Of all frames, as if each had been exposed.
+    unexposed
+        Numbers of the frames in which no electron arrived.
+    """
+    remaining = set(kept)
+    own: list[float] = []
+    starts: list[float] = []
+    missing = 0.0
+    pairs = zip(exposure.frame_e_per_a2, exposure.start_e_per_a2, strict=True)
+    for number, (frame, start) in enumerate(pairs):
+        if number in remaining:
+            own.append(frame)
+            starts.append(start - missing)
+        elif number in unexposed:
+            missing += frame
+    return Exposure(tuple(own), tuple(starts))

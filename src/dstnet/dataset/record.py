@@ -1,0 +1,25 @@
+"""The record of a simulated movie: enough to make it again."""
+
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from dstnet.core.settings import Settings
+from dstnet.specimen.species import SpeciesSettings
+
+MovieFormat = Literal["tif", "mrc"]
+MOVIE_FORMATS: tuple[MovieFormat, ...] = get_args(MovieFormat)
+
+
+class MovieRecord(Settings):
+    """How a written movie was made: enough to make it again."""
+
+    name: str
+    seed: int
+    species: tuple[str, ...]
+    sources: tuple[str, ...] = Field(
+        default=(), description="where each species comes from; files with a digest of their bytes"
+    )
+    species_settings: SpeciesSettings = SpeciesSettings()
+    version: str
+    settings: dict

@@ -1,0 +1,138 @@
+"""The species of a data set: each read once, each made into projections once while it is in use."""
+
+import hashlib
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dstnet.core.fourier import next_fast_size
+from dstnet.potential.potential import MARGIN_ANGSTROM
+from dstnet.simulation import SimulationSettings
+from dstnet.specimen.species import (
+    ProjectedSpecies,
+    SpeciesSettings,
+    is_map,
+    load_potential,
+    load_structure,
+)
+from dstnet.structure import fetch_structure
+
+OUTLINE_PIXEL_ANGSTROM = 8.0  # a map's size needs no finer one
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a structure before its potential is made."""
+
+    name: str
+    diameter_angstrom: float
+
+    def box(self, pixel_size_angstrom: float) -> int:
+        """Side in voxels of the box that its potential takes."""
+        width_angstrom = self.diameter_angstrom + MARGIN_ANGSTROM
+        return next_fast_size(math.ceil(width_angstrom / pixel_size_angstrom))
+
+
+class SpeciesStore:
+    """Species by structure, pixel size and voltage, each built once while it is in use."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, str] = {}
+        self._outlines: dict[str, Outline] = {}
+        self._species: OrderedDict[tuple[str, SpeciesSettings, float, float], ProjectedSpecies] = (
+            OrderedDict()
+        )
+
+    def outline(self, structure: str) -> Outline:
+        """Name and size of a structure as a command or recipe names it.
+
+        Raises
+        ------
+        BadInputError, SettingsError
+            If it cannot be read, fetched, or made.
+        """
+        if structure not in self._outlines:
+            self._outlines[structure] = _outline(structure)
+        return self._outlines[structure]
+
+    def source(self, structure: str) -> str:
+        """What a record says of where a structure comes from: a file's name and a digest of its
+        bytes, so that a changed one shows.
+
+        Raises
+        ------
+        BadInputError
+            If it cannot be fetched.
+        """
+        if structure not in self._sources:
+            self._sources[structure] = _source(structure)
+        return self._sources[structure]
+
+    def species(
+        self,
+        structures: Sequence[str],
+        species_settings: SpeciesSettings,
+        settings: SimulationSettings,
+        device: str = "cpu",
+    ) -> list[ProjectedSpecies]:
+        """The species of a movie. Those of earlier movies are kept as long as they are no more than
+        twice as many.
+
+        Parameters
+        ----------
+        structures
+            As a command or recipe names them.
+        species_settings
+            How they become potentials and projections.
+        settings
+            Of the movie.
+        device
+            Where projections are made.
+
+        Raises
+        ------
+        BadInputError, SettingsError
+            If a structure cannot be read, fetched, or made.
+        """
+        pixel = settings.pixel_size_angstrom
+        voltage = settings.optics.voltage_kv
+        keys = [(structure, species_settings, pixel, voltage) for structure in structures]
+        for key in keys:
+            if key not in self._species:
+                self._species[key] = _projected(*key, device)
+            self._species.move_to_end(key)
+            while len(self._species) > 2 * len(structures):
+                self._species.popitem(last=False)
+        return [self._species[key] for key in keys]
+
+
+def _projected(
+    structure: str,
+    species_settings: SpeciesSettings,
+    pixel_size_angstrom: float,
+    voltage_kv: float,
+    device: str,
+) -> ProjectedSpecies:
+    potential = load_potential(
+        structure, pixel_size_angstrom, species_settings.potential, species_settings.em_map
+    )
+    return ProjectedSpecies.of(potential, voltage_kv, species_settings.poses, device)
+
+
+def _outline(structure: str) -> Outline:
+    if is_map(structure):
+        coarse = load_potential(structure, OUTLINE_PIXEL_ANGSTROM)
+        return Outline(coarse.name, 2 * coarse.radius_angstrom)
+    atoms = load_structure(structure)
+    return Outline(atoms.name, atoms.diameter_angstrom)
+
+
+def _source(structure: str) -> str:
+    kind, _, entry = structure.partition(":")
+    if kind == "phantom":
+        return structure
+    path = fetch_structure(entry) if kind == "pdb" and entry else Path(structure)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return f"{path.name} sha256:{digest}"

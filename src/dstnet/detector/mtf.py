@@ -1,0 +1,42 @@
+"""How a camera passes detail on: modulation transfer and detective quantum efficiency."""
+
+import torch
+from torch import Tensor
+
+from dstnet.core.fourier import radial_frequency
+from dstnet.detector.settings import DetectorSettings
+
+
+def _mtf_curve(k: Tensor, settings: DetectorSettings) -> Tensor:
+    """The MTF at `k` cycles per physical pixel."""
+    if settings.mtf_half_frequency is None:
+        return torch.ones_like(k)
+    fall = (k / settings.mtf_half_frequency) ** settings.mtf_power
+    return 1 / (1 + fall)
+
+
+def mtf(
+    shape: tuple[int, int], settings: DetectorSettings, device: torch.device | str | None = None
+) -> Tensor | None:
+    """Modulation transfer on the ``rfft2`` grid of `shape` written pixels, or None for a perfect
+    camera.
+    """
+    if settings.mtf_half_frequency is None:
+        return None
+    k = radial_frequency(shape, settings.binning, device)
+    return _mtf_curve(k, settings)
+
+
+def dqe(k: Tensor, settings: DetectorSettings) -> Tensor:
+    """Detective quantum efficiency, SNR^2 out over SNR^2 in, at `k` cycles per physical pixel
+    (Nyquist 0.5), whatever the binning.
+
+    Counting: efficiency x MTF^2, since noise is white. Integrating: efficiency / (1 + v), v the
+    `deposition_variance`, since noise is blurred with the signal; readout noise, whose share
+    depends on the exposure, and coincidence loss are left out. DQE is a ratio of powers. An
+    amplitude carries its root: multiplying images by the DQE itself, a known mistake, loses twice
+    as much, and a table in fractions of Nyquist read as cycles per pixel is another.
+    """
+    if settings.mode == "integrating":
+        return torch.full_like(k, settings.quantum_efficiency / (1 + settings.deposition_variance))
+    return settings.quantum_efficiency * _mtf_curve(k, settings).square()

@@ -1,0 +1,136 @@
+"""From a network's outputs, in units of the noise, to images on the grid and in the units of the
+sum: matched to the CTF, with what a linear filter shows given back.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dstnet.core.fourier import apply_transfer, resample
+from dstnet.core.shapes import Image
+from dstnet.enhancement.ctf_matching import transfer_match
+from dstnet.enhancement.settings import EnhancementSettings
+from dstnet.enhancement.signal_recovery import filled, linear_part, notes_on
+from dstnet.network.outputs import OUTPUTS
+
+
+@dataclass(frozen=True)
+class NoiseUnits:
+    """How a sum was brought to mean zero and unit noise: sum = mean + noise * total."""
+
+    total: Image
+    mean: float
+    noise: float
+    pixel_size_angstrom: float
+
+    def signal(self, image: Image, shape: tuple[int, int]) -> Image:
+        """A signal in units of the noise, on a grid of `shape` and in the units of the sum."""
+        return self.mean + self.noise * resample(image, shape)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A network's outputs after all steps that look at the whole sum.
+
+    Attributes
+    ----------
+    images
+        By name, in units of the noise.
+    match
+        What the micrograph's ``rfft2`` was multiplied by; None: nothing.
+    added
+        What was given back to the micrograph.
+    notes
+        What the user should know.
+    """
+
+    images: dict[str, Image]
+    match: Tensor | None
+    added: Image | None
+    notes: list[str]
+
+
+def finish(
+    images: Mapping[str, Image],
+    units: NoiseUnits,
+    total_exposure_e_per_a2: float | None,
+    settings: EnhancementSettings,
+) -> Finished:
+    """Match the micrograph to the CTF, give back what a linear filter shows, fill the contrast.
+
+    Parameters
+    ----------
+    images
+        A network's outputs by name, in units of the noise; "micrograph" is among them.
+    units
+        Those units, and the network's input.
+    total_exposure_e_per_a2
+        Of the movie; None where it is not known.
+    settings
+        Which steps to take.
+    """
+    done = dict(images)
+    pixel = units.pixel_size_angstrom
+    match = None
+    added = None
+    notes = []
+    if settings.ctf:
+        match = transfer_match(units.total, done["micrograph"], pixel)
+    if match is not None:
+        done["micrograph"] = apply_transfer(done["micrograph"], match)
+    if settings.evidence:
+        added = linear_part(units.total, done["micrograph"], pixel, total_exposure_e_per_a2)
+        done["micrograph"] = done["micrograph"] + added
+        notes = notes_on(added, done["micrograph"])
+        for name, image in done.items():
+            if OUTPUTS[name].unit == "error":
+                # The network knows nothing of what was added, most of it noise.
+                done[name] = (image.square() + added.square().mean()).sqrt()
+    if settings.fill and {"contrast", "particles"} <= done.keys():
+        done["contrast"] = filled(done["contrast"], done["particles"], pixel)
+    return Finished(done, match, added, notes)
+
+
+def on_sum_grid(
+    images: Mapping[str, Image],
+    units: NoiseUnits,
+    shape: tuple[int, int],
+    requested: Collection[str],
+) -> dict[str, Image]:
+    """The outputs asked for, each on the grid of the sum and in the unit that its row in the table
+    of outputs says.
+    """
+    results = {}
+    for name in requested:
+        image = images[name]
+        match OUTPUTS[name].unit:
+            case "signal":
+                results[name] = units.signal(image, shape)
+            case "error":
+                # Resampling rings at steps: no error is less than the least expected anywhere.
+                least = units.noise * float(image.min())
+                results[name] = (units.noise * resample(image, shape)).clamp(min=least)
+            case "chance":
+                results[name] = -resample(image, shape).clamp(0, 1)
+    return results
+
+
+def needed_heads(
+    settings: EnhancementSettings, outputs: Collection[str], available: Collection[str]
+) -> list[str]:
+    """Which of a network's outputs those asked for are made of.
+
+    Parameters
+    ----------
+    settings
+        Which steps are taken.
+    outputs
+        What is asked for.
+    available
+        All that the network gives.
+    """
+    needed = {"micrograph", *outputs}
+    if settings.fill and "contrast" in needed:
+        needed.add("particles")
+    return [name for name in available if name in needed]

@@ -1,0 +1,141 @@
+"""The motion of a movie: planted, estimated, imported, taken out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dstnet.core.shapes import Stack, Trajectory
+from dstnet.motion.relion import from_relion, to_relion
+from dstnet.movie.exposure import Exposure
+
+_EARLY_E_PER_A2 = 4.0  # where RELION 3.1 parts early from late motion
+
+
+@dataclass(frozen=True)
+class Motion:
+    """u_t(x), the displacement of content in frame t, in the representation of
+    `dstnet.motion.local_field`: frame_t(x) = clean(x - u_t(x)).
+
+    Attributes
+    ----------
+    global_shift_angstrom
+        [frame, 2], (y, x): shift of the whole field; mean over frames zero.
+    local_coefficients_angstrom
+        [frame, 2, 5]: coefficients, for y and x, of (x, y, x^2 - 1/3, y^2 - 1/3, x y) over [-1, 1];
+        mean over frames zero. All zero: no local motion.
+    """
+
+    global_shift_angstrom: Trajectory
+    local_coefficients_angstrom: Stack
+
+    @classmethod
+    def of_shifts(cls, global_shift_angstrom: Trajectory) -> "Motion":
+        """A motion of the whole field alone."""
+        frames = len(global_shift_angstrom)
+        return cls(global_shift_angstrom, global_shift_angstrom.new_zeros(frames, 2, 5))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether any frame has local motion."""
+        return bool(self.local_coefficients_angstrom.any())
+
+    def coefficients_where_seen(self, frame: int, field_angstrom: tuple[float, float]) -> Tensor:
+        """Shift and local motion of a frame as a function of where content lies in the *sum*, [2,
+        6]: the shift is the last column.
+
+        The polynomial is given where content lies in the frame, which is further on by the frame's
+        shift s: it is moved by s. Further on by the local motion too; that is neglected, being the
+        local motion times its own slope, some thousandths of it. `field_angstrom` is the distance
+        between the outermost pixels' centres, (y, x).
+        """
+        shift = self.global_shift_angstrom[frame]
+        local = self.local_coefficients_angstrom[frame]
+        of_x, of_y, of_x2, of_y2, of_xy = local.unbind(1)
+        # The shift in the polynomial's own coordinates
+        b = 2 * float(shift[0]) / field_angstrom[0]
+        a = 2 * float(shift[1]) / field_angstrom[1]
+        x = of_x + 2 * a * of_x2 + b * of_xy
+        y = of_y + 2 * b * of_y2 + a * of_xy
+        constant = shift + local @ local.new_tensor([a, b, a * a, b * b, a * b])
+        return torch.stack((x, y, of_x2, of_y2, of_xy, constant), 1)
+
+    def window(self, frames: Sequence[int] | slice) -> "Motion":
+        """The motion of some of the frames, against the same reference."""
+        chosen = frames if isinstance(frames, slice) else list(frames)
+        return Motion(self.global_shift_angstrom[chosen], self.local_coefficients_angstrom[chosen])
+
+    def centred(self) -> "Motion":
+        """The same motion against its mean position."""
+        shift, local = self.global_shift_angstrom, self.local_coefficients_angstrom
+        return Motion(shift - shift.mean(0), local - local.mean(0))
+
+    def to(self, device: torch.device | str) -> "Motion":
+        """A copy on a device, in single precision."""
+        return Motion(
+            self.global_shift_angstrom.to(device, torch.float32, copy=True),
+            self.local_coefficients_angstrom.to(device, torch.float32, copy=True),
+        )
+
+    def path_lengths_angstrom(
+        self, exposure: Exposure | None = None
+    ) -> tuple[float, float | None, float | None]:
+        """Length of the way from frame to frame in Angstrom: in all, early (up to 4 e-/A^2) and
+        late.
+
+        What RELION calls rlnAccumMotion (version 3.1 writes it in pixels). Local motion does not
+        count. Early and late are None where the exposure is unknown.
+
+        Parameters
+        ----------
+        exposure
+            Of each frame.
+        """
+        steps = self.global_shift_angstrom.diff(dim=0).norm(dim=1)
+        length = float(steps.sum())
+        if exposure is None:
+            return length, None, None
+        early_frames = 0
+        for start, own in zip(exposure.start_e_per_a2, exposure.frame_e_per_a2, strict=True):
+            # A thousandth of a thousandth of a frame is rounding.
+            is_early = start + own <= _EARLY_E_PER_A2 + 1e-6 * own
+            early_frames += is_early
+        early = max(0, early_frames - 1)
+        return length, float(steps[:early].sum()), float(steps[early:].sum())
+
+    def to_relion(
+        self,
+        *,
+        shape: tuple[int, int],
+        pixel_size_angstrom: float,
+        movie_name: str,
+        exposure_e_per_a2: float,
+        pre_exposure_e_per_a2: float = 0.0,
+        voltage_kv: float = 300.0,
+    ) -> dict[str, Any]:
+        """The tables of RELION's STAR file of a movie; parameters are those of
+        `dstnet.motion.relion.to_relion`.
+        """
+        return to_relion(
+            self.global_shift_angstrom.cpu(),
+            self.local_coefficients_angstrom.cpu(),
+            shape=shape,
+            pixel_size_angstrom=pixel_size_angstrom,
+            movie_name=movie_name,
+            exposure_e_per_a2=exposure_e_per_a2,
+            pre_exposure_e_per_a2=pre_exposure_e_per_a2,
+            voltage_kv=voltage_kv,
+        )
+
+    @classmethod
+    def from_relion(cls, tables: Mapping[str, Any]) -> "Motion":
+        """From the tables of RELION's STAR file of a movie; see `dstnet.motion.relion`.
+
+        Raises
+        ------
+        BadInputError
+            If a table or column is missing, or the local model is of a version that is not known.
+        """
+        return cls(*from_relion(tables))

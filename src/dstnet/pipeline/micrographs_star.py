@@ -1,0 +1,126 @@
+"""``micrographs.star``: the results of a folder as RELION's motion correction lists its own."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dstnet.io.star import write_star
+
+_GROUP = "rlnOpticsGroup"
+
+
+@dataclass(frozen=True)
+class Micrograph:
+    """The results of one movie.
+
+    Attributes
+    ----------
+    movie
+        Its path.
+    files
+        Results by kind of product; all are there.
+    optics
+        Its optics group by RELION's names, as far as it is known.
+    movie_pixel_size_angstrom, pixel_size_angstrom
+        Of the movie, and of its sums.
+    voltage_kv
+        Acceleration voltage.
+    accumulated_motion_angstrom
+        In all, early and late.
+    """
+
+    movie: str
+    files: Mapping[str, Path]
+    optics: Mapping[str, Any]
+    movie_pixel_size_angstrom: float
+    pixel_size_angstrom: float
+    voltage_kv: float
+    accumulated_motion_angstrom: tuple[float, float | None, float | None]
+
+
+def as_relion_finds(path: Path | str) -> str:
+    """A path from the current folder, where RELION is run, if it lies below it; else an absolute
+    one.
+    """
+    absolute = os.path.abspath(path)
+    below = os.path.relpath(absolute)
+    return absolute if below.startswith("..") else below
+
+
+def write_micrographs_star(folder: Path, micrographs: Sequence[Micrograph]) -> None:
+    """Write ``micrographs.star``; nothing where there are no micrographs.
+
+    Optics groups are those of the inputs, renumbered only where two differ under one number; movies
+    without one get a group for each pixel size and voltage.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    if not micrographs:
+        return
+    groups = _OpticsGroups()
+    rows = [_row(micrograph, groups.number(micrograph)) for micrograph in micrographs]
+    # A column that not every micrograph can fill is left out: RELION knows no empty name.
+    table = pd.DataFrame(rows).dropna(axis=1)
+    write_star(folder / "micrographs.star", {"optics": groups.table(), "micrographs": table})
+
+
+def _row(micrograph: Micrograph, group: int) -> dict[str, Any]:
+    names = {kind: as_relion_finds(path) for kind, path in micrograph.files.items()}
+    total, early, late = micrograph.accumulated_motion_angstrom
+    return {
+        "rlnMicrographName": names.get("dose_weighted", names["aligned"]),
+        "rlnMicrographNameNoDW": names["aligned"],
+        "rlnMicrographNameEven": names.get("even"),
+        "rlnMicrographNameOdd": names.get("odd"),
+        "rlnMicrographMetadata": names["motion"],
+        "rlnMicrographMovieName": as_relion_finds(micrograph.movie),
+        _GROUP: group,
+        "rlnAccumMotionTotal": total,
+        "rlnAccumMotionEarly": early,
+        "rlnAccumMotionLate": late,
+    }
+
+
+class _OpticsGroups:
+    """The optics groups of a table, numbered as they come."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, dict[str, Any]] = {}
+        self._taken: set[int] = set()
+
+    def number(self, micrograph: Micrograph) -> int:
+        """The number of a micrograph's group."""
+        own = {name: value for name, value in micrograph.optics.items() if name != _GROUP}
+        own["rlnMicrographOriginalPixelSize"] = micrograph.movie_pixel_size_angstrom
+        own["rlnVoltage"] = micrograph.voltage_kv
+        own["rlnMicrographPixelSize"] = micrograph.pixel_size_angstrom
+        key = json.dumps(own, sort_keys=True)
+        if key not in self._groups:
+            number = self._free(int(micrograph.optics.get(_GROUP, 1)))
+            self._taken.add(number)
+            self._groups[key] = {
+                "rlnOpticsGroupName": f"opticsGroup{number}",
+                **own,
+                _GROUP: number,
+            }
+        return self._groups[key][_GROUP]
+
+    def _free(self, requested: int) -> int:
+        """The number asked for, or the lowest one where another group has it."""
+        if requested not in self._taken:
+            return requested
+        return min(set(range(1, len(self._taken) + 2)) - self._taken)
+
+    def table(self) -> pd.DataFrame:
+        """The groups by their numbers."""
+        table = pd.DataFrame(sorted(self._groups.values(), key=lambda group: group[_GROUP]))
+        table.insert(1, _GROUP, table.pop(_GROUP))
+        return table

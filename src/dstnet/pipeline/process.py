@@ -1,0 +1,328 @@
+"""One input of a run: opened, corrected, aligned, enhanced, looked at and written."""
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dstnet.alignment import AlignedMovie, align, half_movie
+from dstnet.correction import Corrections
+from dstnet.enhancement import Needs, Restorer
+from dstnet.errors import BadInputError, DstnetError, OutputError
+from dstnet.io import ensure_writable_folder, write_mrc
+from dstnet.movie import Movie
+from dstnet.movie.frame_cache import FrameCache
+from dstnet.pipeline.imported_motion import imported_motion
+from dstnet.pipeline.inputs import InputMovie
+from dstnet.pipeline.motion_file import MotionFile
+from dstnet.pipeline.products import (
+    MOTION,
+    MOTION_ENDING,
+    Images,
+    Product,
+    chosen_products,
+    product_path,
+)
+from dstnet.pipeline.records import Cost, Record, Results, Source, now
+from dstnet.pipeline.settings import RunSettings
+from dstnet.runs import peak_memory_bytes
+
+# Rounding to half precision may add this share of an image's own deviation; raw counts of 10,000 a
+# pixel stay below it.
+_ROUNDING_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Task:
+    """One input of a run.
+
+    Attributes
+    ----------
+    movie
+        The input.
+    name
+        What its record is kept by.
+    folder
+        The run's folder.
+    before
+        What is on record of results of this name.
+    recorded
+        Whether the folder had a record at all: files without one are not ours.
+    overwrite
+        Make again what is complete.
+    error
+        Why it cannot be done at all; None where it can.
+    """
+
+    movie: InputMovie
+    name: str
+    folder: Path
+    before: Record | None
+    recorded: bool
+    overwrite: bool
+    error: str | None = None
+
+    def record(self, **fields: object) -> Record:
+        """A record of this task. It keeps what is on record of the results that lie there: that
+        guards them against other values the next time.
+        """
+        kept = {} if self.before is None else {p: getattr(self.before, p) for p in Record.PARTS}
+        own = {"input": str(self.movie.path), "name": self.name, "time": now()}
+        return Record.model_validate({**kept, **own, **fields})
+
+    def failed(self, error: str) -> Record:
+        """The record of a failure; one that lies before it is forgotten."""
+        return self.record(status="failed", error=error)
+
+
+@dataclass(frozen=True)
+class MovieJob:
+    """What all tasks of a run share; see `dstnet.runs.Job`."""
+
+    settings: RunSettings
+
+    def worker(self, device: str) -> Callable[[Task], Record]:
+        """What a worker does; its network is loaded once.
+
+        Raises
+        ------
+        SettingsError, WeightsError
+            If the weights or the device cannot be used.
+        """
+        return MovieProcessor(self.settings, device)
+
+
+class MovieProcessor:
+    """Works on inputs, one after the other.
+
+    Parameters
+    ----------
+    settings
+        Of the run.
+    device
+        Where torch works.
+
+    Raises
+    ------
+    SettingsError, WeightsError
+        If the weights or the device cannot be used.
+    """
+
+    def __init__(self, settings: RunSettings, device: str) -> None:
+        self._settings, self._device = settings, device
+        self._restorer = settings.restorer(device)
+        # Of the last gains: movies of one camera come together.
+        self._corrections = lru_cache(maxsize=2)(settings.references.corrections)
+
+    def __call__(self, task: Task) -> Record:
+        """Work on one input and write its results; its record says what came of it.
+
+        Raises
+        ------
+        OutputError
+            If nothing more can be written.
+        """
+        path = task.movie.path
+        try:
+            return self._record(task)
+        except OutputError:
+            raise
+        except DstnetError as error:
+            return task.failed(str(error))
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            return task.failed(
+                f"{path}: out of memory ({error}); pass a smaller --tile, fewer --workers or fewer"
+                " frames"
+            )
+        except Exception as error:  # a mistake of ours must not cost the other inputs their results
+            return task.failed(
+                f"{path}: unexpected {type(error).__name__} at {_place(error)}:"
+                f" {' '.join(str(error).split())}; please report this"
+            )
+
+    def _record(self, task: Task) -> Record:
+        started, cpu = time.perf_counter(), time.process_time()
+        if task.error is not None:
+            raise BadInputError(task.error)
+        raw = self._settings.movies.open(task.movie)
+        source = self._source(task.movie, raw)
+        products = chosen_products(
+            self._settings.products, raw, is_enhanced=self._restorer is not None
+        )
+        paths = _paths(task, products)
+        if _is_complete(task, source, paths):
+            return task.record(status="skipped")
+        results = self._make(task, raw, products, paths)
+        cost = Cost(
+            seconds=round(time.perf_counter() - started, 2),
+            cpu_seconds=round(time.process_time() - cpu, 2),
+            threads=torch.get_num_threads(),
+            device=self._device,
+            peak_memory_bytes=peak_memory_bytes(),
+        )
+        return task.record(status="done", source=source, results=results, cost=cost)
+
+    def _source(self, source: InputMovie, movie: Movie) -> Source:
+        exposure = movie.exposure
+        gain = self._settings.references.gain_of(source)
+        motion_from = self._settings.motion_from
+        return Source(
+            frames=len(movie),
+            pixel_size_angstrom=movie.pixel_size_angstrom,
+            exposure_per_frame_e_per_a2=exposure.mean_frame_e_per_a2 if exposure else None,
+            pre_exposure_e_per_a2=exposure.pre_exposure_e_per_a2 if exposure else 0.0,
+            voltage_kv=movie.voltage_kv,
+            gain=None if gain is None else str(gain),
+            motion_from=None if motion_from is None else str(motion_from),
+        )
+
+    def _make(
+        self, task: Task, raw: Movie, products: list[Product], paths: dict[str, Path]
+    ) -> Results:
+        """Make and write the results of a movie that was opened as `raw`."""
+        settings, source = self._settings, task.movie
+        gain = settings.references.gain_of(source)
+        movie = _corrected(raw, self._corrections(gain))
+        images = self._images(movie, source)
+        aligned = images.aligned
+        # All are looked at before any is written.
+        checked = [
+            self._checked(product.image(images), paths[product.kind], movie) for product in products
+        ]
+        ensure_writable_folder(paths[MOTION].parent)
+        for product, image in zip(products, checked, strict=True):
+            write_mrc(
+                paths[product.kind],
+                image.cpu().numpy(),
+                aligned.pixel_size_angstrom,
+                product.label,
+                stack=image.ndim == 3,
+            )
+        motion_file = MotionFile(
+            source.path, raw, movie.frame_numbers, aligned.motion, aligned.pixel_size_angstrom, gain
+        )
+        motion_file.write(paths[MOTION])
+        shifts = aligned.motion.global_shift_angstrom.tolist()
+        total, early, late = aligned.motion.path_lengths_angstrom(movie.exposure)
+        restored_notes = images.restored.notes if images.restored else ()
+        return Results(
+            output_pixel_size_angstrom=aligned.pixel_size_angstrom,
+            shifts_angstrom=[[round(y, 3), round(x, 3)] for y, x in shifts],
+            accumulated_motion_angstrom=(round(total, 3), _rounded(early), _rounded(late)),
+            notes=[*movie.notes, *aligned.notes, *restored_notes],
+            files={kind: p.relative_to(task.folder).as_posix() for kind, p in paths.items()},
+            optics=settings.movies.optics(source),
+        )
+
+    def _images(self, movie: Movie, source: InputMovie) -> Images:
+        """Align and enhance a movie."""
+        settings, restorer = self._settings, self._restorer
+        halves = settings.products.halves
+        if halves and len(movie) < 2:
+            raise BadInputError(f"{movie.name} has one frame, so no halves; leave out --halves")
+        motion = None
+        if settings.motion_from is not None:
+            motion = imported_motion(settings.motion_from, source, movie.frame_numbers)
+        needs = Needs() if restorer is None else restorer.needs(movie)
+        aligned = align(
+            movie,
+            settings.alignment,
+            groupings=[] if needs.grouping is None else [needs.grouping],
+            halves=halves,
+            motion=motion,
+            device=self._device,
+        )
+        if restorer is None:
+            return Images(aligned)
+        if not (halves or needs.raw_frames):
+            movie.forget()  # its frames are not asked for again, and the method needs the room
+        outputs = ["micrograph", *settings.products.outputs]
+        if settings.products.enhanced_frames:
+            outputs.append("frames")
+        restored = restorer(aligned, outputs=outputs)
+        if not halves:
+            return Images(aligned, restored)
+        restored_halves = tuple(restorer(_half(aligned, first, restorer)) for first in (0, 1))
+        return Images(aligned, restored, restored_halves)
+
+    def _checked(self, image: Tensor | None, path: Path, movie: Movie) -> Tensor:
+        """An image fit to be written: no black, flat or broken one, in the number type asked
+        for.
+        """
+        assert image is not None, path
+        image = image.detach().float()
+        if not torch.isfinite(image.sum()):
+            raise BadInputError(
+                f"{movie.name}: the result for {path.name} holds values that are not finite; look"
+                " at the input"
+            )
+        deviation = float(image.std())
+        if not deviation > 0:
+            raise BadInputError(
+                f"{movie.name}: the result for {path.name} is constant; look at the input"
+            )
+        if not self._settings.products.half_precision_files:
+            return image
+        half = image.half()
+        rounding = float((half.float() - image).square().mean().sqrt())
+        if not rounding < _ROUNDING_SHARE * deviation:
+            raise BadInputError(
+                f"{movie.name}: {path.name} does not keep its detail as float16 (mean"
+                f" {float(image.mean()):.4g}, deviation {deviation:.4g}); write float32"
+            )
+        return half
+
+
+def _paths(task: Task, products: list[Product]) -> dict[str, Path]:
+    """The files of one input, by kind."""
+    endings = {product.kind: product.ending for product in products}
+    endings[MOTION] = MOTION_ENDING
+    return {
+        kind: product_path(task.folder, task.movie.name, ending) for kind, ending in endings.items()
+    }
+
+
+def _is_complete(task: Task, source: Source, paths: dict[str, Path]) -> bool:
+    """Whether all results lie there already, made from the same; refuses those of something
+    else.
+    """
+    there = [path.is_file() for path in paths.values()]
+    if task.overwrite or not any(there):
+        return False
+    before = task.before
+    is_other = before is not None and before.source is not None and before.source != source
+    if is_other or not task.recorded:
+        raise BadInputError(
+            f"{task.movie.path}: {product_path(task.folder, task.movie.name, '')}_* were made with"
+            " other frames, pixel size, exposure, voltage, gain or motion, or by something else;"
+            " pass --overwrite, or choose another folder"
+        )
+    return all(there) and before is not None and before.results is not None
+
+
+def _corrected(raw: Movie, corrections: Corrections | None) -> Movie:
+    """The movie as it is aligned; frames are kept in memory as they are read."""
+    movie = replace(raw, frames=FrameCache(raw.frames))
+    return movie if corrections is None else corrections.applied(movie)
+
+
+def _half(aligned: AlignedMovie, first: int, restorer: Restorer) -> AlignedMovie:
+    """Every other frame of an aligned movie, with the groups of frames that the method wants."""
+    movie = aligned.movie
+    grouping = restorer.needs(movie.subset(range(first, len(movie), 2))).grouping
+    return half_movie(aligned, first, groupings=[] if grouping is None else [grouping])
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _place(error: Exception) -> str:
+    """File and line where an error was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"

@@ -1,0 +1,238 @@
+"""What is done with the inputs of a run: how the movies were taken, the camera's references, what
+is written, and the method.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from dstnet.alignment import AlignmentSettings
+from dstnet.core.settings import Settings
+from dstnet.correction import Corrections, CorrectionSettings
+from dstnet.enhancement import EnhancementSettings, Restorer, make_restorer
+from dstnet.enhancement.base import check_outputs
+from dstnet.io import EerSettings, open_movie
+from dstnet.io.reference import read_dark, read_defects, read_gain
+from dstnet.movie import Movie
+from dstnet.network.weights import digest
+from dstnet.pipeline.inputs import InputMovie
+from dstnet.pipeline.records import MadeWith
+from dstnet.version import __version__
+
+DEFAULT_VOLTAGE_KV = 300.0
+
+_PIXEL_SIZE_COLUMNS = ("rlnMicrographOriginalPixelSize", "rlnMicrographPixelSize")
+
+
+@dataclass(frozen=True)
+class MovieSettings:
+    """How the movies were taken, for all inputs of a run.
+
+    Parameters
+    ----------
+    pixel_size_angstrom, voltage_kv
+        None: as an input's optics group says, else the file (and 300 kV).
+    exposure_e_per_a2, pre_exposure_e_per_a2, frames, eer
+        As of `dstnet.io.open_movie`.
+    spherical_aberration_mm, amplitude_contrast
+        For RELION, of movies that come without an optics group; None: not known.
+    """
+
+    pixel_size_angstrom: float | None = None
+    exposure_e_per_a2: float | None = None
+    pre_exposure_e_per_a2: float = 0.0
+    voltage_kv: float | None = None
+    frames: slice | None = None
+    eer: EerSettings = field(default_factory=EerSettings)
+    spherical_aberration_mm: float | None = None
+    amplitude_contrast: float | None = None
+
+    def open(self, source: InputMovie) -> Movie:
+        """Open an input; its frames are raw.
+
+        Raises
+        ------
+        BadInputError
+            If it cannot be used.
+        """
+        return open_movie(
+            source.path,
+            pixel_size_angstrom=self._pixel_size(source),
+            exposure_e_per_a2=self.exposure_e_per_a2,
+            pre_exposure_e_per_a2=self.pre_exposure_e_per_a2,
+            voltage_kv=self._voltage(source),
+            frames=self.frames,
+            eer=self.eer,
+        )
+
+    def _pixel_size(self, source: InputMovie) -> float | None:
+        if self.pixel_size_angstrom is not None:
+            return self.pixel_size_angstrom
+        for column in _PIXEL_SIZE_COLUMNS:
+            if source.optics.get(column) is not None:
+                return float(source.optics[column])
+        return None
+
+    def _voltage(self, source: InputMovie) -> float:
+        if self.voltage_kv is not None:
+            return self.voltage_kv
+        return float(source.optics.get("rlnVoltage", DEFAULT_VOLTAGE_KV))
+
+    def optics(self, source: InputMovie) -> dict[str, Any]:
+        """An input's optics group by RELION's names: its own, else what is given here."""
+        if source.optics:
+            return {name: _plain(value) for name, value in source.optics.items()}
+        values = {
+            "rlnSphericalAberration": self.spherical_aberration_mm,
+            "rlnAmplitudeContrast": self.amplitude_contrast,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+@dataclass(frozen=True)
+class CameraReferences:
+    """What a camera leaves in raw frames, and how it is taken out.
+
+    Parameters
+    ----------
+    correction
+        How; None: not at all.
+    gain, dark, defects
+        Files of the camera's references; a gain here wins over an input's own.
+    """
+
+    correction: CorrectionSettings | None = None
+    gain: Path | None = None
+    dark: Path | None = None
+    defects: Path | None = None
+
+    def gain_of(self, source: InputMovie) -> Path | None:
+        """The gain reference that an input is corrected with."""
+        return None if self.correction is None else self.gain or source.gain
+
+    def corrections(self, gain: Path | None) -> Corrections | None:
+        """The corrections of movies whose gain is `gain_of` them.
+
+        Raises
+        ------
+        BadInputError
+            If a reference cannot be used.
+        """
+        if self.correction is None:
+            return None
+        return Corrections(
+            None if gain is None else read_gain(gain),
+            None if self.dark is None else read_dark(self.dark),
+            None if self.defects is None else read_defects(self.defects),
+            self.correction,
+            (str(gain), str(self.dark), str(self.defects)),
+        )
+
+    def describe(self) -> dict[str, Any] | None:
+        """The corrections for the record, with the digests of the files.
+
+        Raises
+        ------
+        BadInputError
+            If a reference cannot be used.
+        """
+        if self.correction is None:
+            return None
+        self.corrections(self.gain)
+        files = {"gain": self.gain, "dark": self.dark, "defects": self.defects}
+        described = {
+            kind: f"{path.name} sha256:{digest(path)[:16]}"
+            for kind, path in files.items()
+            if path is not None
+        }
+        return {**self.correction.model_dump(mode="json"), **described}
+
+
+class ProductSettings(Settings):
+    """What is written of each movie beside its sums, its motion and its enhanced micrograph."""
+
+    outputs: tuple[str, ...] = Field(
+        default=(), description="further images of the method, such as contrast or uncertainty"
+    )
+    enhanced_frames: bool = Field(default=False, description="the enhanced groups of frames too")
+    halves: bool = Field(
+        default=False, description="the sums of every other frame, plain and enhanced, too"
+    )
+    half_precision_files: bool = Field(default=False, description="images as float16 (MRC mode 12)")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What is done with every input of a run.
+
+    Parameters
+    ----------
+    method
+        Of enhancement; those of alignment alone make the sums and the motion, and no network is
+        loaded.
+    movies
+        How the movies were taken.
+    references
+        What the camera leaves in them.
+    products
+        What is written.
+    motion_from
+        Motion in RELION's form that is taken instead of being found, see
+        `dstnet.pipeline.imported_motion`.
+    """
+
+    method: EnhancementSettings | AlignmentSettings
+    movies: MovieSettings = field(default_factory=MovieSettings)
+    references: CameraReferences = field(default_factory=CameraReferences)
+    products: ProductSettings = field(default_factory=ProductSettings)
+    motion_from: Path | None = None
+
+    @property
+    def alignment(self) -> AlignmentSettings:
+        """How the motion is found."""
+        if isinstance(self.method, EnhancementSettings):
+            return self.method.alignment
+        return self.method
+
+    def restorer(self, device: str) -> Restorer | None:
+        """The method on a device; None where there is nothing to enhance.
+
+        Raises
+        ------
+        SettingsError, WeightsError
+            If the weights or the device cannot be used.
+        """
+        if isinstance(self.method, EnhancementSettings):
+            return make_restorer(self.method, device)
+        return None
+
+    def made_with(self) -> MadeWith:
+        """What all results of a run share: version, weights and their digest, settings,
+        corrections. Weights and references are checked.
+
+        Raises
+        ------
+        SettingsError, WeightsError, BadInputError
+            If the weights or a reference cannot be used.
+        """
+        restorer = self.restorer("cpu")
+        described = {}
+        if restorer is not None:
+            check_outputs(restorer, self.products.outputs)
+            described = restorer.describe()
+        return MadeWith(
+            version=__version__,
+            weights=described.get("weights"),
+            weights_sha256=described.get("weights_sha256"),
+            settings=self.method.model_dump(mode="json"),
+            eer=self.movies.eer.model_dump(mode="json"),
+            correction=self.references.describe(),
+            half_precision_files=self.products.half_precision_files,
+        )

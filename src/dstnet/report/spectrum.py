@@ -1,0 +1,110 @@
+"""Power spectra of micrographs and the zeros of the CTF, for pictures of them."""
+
+import math
+
+import numpy as np
+import torch
+
+from dstnet.core.constants import electron_wavelength_angstrom
+from dstnet.core.fourier import apply_transfer, radial_frequency, radial_mean
+from dstnet.optics.ctf import OpticsSettings
+
+FINEST_ANGSTROM = 5.0  # edge of the spectra: rings of a movie at usual exposures are lost before
+TILE = 512  # side of the tiles that spectra are the mean of, in pixels
+ZEROS = 8  # zeros of the CTF that are drawn
+
+
+def low_passed(
+    image: np.ndarray, pixel_size_angstrom: float, resolution_angstrom: float
+) -> np.ndarray:
+    """`image` with a Gaussian fall to 1/e of the amplitude at `resolution_angstrom`."""
+    k = radial_frequency((image.shape[0], image.shape[1]), pixel_size_angstrom)
+    fall = torch.exp(-((k * resolution_angstrom) ** 2))
+    return apply_transfer(torch.from_numpy(image), fall).numpy()
+
+
+def power_spectrum(
+    image: np.ndarray, pixel_size_angstrom: float, tile: int = TILE
+) -> tuple[np.ndarray, float]:
+    """Mean power spectrum of half-overlapping, tapered tiles over its own radial mean, out to
+    `FINEST_ANGSTROM` or Nyquist.
+
+    Returns
+    -------
+    spectrum : ndarray
+        ``[y, x]``, zero frequency in the middle; 1 on average along any ring.
+    edge : float
+        Frequency in 1/Å at its border.
+    """
+    n = tile_side(image, tile)
+    power = mean_power(image, n)
+    cut = min(n // 2 - 1, round(n * pixel_size_angstrom / FINEST_ANGSTROM))
+    full = np.fft.fftshift(_full_plane(power, n))
+    y, x = np.indices(full.shape) - n // 2
+    radius, background = _smooth_profile(power, n)
+    relative = full / np.interp(np.hypot(y, x), radius, background)
+    part = slice(n // 2 - cut, n // 2 + cut + 1)
+    return relative[part, part], cut / (n * pixel_size_angstrom)
+
+
+def tile_side(image: np.ndarray, tile: int = TILE) -> int:
+    """Side in pixels of the tiles of an image: even, and no more than there are."""
+    return min(tile, min(image.shape) // 2 * 2)
+
+
+def radial_profile(image: np.ndarray, pixel_size_angstrom: float) -> tuple[np.ndarray, np.ndarray]:
+    """Radial mean of an image's `mean_power`: the rings' frequencies in 1/Å, and the power."""
+    n = tile_side(image)
+    profile = radial_mean(mean_power(image, n), (n, n), n // 2).numpy()
+    k = (np.arange(n // 2) + 0.5) / (n * pixel_size_angstrom)
+    return k, profile
+
+
+def mean_power(image: np.ndarray, n: int) -> torch.Tensor:
+    """Mean ``rfft2`` power of half-overlapping tiles of `n` pixels, each without its mean and
+    tapered by a Hann window.
+    """
+    values = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+    window = torch.hann_window(n)
+    window = window[:, None] * window[None, :]
+    tiles = values.unfold(0, n, n // 2).unfold(1, n, n // 2).flatten(0, 1)
+    power = torch.zeros(n, n // 2 + 1)
+    for values in tiles:
+        power += torch.fft.rfft2((values - values.mean()) * window).abs().square()
+    return power / len(tiles)
+
+
+def _full_plane(half: torch.Tensor, n: int) -> np.ndarray:
+    """All of a real image's power spectrum from its ``rfft2`` half."""
+    values = half.numpy()
+    mirrored = np.roll(values[::-1], 1, axis=0)[:, 1 : (n + 1) // 2][:, ::-1]
+    return np.concatenate([values, mirrored], axis=1)
+
+
+def _smooth_profile(power: torch.Tensor, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Radius in samples and a radial mean of `power` too smooth to hold the CTF's rings."""
+    profile = radial_mean(power, (n, n), n // 2).numpy()
+    half = max(2, n // 24)
+    padded = np.pad(np.log(np.maximum(profile, 1e-12)), half, mode="edge")
+    width = 2 * half + 1
+    smooth = np.convolve(padded, np.ones(width) / width, mode="valid")
+    return np.arange(n // 2) + 0.5, np.exp(smooth)
+
+
+def ctf_zeros(
+    optics: OpticsSettings, angle_deg: float, finest: float, count: int = ZEROS
+) -> list[float]:
+    """Frequencies in 1/Å, up to `finest`, of the first `count` zeros of the CTF along a direction
+    (from x towards y).
+    """
+    wavelength = electron_wavelength_angstrom(optics.voltage_kv)
+    across = math.radians(angle_deg - optics.astigmatism_angle_deg)
+    defocus = optics.defocus_angstrom + optics.astigmatism_angstrom / 2 * math.cos(2 * across)
+    k = np.linspace(0, finest, 4000)
+    spherical = 0.5 * optics.cs_mm * 1e7 * wavelength**2 * k**2
+    chi = math.pi * wavelength * k**2 * (defocus - spherical)
+    of_amplitude = math.asin(optics.amplitude_contrast)
+    of_plate = math.radians(optics.phase_plate_deg)
+    turns = (chi + of_amplitude + of_plate) / math.pi
+    crossed = np.flatnonzero(np.diff(np.floor(turns)))
+    return [float(k[i]) for i in crossed[:count]]

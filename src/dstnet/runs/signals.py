@@ -1,0 +1,40 @@
+"""What is done when the system, or the user, asks a run to stop."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+_TERMINATED = 128 + signal.SIGTERM  # a shell's exit code of what SIGTERM ended
+
+
+def _leave(*_: object) -> NoReturn:
+    """End by an exception, so that half-written files are removed on the way out."""
+    sys.exit(_TERMINATED)
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """Within the block SIGTERM ends the program in good order, as a batch system asks for at the
+    end of a job's time: workers end, half-written files go, finished results are put on record.
+
+    Ctrl-C does so anyway. In another thread than the main one nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def worker_signals() -> None:
+    """For the life of a worker process: SIGTERM ends it in good order, Ctrl-C does not, since it
+    reaches the complete group of processes and the parent decides.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)

@@ -1,0 +1,124 @@
+"""Where the tasks of a run are worked on, and the one call that has them done there."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dstnet.errors import SettingsError
+from dstnet.runs.cluster import SlurmSettings, on_cluster, scheduler_client, slurm_client
+from dstnet.runs.local import in_this_process, in_workers
+from dstnet.runs.tasks import Attempts, Job, Outcomes, R, Shard, T
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where tasks are worked on: in this process, in processes of this machine, or on a cluster.
+
+    Parameters
+    ----------
+    workers
+        Processes of their own, so that a crash costs one task one try; None works in this process.
+    threads
+        Of torch for each; None shares this machine's cores among the workers.
+    tries
+        How often a task may lose its worker.
+    scheduler_file
+        That of a dask scheduler, whose workers are used instead of this machine's.
+    slurm
+        SLURM jobs, whose workers are used instead of this machine's.
+    shard
+        The share of the tasks that is done here; None: all of them.
+    devices
+        Dealt to the workers in turn: "cpu", "cuda:0", ...
+
+    Raises
+    ------
+    SettingsError
+        If two places are named.
+    """
+
+    workers: int | None = None
+    threads: int | None = None
+    tries: int = 2
+    scheduler_file: Path | None = None
+    slurm: SlurmSettings | None = None
+    shard: Shard | None = None
+    devices: tuple[str, ...] = ("cpu",)
+
+    def __post_init__(self) -> None:
+        if self.slurm is not None and self.scheduler_file is not None:
+            raise SettingsError(
+                "--slurm-jobs and --scheduler-file exclude each other; give one of them"
+            )
+
+    @property
+    def threads_of_each(self) -> int:
+        """Threads of torch in each worker."""
+        if self.threads is not None:
+            return self.threads
+        cores = os.cpu_count() or 1
+        return max(1, cores // (self.workers or 1))
+
+
+def prepare(job: Job[T, R], workplace: Workplace) -> Callable[[Iterable[T | None]], Outcomes[T, R]]:
+    """As `run_tasks`, for tasks that are still to be made: what cannot be used at all shows here,
+    before anything is written.
+
+    Raises
+    ------
+    SettingsError
+        If the scheduler or SLURM cannot be reached.
+    DstnetError
+        What `job.worker` raised, where tasks are worked on in this process.
+    """
+    client = None
+    if workplace.slurm is not None:
+        client = slurm_client(workplace.slurm)
+    elif workplace.scheduler_file is not None:
+        client = scheduler_client(workplace.scheduler_file)
+    here = client is None and workplace.workers is None
+    work = job.worker(workplace.devices[0]) if here else None
+    threads, devices = workplace.threads_of_each, workplace.devices
+
+    def outcomes(tasks: Iterable[T | None]) -> Outcomes[T, R]:
+        attempts = Attempts(tasks, tries=workplace.tries, shard=workplace.shard)
+        if client is not None:
+            return on_cluster(client, attempts, job, threads=threads, devices=devices)
+        if work is not None:
+            return in_this_process(attempts, work, threads=threads)
+        assert workplace.workers is not None
+        return in_workers(
+            attempts, job, workers=workplace.workers, threads=threads, devices=devices
+        )
+
+    return outcomes
+
+
+def run_tasks(
+    tasks: Iterable[T | None], job: Job[T, R], workplace: Workplace | None = None
+) -> Outcomes[T, R]:
+    """Have each task done, and give what came of it as it comes: `Done`, or `WorkerCrash` where its
+    worker ended each time.
+
+    What is made depends on the tasks, the job and the number of threads, not on workers, shards,
+    order or machines. Close the generator early and all workers are ended.
+
+    Parameters
+    ----------
+    tasks
+        Picklable. None says "nothing now, ask again", so that a source may wait for files to
+        arrive.
+    job
+        What they share, see `Job`; picklable.
+    workplace
+        Where; None: in this process.
+
+    Raises
+    ------
+    SettingsError
+        If the scheduler or SLURM cannot be reached.
+    DstnetError
+        What the job raised: then nothing more is done.
+    """
+    return prepare(job, workplace or Workplace())(tasks)

@@ -1,0 +1,152 @@
+"""The support film of amorphous carbon and its hole."""
+
+import math
+from dataclasses import dataclass
+
+import gemmi
+import torch
+from torch import Tensor
+
+from dstnet.core.constants import MOTT_VOLT_ANGSTROM2
+from dstnet.core.fourier import radial_frequency
+from dstnet.core.randomness import stream
+from dstnet.core.shapes import Image
+from dstnet.specimen.settings import SpecimenSettings
+from dstnet.specimen.white_noise import fill_white_noise
+
+# Of amorphous carbon of 1.75 g/cm3, Wanner et al., Ultramicroscopy 106, 341 (2006).
+CARBON_POTENTIAL_VOLT = 9.09
+CARBON_ATOMS_PER_ANGSTROM3 = 1.75 * 0.602214 / 12.011
+# Over which the film rises from nothing to its thickness at the hole's edge.
+FILM_EDGE_ANGSTROM = 40.0
+
+
+@dataclass(frozen=True, eq=False)
+class SupportFilm:
+    """The support film of a field.
+
+    Attributes
+    ----------
+    thickness_angstrom
+        ``[y, x]``.
+    mean_phase
+        Projected phase in rad of a film without structure, ``[y, x]``.
+    noise_phase
+        What the film's structure adds to it, ``[y, x]``.
+    """
+
+    thickness_angstrom: Image
+    mean_phase: Image
+    noise_phase: Image
+
+
+def distance_to_edge_angstrom(
+    shape: tuple[int, int],
+    pixel_size_angstrom: float,
+    settings: SpecimenSettings,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> Image | None:
+    """Distance of each pixel to the hole's edge, positive inside, ``[y, x]``; None without a hole.
+
+    The field's middle lies in the hole, and the edge passes it at 0.1 to 0.3 of the field's shorter
+    side, so that it is in view.
+
+    Parameters
+    ----------
+    shape
+        (y, x) in pixels, margins included.
+    pixel_size_angstrom
+        Of that field.
+    settings
+        The specimen.
+    seed
+        Of the movie. The stream "film", "hole" is drawn from.
+    device
+        Where the image is made.
+    """
+    if settings.hole_diameter_angstrom is None:
+        return None
+    radius = settings.hole_diameter_angstrom / 2
+    u, v = torch.rand(2, generator=stream(seed, "film", "hole")).tolist()
+    in_view = min(radius, (0.1 + 0.2 * u) * min(shape) * pixel_size_angstrom)
+    beyond = radius - in_view  # from the field's middle to the hole's
+    direction = 2 * math.pi * v
+    y = _from_middle(shape[0], pixel_size_angstrom, device) - beyond * math.sin(direction)
+    x = _from_middle(shape[1], pixel_size_angstrom, device) - beyond * math.cos(direction)
+    return radius - torch.hypot(y[:, None], x[None, :])
+
+
+def _from_middle(pixels: int, pixel_size_angstrom: float, device: torch.device | str) -> Tensor:
+    """Distance in Å of rows or columns from the field's middle."""
+    return (torch.arange(pixels, device=device) - pixels / 2) * pixel_size_angstrom
+
+
+def draw_film(
+    shape: tuple[int, int],
+    pixel_size_angstrom: float,
+    settings: SpecimenSettings,
+    volts_to_rad: float,
+    seed: int,
+    distance_to_edge: Image | None,
+    device: torch.device | str = "cpu",
+) -> SupportFilm | None:
+    """The support film; None where there is none at all.
+
+    Parameters
+    ----------
+    shape
+        (y, x) in pixels, margins included.
+    pixel_size_angstrom
+        Of that field.
+    settings
+        The specimen.
+    volts_to_rad
+        Phase per projected potential, rad/(V Å).
+    seed
+        Of the movie. The stream "film", "noise" is drawn from.
+    distance_to_edge
+        Of `distance_to_edge_angstrom`.
+    device
+        Where the film is made.
+    """
+    if settings.film_thickness_angstrom <= 0:
+        return None
+    if distance_to_edge is None:
+        covered = torch.ones(shape, device=device)
+    else:
+        covered = (0.5 - distance_to_edge / FILM_EDGE_ANGSTROM).clamp(0, 1)
+    thickness = covered * settings.film_thickness_angstrom
+    noise = _carbon_noise(
+        shape, pixel_size_angstrom, settings, volts_to_rad, stream(seed, "film", "noise")
+    )
+    mean_phase = thickness * (CARBON_POTENTIAL_VOLT * volts_to_rad)
+    return SupportFilm(thickness, mean_phase, covered * noise.to(device))
+
+
+def _carbon_noise(
+    shape: tuple[int, int],
+    pixel: float,
+    settings: SpecimenSettings,
+    volts_to_rad: float,
+    generator: torch.Generator,
+) -> Image:
+    """Structure of a film of amorphous carbon about its mean, phase in rad ``[y, x]``, as of atoms
+    placed independently of each other.
+
+    Power per Å^2: atoms per Å^2 times the square of one atom's projected phase, sigma MOTT f(k), by
+    Peng et al. 1996. True films are correlated: below 0.5 / Å their power is this within a factor
+    of about two.
+    """
+    table = gemmi.Element("C").c4322
+    k2 = radial_frequency(shape, pixel) ** 2
+    factor = torch.zeros_like(k2)
+    for a, b in zip(table.a, table.b, strict=True):
+        factor += a * torch.exp(-b * k2 / 4)
+    atoms_per_area = CARBON_ATOMS_PER_ANGSTROM3 * settings.film_thickness_angstrom
+    factor *= math.sqrt(atoms_per_area) * volts_to_rad * MOTT_VOLT_ANGSTROM2 / pixel
+    white = torch.empty(k2.shape, dtype=torch.complex64)
+    fill_white_noise(white, shape, generator)
+    white *= factor
+    white[0, 0] = 0  # the mean is that of the film
+    return torch.fft.irfft2(white, s=shape)

@@ -1,0 +1,37 @@
+"""White noise drawn straight in Fourier space."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def fill_white_noise(out: Tensor, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Fill `out` with the ``rfft2`` of white noise of unit variance on an image of `shape`, drawn
+    straight in Fourier space; gives `out` back.
+
+    Real and imaginary parts are uniform numbers: every pixel is a sum over all Fourier terms, and
+    in an AR(1) process over frames as well, so the image is Gaussian by the central limit theorem,
+    and only variances matter.
+
+    Parameters
+    ----------
+    out
+        complex64 ``[y, x // 2 + 1]``.
+    shape
+        (y, x) of the image.
+    generator
+        On the device of `out`.
+    """
+    # rfft2 of unit white noise has variance N a term, N / 2 a part; a uniform number from -a to a
+    # has a^2 / 3.
+    bound = math.sqrt(1.5 * shape[0] * shape[1])
+    torch.view_as_real(out).uniform_(-bound, bound, generator=generator)
+    real_columns = {0, shape[1] // 2} if shape[1] % 2 == 0 else {0}
+    for column in real_columns:
+        # These stand for themselves and must be conjugate at -ky. The root keeps the variance,
+        # doubled by the sum.
+        line = out[:, column]
+        mirrored = line.flip(0).roll(1).conj()
+        out[:, column] = (line + mirrored) / math.sqrt(2)
+    return out

@@ -1,0 +1,169 @@
+"""A fine-tuning from what opens a user's movies."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from dstnet.core.devices import resolve_device
+from dstnet.errors import BadInputError, DstnetError, OutputError, SettingsError
+from dstnet.io import atomic_path, ensure_writable_folder
+from dstnet.movie import Movie
+from dstnet.network.blocks import MovieNetwork
+from dstnet.network.weights import ModelCard, load_weights, save_weights
+from dstnet.training.finetune.crops import MovieCrops, extract_crops, split_crops
+from dstnet.training.finetune.finetuning import Finetuning
+from dstnet.training.finetune.records import (
+    GainRecord,
+    OutcomeRecord,
+    SplitRecord,
+    StartRecord,
+)
+from dstnet.training.finetune.settings import FinetuneSettings
+
+WEIGHTS_NAME = "weights.safetensors"
+
+
+def finetune_run(
+    folder: Path,
+    movies: Mapping[str, Callable[[], Movie]],
+    settings: FinetuneSettings,
+    *,
+    device: str | None = "cpu",
+    say: Callable[[str], None] = lambda line: None,
+    report: Callable[[GainRecord], None] = lambda record: None,
+) -> tuple[Path | None, tuple[str, ...]]:
+    """Fine-tune on movies and write the weights with their card into `folder`, if they are better
+    than those they started from.
+
+    Parameters
+    ----------
+    folder
+        Gets ``settings.yaml``, ``log.jsonl`` with every record, ``outcome.json``, and
+        ``weights.safetensors`` with ``weights.json``.
+    movies
+        What opens each movie, by its name. One that cannot be used is said, and the others go on.
+    settings
+        Of the run.
+    device
+        Where the network runs; None: cuda where there is one.
+    say, report
+        Get remarks, and each record.
+
+    Returns
+    -------
+    path, failures
+        ``folder/weights.safetensors``, None where nothing was gained and so nothing written; and
+        what was wrong with each movie left out.
+
+    Raises
+    ------
+    BadInputError
+        If no movie can be used, or too little to judge by would be left.
+    OutputError
+        If the folder cannot be written, or holds fine-tuned weights already.
+    SettingsError, WeightsError
+        If the weights or the device cannot be used, or the network has no layer that `frozen`
+        names.
+    """
+    ensure_writable_folder(folder)
+    path = folder / WEIGHTS_NAME
+    if path.exists():
+        raise OutputError(f"{folder} already holds weights; choose another folder")
+    network, card = load_weights(settings.model)
+    chosen = resolve_device(device)
+    network = network.to(chosen)
+    _check_frozen(network, card, settings)
+    crops, failures = _extract_all(movies, network, card, settings, chosen, say)
+    learn, judge = split_crops(crops, settings)
+    _write(folder / "settings.yaml", settings.to_yaml())
+    lines: list[str] = []
+
+    def log(record: GainRecord) -> None:
+        lines.append(json.dumps(record.model_dump(mode="json")) + "\n")
+        _write(folder / "log.jsonl", "".join(lines))
+        report(record)
+
+    outcome = Finetuning(learn, judge, network, card, settings, chosen).train(log)
+    say(f"ended: {outcome.why}")
+    record = OutcomeRecord(
+        adapted_from=StartRecord(name=card.name, sha256=card.sha256),
+        movies=SplitRecord(
+            learnt_from=tuple(movie.name for movie in learn),
+            judged_by=tuple(movie.name for movie in judge),
+        ),
+        ended=outcome.why,
+        released=outcome.record,
+        failures=failures,
+    )
+    if outcome.network is not None and outcome.record is not None:
+        name = f"{card.name}-{folder.resolve().name}"
+        made = _card(card, name, settings, record, outcome.records[0], outcome.record)
+        save_weights(outcome.network, made, path)
+    _write(folder / "outcome.json", json.dumps(record.model_dump(mode="json"), indent=2) + "\n")
+    return (None if outcome.network is None else path), failures
+
+
+def _check_frozen(network: MovieNetwork, card: ModelCard, settings: FinetuneSettings) -> None:
+    layers = [name for name, _ in network.named_parameters()]
+    for name in settings.frozen:
+        if not any(layer.startswith(name) for layer in layers):
+            raise SettingsError(
+                f"frozen: {card.name} has no layer {name!r}; its parameters are called {layers[0]}"
+                f" to {layers[-1]}"
+            )
+    if all(layer.startswith(settings.frozen) for layer in layers):
+        raise SettingsError(
+            f"frozen: {', '.join(settings.frozen)} is all of {card.name}; leave something to learn"
+        )
+
+
+def _extract_all(
+    movies: Mapping[str, Callable[[], Movie]],
+    network: MovieNetwork,
+    card: ModelCard,
+    settings: FinetuneSettings,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> tuple[list[MovieCrops], tuple[str, ...]]:
+    """Crops of the movies that can be used, and what is wrong with the others."""
+    crops, failures = [], []
+    for name, open_it in movies.items():
+        try:
+            found = extract_crops(open_it(), card, network.stride, settings, device)
+        except DstnetError as error:
+            failures.append(str(error))
+            say(f"failed: {error}")
+            continue
+        crops.append(found)
+        side = found.images.shape[-1]
+        say(f"{name}: {len(found)} crops of {side} pixels, {found.groups} groups of frames")
+    if not crops:
+        raise BadInputError("no movie is left to learn from; each was named above with its reason")
+    return crops, tuple(failures)
+
+
+def _card(
+    start: ModelCard,
+    name: str,
+    settings: FinetuneSettings,
+    outcome: OutcomeRecord,
+    before: GainRecord,
+    after: GainRecord,
+) -> ModelCard:
+    """Of fine-tuned weights: that which they started from, but for name, training and scores."""
+    training = outcome.model_dump(mode="json", exclude={"released", "failures"})
+    training["settings"] = settings.model_dump(mode="json")
+    training["steps"] = after.step
+    training["before"] = start.training
+    scores = {
+        "held-out halves, before": before.model_dump(mode="json"),
+        "held-out halves, adapted": after.model_dump(mode="json"),
+    }
+    return start.model_copy(update={"name": name, "training": training, "scores": scores})
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)

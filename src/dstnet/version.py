@@ -1,0 +1,3 @@
+"""The version, where all that records it finds it."""
+
+__version__ = "0.7.0"
