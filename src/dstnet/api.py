@@ -263,10 +263,12 @@ def simulate(
     SettingsError
         If a setting is not allowed, or a structure does not fit the field.
     """
-    chosen, where = settings or SimulationSettings(), str(resolve_device(device))
+    chosen = settings or SimulationSettings()
+    where = str(resolve_device(device))
     species = SpeciesStore().species(list(structures), SpeciesSettings(), chosen, where)
     simulator = MovieSimulator(chosen, species, seed, where)
-    truth, pixel = simulator.truth, chosen.pixel_size_angstrom
+    truth = simulator.truth
+    pixel = chosen.pixel_size_angstrom
     centres = [(p.y_angstrom / pixel, p.x_angstrom / pixel) for p in truth.particles]
     rotations = [_array(p.rotation) for p in truth.particles]
     return SimulatedArrays(

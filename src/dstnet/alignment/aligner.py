@@ -239,7 +239,8 @@ def _group_means(values: Tensor, groups: Sequence[Tensor]) -> Tensor:
     """Means of values [frame, ...] over groups of neighbouring frames, given by their numbers."""
     means = []
     for group in groups:
-        first, last = int(group[0]), int(group[-1])
+        first = int(group[0])
+        last = int(group[-1])
         means.append(values[first : last + 1].mean(0))
     return torch.stack(means)
 

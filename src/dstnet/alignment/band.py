@@ -77,7 +77,8 @@ class Band:
         pixel = movie.pixel_size_angstrom
         highest = _highest_frequency(movie, settings)
         binning = _binning(pixel, highest, settings)
-        height, width = movie.shape[0] // binning, movie.shape[1] // binning
+        height = movie.shape[0] // binning
+        width = movie.shape[1] // binning
         field = (height * binning * pixel, width * binning * pixel)
         terms = HalfDisc.between(1 / settings.lowest_resolution_angstrom, highest, field, device)
         if len(terms) < _LEAST_TERMS:

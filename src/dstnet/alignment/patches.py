@@ -106,7 +106,8 @@ class Patches:
         terms = HalfDisc.between(lowest, min(highest, affordable), periods, device)
         if len(terms) < _LEAST_TERMS:
             return None
-        window_y, window_x = along_y.weights(device), along_x.weights(device)
+        window_y = along_y.weights(device)
+        window_x = along_x.weights(device)
         block_y = torch.div(terms.y, _BLOCK, rounding_mode="floor")
         block_x = torch.div(terms.x, _BLOCK, rounding_mode="floor")
         return cls(

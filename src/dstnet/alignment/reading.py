@@ -113,7 +113,8 @@ def _outliers(mean: Image, limit: Tensor) -> Image:
     neighbourhood; zero at all other pixels.
     """
     height, width = mean.shape
-    below, beside = -height % _BLOCK, -width % _BLOCK
+    below = -height % _BLOCK
+    beside = -width % _BLOCK
     padded = F.pad(mean[None, None], (0, beside, 0, below), mode="replicate")[0, 0]
     rows = padded.shape[0] // _BLOCK
     columns = padded.shape[1] // _BLOCK

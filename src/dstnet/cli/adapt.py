@@ -69,7 +69,8 @@ def adapt(
         alignment = chosen.alignment.model_copy(update={"patches": patches})
         values = {**chosen.model_dump(), "alignment": alignment.model_dump()}
         chosen = FinetuneSettings.checked(values, "options")
-    taken, camera = movie_settings(movie), camera_references(references)
+    taken = movie_settings(movie)
+    camera = camera_references(references)
 
     def opened(source: InputMovie) -> Movie:
         raw = taken.open(source)

@@ -308,7 +308,8 @@ class _Numbered:
     """Reports records with their number among `total`."""
 
     def __init__(self, report: Reporter, total: int | None) -> None:
-        self._report, self._number = report, 0
+        self._report = report
+        self._number = 0
         self._of_all = "" if total is None else f"/{total}"
 
     def __call__(self, record: "Record") -> None:
@@ -339,7 +340,9 @@ def _line(record: "Record") -> str:
         return f"FAILED {record.error}"
     if record.status == "skipped":
         return f"{record.input}: already there, skipped"
-    source, results, cost = record.source, record.results, record.cost
+    source = record.source
+    results = record.results
+    cost = record.cost
     assert source is not None and results is not None and cost is not None
     notes = "".join(f"\n    note: {note}" for note in results.notes)
     moved = results.farthest_from_the_ends_angstrom

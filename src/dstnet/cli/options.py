@@ -58,7 +58,8 @@ def frame_range(text: str | None) -> slice | None:
         start = int(first or 1) - 1
         stop = int(last) if last else None
     except ValueError:
-        start, stop = -1, None
+        start = -1
+        stop = None
     if not colon or start < 0 or (stop is not None and stop <= start):
         raise SettingsError(
             f"frame range {text!r} is not A:B with 1 <= A <= B; 1:20 takes the first twenty frames,"
@@ -83,7 +84,8 @@ class Reporter:
         advance: Callable[[], None] = lambda: None,
         write: Callable[[str], None] | None = None,
     ) -> None:
-        self.as_json, self._advance = as_json, advance
+        self.as_json = as_json
+        self._advance = advance
         self._write = write or partial(print, flush=True)
 
     def __call__(self, line: str, record: dict[str, Any]) -> None:

@@ -61,7 +61,8 @@ def shift_factors(
     """
     ky, kx = frequencies(shape, 1.0, device)
     dy, dx = shift
-    turns_y, turns_x = ky * dy, kx * dx
+    turns_y = ky * dy
+    turns_x = kx * dx
     one = torch.ones(1, device=device)
     of_rows = torch.polar(one, -2 * math.pi * turns_y)
     of_columns = torch.polar(one, -2 * math.pi * turns_x)

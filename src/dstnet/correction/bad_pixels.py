@@ -143,7 +143,8 @@ class _Thresholds:
 
     def __call__(self, around: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Above and below pixels that are `around`."""
-        sigmas, noise = self.sigmas, self.noise
+        sigmas = self.sigmas
+        noise = self.noise
         if not self.are_counts:
             # No zero level, so nothing to tell the tail by; events in thin sensors have long ones.
             above = np.full_like(around, 2 * sigmas * noise)

@@ -53,7 +53,9 @@ class CorrectedFrames:
         dark: np.ndarray | None,
         bad_pixels: np.ndarray | None,
     ) -> None:
-        self._frames, self._gain, self._dark = frames, gain, dark
+        self._frames = frames
+        self._gain = gain
+        self._dark = dark
         self._replaced = None if bad_pixels is None else replacement_table(bad_pixels)
         self.kept = tuple(kept)
         self.shape = (len(self.kept), *frames.shape[1:])

@@ -181,7 +181,8 @@ def _correlations(
     shape = (pattern.shape[0], pattern.shape[1])
     # A reference that is repeated has no more of them.
     independent = int(valid.sum())
-    fits, refused = [], None
+    fits = []
+    refused = None
     for orientation in _ORIENTATIONS:
         settings = CorrectionSettings(**orientation)
         try:

@@ -191,7 +191,8 @@ class _Job:
 def _made(planned: PlannedMovie, store: SpeciesStore, device: str) -> MovieOutcome:
     started = time.perf_counter()
     cpu_started = time.process_time()
-    movie, record = planned.movie, planned.movie.record
+    movie = planned.movie
+    record = planned.movie.record
     species = store.species(planned.structures, record.species_settings, planned.settings, device)
     # What is there was found not to be this movie: not complete from here on.
     movie.record_path.unlink(missing_ok=True)

@@ -52,7 +52,8 @@ def write_movies_star(folder: Path) -> None:
             continue  # another program's, or another version's
         if not movie.formats:
             continue
-        settings, optics = movie.settings, movie.settings.optics
+        settings = movie.settings
+        optics = movie.settings.optics
         group = (
             settings.pixel_size_angstrom,
             optics.voltage_kv,

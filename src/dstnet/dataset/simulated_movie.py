@@ -155,7 +155,8 @@ class SimulatedMovie(MovieFiles):
         BadInputError
             If it is missing, cannot be read, or is not as its record says.
         """
-        gain, defects = self.gain_path, self.defects_path
+        gain = self.gain_path
+        defects = self.defects_path
         corrections = Corrections(
             gain=read_gain(gain) if gain.is_file() else None,
             defects=read_defects(defects) if defects.is_file() else None,
@@ -342,7 +343,8 @@ class SimulatedMovie(MovieFiles):
 
     def _write_tables(self, simulator: MovieSimulator, movie_format: MovieFormat) -> None:
         """Motion, CTF and particles as RELION writes them."""
-        settings, truth = self.settings, simulator.truth
+        settings = self.settings
+        truth = simulator.truth
         movie = self.movie_path(movie_format).relative_to(self.folder).as_posix()
         motion = truth.motion.to_relion(
             shape=settings.shape,

@@ -48,7 +48,8 @@ def poisson(rate: Tensor, generator: torch.Generator) -> Tensor:
     edges = [blocks * thread // threads for thread in range(threads + 1)]
 
     def fill(thread: int) -> None:
-        first, last = edges[thread], edges[thread + 1]
+        first = edges[thread]
+        last = edges[thread + 1]
         kernel.fill(rates, flat, first, last, seed_table, seed_tail, highest)
 
     if threads == 1:

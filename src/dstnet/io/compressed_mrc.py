@@ -104,7 +104,8 @@ class CompressedMrcFrames(MrcFrames):
 
     def _unpack_stream(self, file: BinaryIO) -> None:
         # What holds more than its header says is refused, so no more than that is unpacked.
-        most, size = self._start + (self.shape[0] + 1) * self._frame_bytes, 0
+        most = self._start + (self.shape[0] + 1) * self._frame_bytes
+        size = 0
         with _stream(self.path) as stream:
             while size < most:
                 with _one_error(self.path):
@@ -191,12 +192,15 @@ def _zstd_bound(data: mmap.mmap) -> int:
         if magic != int.from_bytes(_ZSTD, "little"):
             raise ValueError("no zstd frame where one should start")
         descriptor = number(1)
-        single, checksum = descriptor >> 5 & 1, descriptor >> 2 & 1
+        single = descriptor >> 5 & 1
+        checksum = descriptor >> 2 & 1
         skip((1 - single) + (0, 1, 2, 4)[descriptor & 3] + (single, 2, 4, 8)[descriptor >> 6])
         last = 0
         while not last:
             block = number(3)
-            last, kind, size = block & 1, block >> 1 & 3, block >> 3
+            last = block & 1
+            kind = block >> 1 & 3
+            size = block >> 3
             most += size if kind < 2 else _ZSTD_BLOCK_BYTES
             skip(1 if kind == 1 else size)
         skip(4 * checksum)

@@ -136,7 +136,9 @@ class EerFrames(StoredFrames):
             )
         skip, x, y = (int(page.tags.valueof(tag, default)) for tag, default in _BITS_TAGS.items())
         if compression in _SKIP_BITS:
-            skip, x, y = _SKIP_BITS[compression], 2, 2
+            skip = _SKIP_BITS[compression]
+            x = 2
+            y = 2
         if not (skip >= 2 and min(x, y) >= 1 and skip + x + y <= _MOST_CODE_BITS):
             raise BadInputError(
                 f"{self.path} has codes of {skip} + {x} + {y} bits; {_MOST_CODE_BITS} in all can be"

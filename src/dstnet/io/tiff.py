@@ -78,7 +78,8 @@ def page_offsets(tif: tifffile.TiffFile, path: Path) -> list[int]:
     """Where each page's directory starts. Walked here, since tifffile drops the pages behind a
     broken link and goes on.
     """
-    file, form = tif.filehandle, tif.tiff
+    file = tif.filehandle
+    form = tif.tiff
     offsets: list[int] = []
     seen: set[int] = set()
     file.seek(form.offsetsize if form.offsetsize == 8 else 4)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 # Critical exposure at 300 kV, N_e(k) = a k^b + c in e-/A^2 with k in 1/A: Grant & Grigorieff, eLife
 # 4:e06980 (2015), eq. 3.
-_A, _B, _C = 0.245, -1.665, 2.81
+_A = 0.245
+_B = -1.665
+_C = 2.81
 
 # N_e relative to 300 kV. 200 kV: Grant & Grigorieff 2015. 100 kV: published programs disagree, 0.53
 # (cisTEM has 0.532) or 0.64. We take 0.53, because damage follows the inelastic cross-section,

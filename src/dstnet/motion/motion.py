@@ -69,7 +69,8 @@ class Motion:
 
     def centred(self) -> "Motion":
         """The same motion against its mean position."""
-        shift, local = self.global_shift_angstrom, self.local_coefficients_angstrom
+        shift = self.global_shift_angstrom
+        local = self.local_coefficients_angstrom
         return Motion(shift - shift.mean(0), local - local.mean(0))
 
     def to(self, device: torch.device | str) -> "Motion":

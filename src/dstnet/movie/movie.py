@@ -170,7 +170,8 @@ class _Subset:
     """Some frames of a stack."""
 
     def __init__(self, frames: FrameStack, chosen: Sequence[int]) -> None:
-        self._frames, self._chosen = frames, tuple(chosen)
+        self._frames = frames
+        self._chosen = tuple(chosen)
         self.shape = (len(self._chosen), *frames.shape[1:])
 
     def __getitem__(self, index: int, /) -> np.ndarray:

@@ -247,7 +247,8 @@ def _silent_openvino() -> ModuleType:
     """The package openvino, without the telemetry that it sends at its import and with each
     conversion unless that package is absent.
     """
-    name, telemetry = "openvino_telemetry", sys.modules.get("openvino_telemetry")
+    name = "openvino_telemetry"
+    telemetry = sys.modules.get("openvino_telemetry")
     sys.modules[name] = None  # pyright: ignore[reportArgumentType]  # Python's way to say that it cannot be imported
     try:
         import openvino  # pyright: ignore[reportMissingImports]

@@ -222,8 +222,10 @@ def delocalisation_angstrom(optics: OpticsSettings, pixel_size_angstrom: float) 
     lambda dz k of the larger defocus, or Cs lambda^3 k^3 less that of the smaller where Cs
     outweighs it; to which coma adds 3 Cs lambda^2 k^2 |tau|.
     """
-    wavelength, k = electron_wavelength_angstrom(optics.voltage_kv), 0.5 / pixel_size_angstrom
-    cs, half = optics.cs_mm * 1e7, optics.astigmatism_angstrom / 2
+    wavelength = electron_wavelength_angstrom(optics.voltage_kv)
+    k = 0.5 / pixel_size_angstrom
+    cs = optics.cs_mm * 1e7
+    half = optics.astigmatism_angstrom / 2
     by_defocus = wavelength * k * (abs(optics.defocus_angstrom) + half)
     by_cs = cs * (wavelength * k) ** 3 - wavelength * k * (optics.defocus_angstrom - half)
     tilt = 1e-3 * math.hypot(optics.beam_tilt_x_mrad, optics.beam_tilt_y_mrad)

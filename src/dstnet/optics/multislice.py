@@ -70,7 +70,8 @@ def multislice_intensity(
         raise BadInputError(
             f"slabs must have one shape (got {[tuple(phase.shape) for _, phase in slabs]})"
         )
-    shape, device = (slabs[0][1].shape[0], slabs[0][1].shape[1]), slabs[0][1].device
+    shape = (slabs[0][1].shape[0], slabs[0][1].shape[1])
+    device = slabs[0][1].device
     # Products of two waves reach twice their frequencies. On a grid 3/2 as fine they fold back no
     # further than to the image's Nyquist, so that all frequencies of the image are right; kept to
     # its own grid, only those below 2/3 of its Nyquist would be.

@@ -104,7 +104,8 @@ class _Rings:
     """Rings on a smooth background, fitted to a power spectrum."""
 
     def __init__(self, cells: _Cells) -> None:
-        self._cells, k = cells, cells.k
+        self._cells = cells
+        k = cells.k
         self._offset = math.asin(AMPLITUDE_CONTRAST)
         scaled = (k - k.min()) / (k.max() - k.min()) * 2 - 1
         self._smooth = np.polynomial.chebyshev.chebvander(scaled, DEGREE)
@@ -126,7 +127,8 @@ class _Rings:
         """By how much chi^2 falls when rings of these phases are added to the smooth background; 0
         where they would be negative.
         """
-        k, turn = self._cells.k, self._cells.turn
+        k = self._cells.k
+        turn = self._cells.turn
         coefficient = mean + straight * np.cos(turn) + oblique * np.sin(turn)
         rings = np.sin(k * k * coefficient + self._offset) ** 2 - 0.5
         columns = self._without_background(self._smooth * (rings * self._weight)[:, None])

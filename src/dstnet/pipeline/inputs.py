@@ -206,7 +206,8 @@ def _starred(path: Path) -> Iterator[_Found]:
     tables = _read_tables(path)
     table, column = _movie_table(path, tables)
     groups = _optics_groups(path, tables, table)
-    finder, gain_finder = _Finder(path), _Finder(path)
+    finder = _Finder(path)
+    gain_finder = _Finder(path)
     for row in _rows(table):
         own = {name: row[name] for name in _OPTICS_COLUMNS if name in row}
         group = str(row.get(_GROUP_COLUMN))

@@ -49,7 +49,8 @@ class MotionFile:
         OutputError
             If it cannot be written.
         """
-        movie, exposure = self.movie, self.movie.exposure
+        movie = self.movie
+        exposure = self.movie.exposure
         own = exposure.frame_e_per_a2[0] if exposure else 0.0
         before = exposure.pre_exposure_e_per_a2 if exposure else 0.0
         tables = self._motion_of_the_file().to_relion(
@@ -71,7 +72,8 @@ class MotionFile:
         """RELION counts the frames of the file: one that was left out moved as its neighbours
         did.
         """
-        numbers, motion = self.frame_numbers, self.motion
+        numbers = self.frame_numbers
+        motion = self.motion
         if numbers == tuple(range(len(numbers))):
             return motion
         frames = self.movie.frame_numbers[-1] + 1

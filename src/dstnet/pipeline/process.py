@@ -114,7 +114,8 @@ class MovieProcessor:
     """
 
     def __init__(self, settings: RunSettings, device: str) -> None:
-        self._settings, self._device = settings, device
+        self._settings = settings
+        self._device = device
         self._restorer = settings.restorer(device)
         # Of the last gains: movies of one camera come together.
         self._corrections = lru_cache(maxsize=2)(settings.references.corrections)
@@ -146,7 +147,8 @@ class MovieProcessor:
             )
 
     def _record(self, task: Task) -> Record:
-        started, cpu = time.perf_counter(), time.process_time()
+        started = time.perf_counter()
+        cpu = time.process_time()
         if task.error is not None:
             raise BadInputError(task.error)
         raw = self._settings.movies.open(task.movie)
@@ -185,7 +187,8 @@ class MovieProcessor:
         self, task: Task, raw: Movie, products: list[Product], paths: dict[str, Path]
     ) -> Results:
         """Make and write the results of a movie that was opened as `raw`."""
-        settings, source = self._settings, task.movie
+        settings = self._settings
+        source = task.movie
         gain = settings.references.gain_of(source)
         movie = _corrected(raw, self._corrections(gain))
         images = self._images(movie, source)
@@ -221,7 +224,8 @@ class MovieProcessor:
 
     def _images(self, movie: Movie, source: InputMovie) -> Images:
         """Align and enhance a movie."""
-        settings, restorer = self._settings, self._restorer
+        settings = self._settings
+        restorer = self._restorer
         halves = settings.products.halves
         if halves and len(movie) < 2:
             raise BadInputError(f"{movie.name} has one frame, so no halves; leave out --halves")

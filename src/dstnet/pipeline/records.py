@@ -250,7 +250,8 @@ class Records:
     """
 
     def __init__(self, folder: Path, made_with: MadeWith, overwrite: bool) -> None:
-        self.folder, self.made_with = ensure_writable_folder(folder), made_with
+        self.folder = ensure_writable_folder(folder)
+        self.made_with = made_with
         stored = read_records(folder)
         different = [] if stored.made_with is None else made_with.differences(stored.made_with)
         if different and not overwrite:
@@ -267,7 +268,8 @@ class Records:
         name = f"{started}-{secrets.token_hex(4)}.jsonl"
         self._path = ensure_writable_folder(folder / "records") / name
         self._append(made_with.model_dump())
-        self._refreshed, self._took = time.monotonic(), 0.0
+        self._refreshed = time.monotonic()
+        self._took = 0.0
 
     def add(self, record: Record) -> None:
         """Put on record what came of one input.
@@ -392,7 +394,8 @@ def _micrographs(folder: Path, records: Iterable[Record]) -> list[Micrograph]:
     """The complete results of a folder, by name."""
     found = []
     for record in sorted(records, key=lambda record: record.name):
-        source, results = record.source, record.results
+        source = record.source
+        results = record.results
         if source is None or results is None:
             continue
         files = {kind: folder / name for kind, name in results.files.items()}

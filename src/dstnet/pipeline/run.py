@@ -101,7 +101,8 @@ def _tasks(
         if movie is None:
             yield None
             continue
-        name, error = movie.name, None
+        name = movie.name
+        error = None
         if name in taken:
             error = (
                 f"{movie.path}: its results would have the name of those of {taken[name]};"

@@ -86,7 +86,8 @@ class _Arrivals:
     """
 
     def __init__(self, readable: Callable[[InputMovie], object], settle: float) -> None:
-        self._readable, self._settle = readable, settle
+        self._readable = readable
+        self._settle = settle
         self._passed_on: set[Path] = set()
         self._states: dict[Path, _State] = {}
         self.last_change = time.monotonic()

@@ -123,7 +123,8 @@ def _read(path: Path, voxel_size: float | None) -> tuple[np.ndarray, float]:
         raise BadInputError(f"no such map: {path}; give an MRC or CCP4 file (.gz allowed)")
     try:
         with mrcfile.open(path, mode="r") as file:
-            header, data = np.array(file.header)[()], np.asarray(file.data)
+            header = np.array(file.header)[()]
+            data = np.asarray(file.data)
     except (ValueError, OSError, EOFError, gzip.BadGzipFile) as error:
         raise BadInputError(
             f"cannot read {path} as a map: {' '.join(str(error).split())}; copy it again or"

@@ -188,7 +188,8 @@ def _atoms_spectrum(
     origin = (n // 2) * pixel
     order = np.flatnonzero(used)
     order = order[np.argsort(atoms.elements[order], kind="stable")]
-    atom, element = gemmi.Atom(), 0
+    atom = gemmi.Atom()
+    element = 0
     rows = zip(
         atoms.elements[order].tolist(),
         (atoms.positions_angstrom[order].astype(np.float64) + origin).tolist(),
@@ -198,9 +199,11 @@ def _atoms_spectrum(
     )
     for z, (px, py, pz), b_iso, occupancy in rows:
         if z != element:
-            atom.element, element = gemmi.Element(z), z
+            atom.element = gemmi.Element(z)
+            element = z
         atom.pos = gemmi.Position(px, py, pz)
-        atom.b_iso, atom.occ = b_iso, occupancy
+        atom.b_iso = b_iso
+        atom.occ = occupancy
         calculator.add_atom_density_to_grid(atom)
     spectrum = _cropped_rfftn(
         torch.from_numpy(calculator.grid.array.T), n

@@ -118,14 +118,16 @@ def rotation_of_angles(rot_deg: float, tilt_deg: float, psi_deg: float) -> Tenso
     rot, sin tilt sin rot, cos tilt).
     """
     tilt = math.radians(tilt_deg)
-    cosine, sine = math.cos(tilt), math.sin(tilt)
+    cosine = math.cos(tilt)
+    sine = math.sin(tilt)
     about_y = torch.tensor([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], dtype=torch.float64)
     return (_about_z(psi_deg) @ about_y @ _about_z(rot_deg)).float()
 
 
 def _about_z(angle_deg: float) -> Tensor:
     angle = math.radians(angle_deg)
-    cosine, sine = math.cos(angle), math.sin(angle)
+    cosine = math.cos(angle)
+    sine = math.sin(angle)
     return torch.tensor([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]], dtype=torch.float64)
 
 

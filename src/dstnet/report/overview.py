@@ -115,7 +115,8 @@ def read_overview(movie: SimulatedMovie) -> Overview:
 
 def _numbers(movie: SimulatedMovie, counts_per_pixel: float) -> list[tuple[str, str]]:
     """What the page says of a movie in words."""
-    settings, optics = movie.settings, movie.settings.optics
+    settings = movie.settings
+    optics = movie.settings.optics
     height, width = settings.shape
     exposure = settings.frames * settings.exposure_e_per_a2
     astigmatism = f"{optics.astigmatism_angstrom:.0f} Å at {optics.astigmatism_angle_deg:.0f}°"

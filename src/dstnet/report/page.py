@@ -97,7 +97,8 @@ class _Picture:
 
 
 def _movie(folder: Path, record: Record) -> _Shown:
-    source, results = record.source, record.results
+    source = record.source
+    results = record.results
     assert source is not None and results is not None
     pixel = results.output_pixel_size_angstrom
     notes = list(results.notes)
@@ -181,7 +182,8 @@ def _track(shifts_angstrom: list[list[float]]) -> dict[str, Any] | None:
     if len(shifts_angstrom) < 2:
         return None
     way = np.asarray(shifts_angstrom)
-    lowest, highest = way.min(0), way.max(0)
+    lowest = way.min(0)
+    highest = way.max(0)
     middle = (highest + lowest) / 2
     extent = float((highest - lowest).max())
     side = max(1.0, extent * _TRACK_MARGIN)

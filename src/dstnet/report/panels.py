@@ -34,7 +34,8 @@ def draw_image(axes: "Axes", image: np.ndarray, pixel_size_angstrom: float, titl
         Above it.
     """
     small, step = averaged_down(image, math.ceil(max(image.shape) / SHOWN_PIXELS))
-    height, width = small.shape[0] * step, small.shape[1] * step
+    height = small.shape[0] * step
+    width = small.shape[1] * step
     low, high = np.percentile(small, (0.3, 99.7))
     axes.imshow(
         small,
@@ -47,7 +48,8 @@ def draw_image(axes: "Axes", image: np.ndarray, pixel_size_angstrom: float, titl
     axes.set_title(title, fontsize=11, color=INK)
     axes.set_axis_off()
     length = scale_bar_angstrom(width * pixel_size_angstrom)
-    x, y = width * 0.04, height * 0.96
+    x = width * 0.04
+    y = height * 0.96
     axes.plot(
         [x, x + length / pixel_size_angstrom],
         [y, y],

@@ -46,7 +46,8 @@ def picture(
     panels = np.atleast_1d(figure.subplots(1, len(images)))
     for axes, (name, image) in zip(panels, images, strict=True):
         small, step = averaged_down(image, min(image.shape) // SHOWN_PIXELS)
-        height, width = small.shape[0] * step, small.shape[1] * step
+        height = small.shape[0] * step
+        width = small.shape[1] * step
         low, high = np.percentile(small, (0.5, 99.5))
         axes.imshow(
             small,
@@ -60,7 +61,8 @@ def picture(
         axes.set_axis_off()
         if image is images[0][1]:
             bar = 200.0 if width * pixel_size_angstrom < 2000 else 500.0
-            x, y = width * 0.05, height * 0.95
+            x = width * 0.05
+            y = height * 0.95
             length = bar / pixel_size_angstrom
             axes.plot([x, x + length], [y, y], color="white", linewidth=3, solid_capstyle="butt")
             label = f"{bar / 10:.0f} nm"

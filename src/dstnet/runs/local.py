@@ -146,7 +146,10 @@ class _Crew(Generic[T, R]):
     """The worker processes of a run."""
 
     def __init__(self, job: Job[T, R], workers: int, threads: int, devices: Sequence[str]) -> None:
-        self._job, self._workers, self._threads, self._devices = job, workers, threads, devices
+        self._job = job
+        self._workers = workers
+        self._threads = threads
+        self._devices = devices
         self._idle: list[_Worker[T]] = []
         self._busy: dict[Connection, _Worker[T]] = {}
 

@@ -124,9 +124,12 @@ class Attempts(Generic[T]):
     def __init__(
         self, tasks: Iterable[T | None], *, tries: int = 1, shard: Shard | None = None
     ) -> None:
-        self._source, self._count, self._exhausted = iter(tasks), 0, False
+        self._source = iter(tasks)
+        self._count = 0
+        self._exhausted = False
         self._again: deque[Attempt[T]] = deque()
-        self._tries, self._shard = tries, shard
+        self._tries = tries
+        self._shard = shard
 
     @property
     def ended(self) -> bool:

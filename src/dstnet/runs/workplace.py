@@ -79,7 +79,8 @@ def prepare(job: Job[T, R], workplace: Workplace) -> Callable[[Iterable[T | None
         client = scheduler_client(workplace.scheduler_file)
     here = client is None and workplace.workers is None
     work = job.worker(workplace.devices[0]) if here else None
-    threads, devices = workplace.threads_of_each, workplace.devices
+    threads = workplace.threads_of_each
+    devices = workplace.devices
 
     def outcomes(tasks: Iterable[T | None]) -> Outcomes[T, R]:
         attempts = Attempts(tasks, tries=workplace.tries, shard=workplace.shard)

@@ -142,7 +142,8 @@ class MovieSimulator:
         self.settings = settings
         self.seed = seed
         self.device = torch.device(device)
-        pixel, optics = settings.pixel_size_angstrom, settings.optics
+        pixel = settings.pixel_size_angstrom
+        optics = settings.optics
         height, width = settings.shape
         # What lies outside the field reaches into it by delocalisation and motion. Detail beyond 4
         # Å, spread wider still, is let wrap.
@@ -201,7 +202,8 @@ class MovieSimulator:
 
     def _place(self, species: Sequence[Species], layers: Layers) -> "_Placed":
         """Put particles into the padded field."""
-        settings, pixel = self.settings, self.settings.pixel_size_angstrom
+        settings = self.settings
+        pixel = self.settings.pixel_size_angstrom
         placed = _Placed(torch.zeros(self._padded, dtype=torch.int32))
         particles = place(
             species,
@@ -218,7 +220,8 @@ class MovieSimulator:
             if slab not in placed.slabs:
                 placed.slabs[slab] = torch.zeros(self._padded)
             add_patch(placed.slabs[slab], patch * settings.specimen.contrast, centre)
-            y, x = centre[0] - self._offset[0], centre[1] - self._offset[1]
+            y = centre[0] - self._offset[0]
+            x = centre[1] - self._offset[1]
             if 0 <= y < settings.shape[0] and 0 <= x < settings.shape[1]:
                 in_field = replace(particle, y_angstrom=y * pixel, x_angstrom=x * pixel)
                 placed.particles.append(in_field)
@@ -277,7 +280,8 @@ class MovieSimulator:
             slabs[0.0] = slabs.get(0.0, 0.0) + other_phase
         if not slabs:
             return self._nothing()
-        pixel, optics = self.settings.pixel_size_angstrom, self.settings.optics
+        pixel = self.settings.pixel_size_angstrom
+        optics = self.settings.optics
         ordered = [(height + drift, slabs[height]) for height in sorted(slabs, reverse=True)]
         return torch.fft.rfft2(multislice_intensity(ordered, pixel, optics) - 1)
 
@@ -347,14 +351,17 @@ class MovieSimulator:
         """Expected electrons per pixel of each frame as they reach the camera, a counting camera's
         point spread included.
         """
-        s, pixel, padded = self.settings, self.settings.pixel_size_angstrom, self._padded
+        s = self.settings
+        pixel = self.settings.pixel_size_angstrom
+        padded = self._padded
         film = None if self._film is None else self._crop(self._film)
         passed = transmitted(
             self.truth.thickness_angstrom.to(self.device), s.specimen, s.optics.voltage_kv, film
         )
         # Without a filter the electrons that lost energy arrive all the same, spread too wide to
         # show anything.
-        incident, kept = torch.ones_like(passed), passed
+        incident = torch.ones_like(passed)
+        kept = passed
         if s.optics.energy_filter:
             incident, kept = passed, 1.0
         incident = incident * (s.exposure_e_per_a2 * pixel**2)

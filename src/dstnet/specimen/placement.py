@@ -141,7 +141,8 @@ class _Field:
 
     def holds(self, y: float, x: float) -> bool:
         """Whether a centre may lie there."""
-        row, column = round(y / self.pixel), round(x / self.pixel)
+        row = round(y / self.pixel)
+        column = round(x / self.pixel)
         if not (0 <= row < self.shape[0] and 0 <= column < self.shape[1]):
             return False
         return self.allowed is None or bool(self.allowed[row, column])

@@ -188,12 +188,10 @@ class ProjectionBank:
     """
 
     def __init__(self, name: str, radius_angstrom: float, rotations: Tensor, patches: Tensor):
-        self.name, self.radius_angstrom, self.rotations, self.patches = (
-            name,
-            radius_angstrom,
-            rotations,
-            patches,
-        )
+        self.name = name
+        self.radius_angstrom = radius_angstrom
+        self.rotations = rotations
+        self.patches = patches
 
     @classmethod
     def from_projector(

@@ -25,7 +25,8 @@ SIDE_CHAIN_ELEMENT_SHARES = np.array([0.68, 0.12, 0.175, 0.025])
 BOND_ANGSTROM = 1.52
 # Cells of the lattice of rods, (across, along, rise a residue) in Å. They hold a residue's volume:
 # helices 10.2 x 9.0 x 1.5, strands 4.8 x 9.0 x 3.3 Å3, about 140 Å3 for 7.9 atoms.
-HELIX_CELL, STRAND_CELL = (9.0, 10.2, 1.5), (9.0, 4.8, 3.3)
+HELIX_CELL = (9.0, 10.2, 1.5)
+STRAND_CELL = (9.0, 4.8, 3.3)
 REACH = 1.3  # of the lattice, in radii of the domain
 ROD_DEPTH_ANGSTROM, LOOP_DEPTH_ANGSTROM = 3.0, 1.0  # least depth of residues in the domain
 SHORTEST_ROD = 4  # residues
@@ -98,7 +99,9 @@ def fold_domain(
     def place(local: np.ndarray) -> np.ndarray:
         return local @ domain.frame + centre
 
-    atoms, outwards, ends = [], [], []
+    atoms = []
+    outwards = []
+    ends = []
     for axis, up in _rods(rng, domain, radius):
         inside = np.flatnonzero(depth(place(axis)) > ROD_DEPTH_ANGSTROM)
         if len(inside) < SHORTEST_ROD:

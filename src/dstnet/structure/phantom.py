@@ -19,7 +19,8 @@ CYCLIC_GROUPS = tuple(f"C{n}" for n in range(1, 9))
 DIHEDRAL_GROUPS = tuple(f"D{n}" for n in range(2, 8))
 GROUPS = (*CYCLIC_GROUPS, *DIHEDRAL_GROUPS, "T", "O")
 GROUP_SHARES = np.array([1.5] + [1] * 13 + [0.6] * 2) / 15.7
-CAGE_GROUPS, CAGE_GROUP_SHARES = ("T", "O", "I"), (0.4, 0.4, 0.2)
+CAGE_GROUPS = ("T", "O", "I")
+CAGE_GROUP_SHARES = (0.4, 0.4, 0.2)
 FIRST_GROUP, FIRST_MASS_KDA = "D7", 550.0  # of the phantom of seed 0
 # Masses in kDa: of a complex, and of one of its chains.
 LIGHTEST_KDA, HEAVIEST_KDA = 85.0, 1500.0

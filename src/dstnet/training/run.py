@@ -17,6 +17,10 @@ from dstnet.training.stored_crops import check_movies
 from dstnet.training.trainer import CHECKPOINT_NAME, Trainer
 
 
+def _silent(_: object) -> None:
+    """What the processes beside the first say."""
+
+
 def train_run(
     folder: Path,
     data: Sequence[Path],
@@ -60,7 +64,7 @@ def train_run(
     """
     with process_group(device) as process:
         if not process.first:
-            say, report = (lambda line: None), (lambda record: None)
+            say = report = _silent
         # The run's own folder is judged before the minutes that projections take.
         ensure_writable_folder(folder)
         if not resume and (folder / CHECKPOINT_NAME).exists():

@@ -129,7 +129,8 @@ def _truth_of_frame(
     simulator: MovieSimulator, plan: CropPlan, mean_over_noise: float, device: torch.device | str
 ) -> CropTruth:
     """What is true of a field, where the plan's frame has it."""
-    truth, pixel = simulator.truth, plan.settings.pixel_size_angstrom
+    truth = simulator.truth
+    pixel = plan.settings.pixel_size_angstrom
     clean = truth.clean.to(device) + simulator.static_contrast()
     phase = truth.phase.to(device)
     # Labels are integers, and what local motion moves them by is less than their edges' own

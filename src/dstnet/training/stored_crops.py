@@ -86,7 +86,8 @@ def stored_batch(
     number = int(torch.randint(len(movies), (1,), generator=generator))
     movie = movies[number]
     used = _draw_frames(movie.settings.frames, ranges.groups, generator)
-    places, known = [], []
+    places = []
+    known = []
     for i in range(batch):
         places.append(_draw_place(movie, ranges, stream(seed, "recorded crop", index, i)))
         u = float(torch.rand(1, generator=stream(seed, "recorded known", index, i)))
@@ -208,7 +209,8 @@ class _Source:
 
     @classmethod
     def read(cls, simulated: SimulatedMovie, frames: range, places: Sequence[_Place]) -> "_Source":
-        movie, motion = simulated.movie(), simulated.motion()
+        movie = simulated.movie()
+        motion = simulated.motion()
         windows: list[list[np.ndarray]] = [[] for _ in places]
         for number in frames:
             frame = np.asarray(movie.frames[number])  # read once for all crops

@@ -119,7 +119,8 @@ class Trainer:
             self._begin_folder()
 
     def _check(self, held_out: Sources) -> None:
-        batches, count = self.settings.batches, self.process.count
+        batches = self.settings.batches
+        count = self.process.count
         if batches % count:
             raise SettingsError(
                 f"{batches} batches a step cannot be dealt to {count} processes; set batches to"
@@ -230,7 +231,8 @@ class Trainer:
         OutputError
             If the log or a checkpoint cannot be written; the one before stays.
         """
-        settings, process = self.settings, self.process
+        settings = self.settings
+        process = self.process
         model = DistributedDataParallel(self.network) if process.count > 1 else self.network
         batches = load_batches(self.data, self._batch_numbers(), self.workers or 0)
         started = time.perf_counter() - self.progress.seconds
@@ -261,7 +263,9 @@ class Trainer:
 
     def _step(self, model: nn.Module, batches: Iterator[Batch]) -> tuple[bool, float]:
         """One step: whether a frame's own image was asked for, and the loss."""
-        settings, step, process = self.settings, self.progress.step, self.process
+        settings = self.settings
+        step = self.progress.step
+        process = self.process
         # All that is random in a step follows from its number, so that a resumed run needs no
         # generator's state.
         torch.manual_seed(stream(settings.seed, "step", step, process.number).initial_seed())
@@ -271,7 +275,8 @@ class Trainer:
         # it; which, the step number says.
         own = (step * _GOLDEN_RATIO) % 1 < settings.frame_weight
         self.state.optimizer.zero_grad(set_to_none=True)
-        count, loss = settings.batches // process.count, 0.0
+        count = settings.batches // process.count
+        loss = 0.0
         for j in range(count):
             if isinstance(model, DistributedDataParallel):
                 model.require_backward_grad_sync = j == count - 1  # as its no_sync() does
@@ -337,7 +342,8 @@ class Trainer:
         return path
 
     def _card(self, network: MovieNetwork) -> ModelCard:
-        settings, ranges = self.settings, self.settings.stream
+        settings = self.settings
+        ranges = self.settings.stream
         # Of a complete movie; of weights of windows, of one frame.
         exposure = ranges.frame_exposure_e_per_a2 if ranges.window else ranges.exposure_e_per_a2
         return ModelCard(

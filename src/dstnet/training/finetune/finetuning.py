@@ -137,7 +137,8 @@ class Finetuning:
         training = self._begin()
         records = [self._compared(0, self.before)]
         report(records[0])
-        best, best_record = None, records[0]
+        best = None
+        best_record = records[0]
         why = f"all {settings.steps} steps are done"
         for step in range(1, settings.steps + 1):
             loss = self._step(training, step)

@@ -75,7 +75,8 @@ def score(
     device: torch.device,
 ) -> HeldOutScore:
     """Score weights on all crops of `movies`: halves of the groups, either predicting the other."""
-    sums, images = [], []
+    sums = []
+    images = []
     for direction in (0, 1):
         for movie in movies:
             inputs = halves(movie)[direction]

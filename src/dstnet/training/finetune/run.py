@@ -128,7 +128,8 @@ def _extract_all(
     say: Callable[[str], None],
 ) -> tuple[list[MovieCrops], tuple[str, ...]]:
     """Crops of the movies that can be used, and what is wrong with the others."""
-    crops, failures = [], []
+    crops = []
+    failures = []
     for name, open_it in movies.items():
         try:
             found = extract_crops(open_it(), card, network.stride, settings, device)
