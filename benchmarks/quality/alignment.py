@@ -80,7 +80,10 @@ def relion_motion(path: Path, pixel: float, patches: int) -> Motion | None:
     )
     subprocess.run([program, *command.split()], cwd=path.parent, capture_output=True, check=False)
     star = path.parent / "o" / path.with_suffix(".star").name
-    return Motion.from_relion(starfile.read(star)) if star.exists() else None
+    if not star.exists():
+        return None
+    tables = starfile.read(star, always_dict=True)
+    return Motion.from_relion({str(name): table for name, table in tables.items()})
 
 
 def score_motions(movie: Movie, simulator: MovieSimulator, relion: Motion | None) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def make_inputs(folder: Path, count: int) -> Inputs:
 def make_data(folder: Path, count: int) -> Inputs:
     """Inputs, a gain reference and a tiny network in `folder`."""
     sys.path.insert(0, str(ROOT / "tests"))
-    from tiny import save_model
+    from tiny import save_model  # pyright: ignore[reportMissingImports]
 
     folder.mkdir()
     save_model(folder)

@@ -47,7 +47,7 @@ def prepare(
     """
     ready: dict[str, Work] = {}
     record: dict[str, dict[str, Any]] = {}
-    engines = [engine for engine in ENGINES if engine not in without]
+    engines: list[EngineName] = [engine for engine in ENGINES if engine not in without]
     for name, precision in product(engines, PRECISIONS):
         key = f"{name} {precision}"
         half = PRECISIONS[precision]

@@ -287,8 +287,9 @@ def test_a_method_without_weights(capsys, mrc, tmp_path):
     assert found == {f"a_{name}.mrc" for name in names}
     stored = provenance(tmp_path / "out")
     assert stored["settings"]["model"] == "gaussian:25" and stored["weights"] is None
-    code, _, err = dstnet(capsys, "enhance", mrc, *options, "--contrast")
-    assert code == 2 and "gives no contrast" in err
+    for option in ("contrast", "frames"):
+        code, _, err = dstnet(capsys, "enhance", mrc, *options, f"--{option}")
+        assert code == 2 and f"gives no {option}" in err
 
 
 def test_a_single_image(enhance, tmp_path):

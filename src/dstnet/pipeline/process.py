@@ -236,7 +236,7 @@ class MovieProcessor:
         aligned = align(
             movie,
             settings.alignment,
-            groupings=[] if needs.grouping is None else [needs.grouping],
+            groupings=needs.groupings,
             halves=halves,
             motion=motion,
             device=self._device,
@@ -245,10 +245,7 @@ class MovieProcessor:
             return Images(aligned)
         if not (halves or needs.raw_frames):
             movie.forget()  # its frames are not asked for again, and the method needs the room
-        outputs = ["micrograph", *settings.products.outputs]
-        if settings.products.enhanced_frames:
-            outputs.append("frames")
-        restored = restorer(aligned, outputs=outputs)
+        restored = restorer(aligned, outputs=settings.products.restorer_outputs)
         if not halves:
             return Images(aligned, restored)
         restored_halves = tuple(restorer(_half(aligned, first, restorer)) for first in (0, 1))
@@ -318,8 +315,8 @@ def _corrected(raw: Movie, corrections: Corrections | None) -> Movie:
 def _half(aligned: AlignedMovie, first: int, restorer: Restorer) -> AlignedMovie:
     """Every other frame of an aligned movie, with the groups of frames that the method wants."""
     movie = aligned.movie
-    grouping = restorer.needs(movie.subset(range(first, len(movie), 2))).grouping
-    return half_movie(aligned, first, groupings=[] if grouping is None else [grouping])
+    needs = restorer.needs(movie.subset(range(first, len(movie), 2)))
+    return half_movie(aligned, first, groupings=needs.groupings)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -167,6 +167,12 @@ class ProductSettings(Settings):
     )
     half_precision_files: bool = Field(default=False, description="images as float16 (MRC mode 12)")
 
+    @property
+    def restorer_outputs(self) -> tuple[str, ...]:
+        """What is asked of the method, by its outputs' names."""
+        frames = ("frames",) if self.enhanced_frames else ()
+        return ("micrograph", *self.outputs, *frames)
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -225,7 +231,7 @@ class RunSettings:
         restorer = self.restorer("cpu")
         described = {}
         if restorer is not None:
-            check_outputs(restorer, self.products.outputs)
+            check_outputs(restorer, self.products.restorer_outputs)
             described = restorer.describe()
         return MadeWith(
             version=__version__,
