@@ -1,5 +1,6 @@
 """What the docs name exists: modules, files of the project, and no other's."""
 
+import ast
 import importlib
 import re
 from pathlib import Path
@@ -38,6 +39,19 @@ def _exists(dotted: str) -> bool:
 def test_names_that_a_page_uses_exist(page):
     missing = {n for n in NAME.findall(page.read_text()) if not _exists(n)}
     assert not missing, f"{page.name} names {', '.join('dstnet' + n for n in sorted(missing))}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_on_a_page_names_what_exists(page):
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        tree = ast.parse(block)
+        imports = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+        names: dict[str, object] = {}
+        exec(compile(ast.Module(imports, []), str(page), "exec"), names)
+        for node in ast.walk(tree):
+            owner = getattr(getattr(node, "value", None), "id", None)
+            if isinstance(node, ast.Attribute) and owner in names:
+                assert hasattr(names[owner], node.attr), f"{page.name}: {node.attr}"
 
 
 def test_the_check_bites():
