@@ -377,7 +377,7 @@ def test_what_cannot_be_fetched_is_told_and_leaves_nothing(archive, tmp_path, mo
     whole = (archive / "1ABC.cif.gz").read_bytes()
     for content in (whole[:100], gzip.compress(b"<html>sign in</html>"), b""):
         (archive / "3ABC.cif.gz").write_bytes(content)
-        with pytest.raises(BadInputError, match="no whole mmCIF file"):
+        with pytest.raises(BadInputError, match="no complete mmCIF file"):
             fetch_structure("3abc", archive.as_uri())
 
     def missing(address, **_):

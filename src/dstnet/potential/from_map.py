@@ -13,18 +13,17 @@ from pydantic import Field
 from scipy import ndimage
 from torch import Tensor
 
-from dstnet.core.fourier import next_fast_size
 from dstnet.core.settings import Settings
 from dstnet.errors import BadInputError, SettingsError
-from dstnet.potential.potential import MARGIN_ANGSTROM, MAX_BOX, Potential
+from dstnet.potential.potential import Potential, box_size, check_pixel_size
 
 MAP_SUFFIXES = (".mrc", ".map", ".ccp4")
-MIN_EDGE = 16  # voxels: fewer hold nothing that could be told from its edges
+MIN_EDGE = 16  # voxels: fewer hold nothing that is clear of its edges
 UNEQUAL_VOXELS = 1e-3  # relative, more than headers round
-AUTOMATIC_PART, AUTOMATIC_NOISE = (
-    0.2,
-    5.0,
-)  # of the smoothed map's maximum; in its standard deviations outside the inscribed sphere
+# The envelope's level where none is given, above the solvent: the larger of a part of the smoothed
+# map's maximum, and so many of its standard deviations outside the inscribed sphere.
+AUTOMATIC_PART = 0.2
+AUTOMATIC_NOISE = 5.0
 SMALLEST_PIECE = 0.1  # of the largest: what is smaller is dust
 
 
@@ -84,41 +83,41 @@ def potential_from_map(
         If the file cannot be read, is no volume of cubic voxels, is too small, or holds no density;
         if its header gives no voxel size.
     SettingsError
-        If the pixel size is not positive or so small that the box would exceed `MAX_BOX` voxels, or
-        nothing lies above the threshold.
+        If the pixel size is not positive or so small that the box would exceed
+        `dstnet.potential.potential.MAX_BOX` voxels; if nothing or everything lies above the
+        threshold.
     """
     settings = settings or MapSettings()
     path = Path(path)
-    if not (math.isfinite(pixel_size_angstrom) and pixel_size_angstrom > 0):
-        raise SettingsError(
-            f"pixel size must be above 0 Å (got {pixel_size_angstrom}) for the potential of {path}"
-        )
+    check_pixel_size(pixel_size_angstrom, str(path))
     density, voxel = _read(path, settings.voxel_size_angstrom)
     density, inside = _cut_out(density, voxel, settings, path)
     density *= settings.inner_contrast_volt / float(density[inside].mean())
 
-    where = np.argwhere(inside)
-    centre = np.array(ndimage.center_of_mass(np.where(inside, density.clip(min=0), 0)))
-    radius = float(np.sqrt(((where - centre) ** 2).sum(axis=1).max())) * voxel
-    n = next_fast_size(math.ceil((2 * radius + MARGIN_ANGSTROM) / pixel_size_angstrom))
-    if n > MAX_BOX:
-        raise SettingsError(
-            f"{path} at {pixel_size_angstrom} Å/pixel needs a box of {n} voxels, more than"
-            f" {MAX_BOX}; use a larger pixel size"
-        )
+    mass = np.where(inside, density.clip(min=0), 0)
+    centre = np.array(ndimage.center_of_mass(mass))
+    squared_distance = ((np.argwhere(inside) - centre) ** 2).sum(axis=1)
+    radius = float(np.sqrt(squared_distance.max())) * voxel
+    n = box_size(2 * radius, pixel_size_angstrom, str(path))
     volume = torch.from_numpy(density)
-    for axis in range(3):
-        matrix = _resampling(
-            density.shape[axis], voxel, n, pixel_size_angstrom, float(centre[axis])
-        )
+    for axis, middle in enumerate(centre.tolist()):
+        matrix = _resampling(density.shape[axis], voxel, n, pixel_size_angstrom, middle)
         lines = volume.movedim(axis, 0)
-        volume = (matrix @ lines.flatten(1)).reshape(n, *lines.shape[1:]).movedim(0, axis)
+        resampled = matrix @ lines.flatten(1)
+        volume = resampled.reshape(n, *lines.shape[1:]).movedim(0, axis)
     name = path.name.removesuffix(".gz").rsplit(".", 1)[0]
     return Potential(volume.contiguous().numpy(), pixel_size_angstrom, name, radius)
 
 
 def _read(path: Path, voxel_size: float | None) -> tuple[np.ndarray, float]:
-    """The map as float32 ``[z, y, x]`` and its voxel's edge in Å."""
+    """The map as float32 ``[z, y, x]`` and its voxel's edge in Å.
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be read, is no volume of cubic voxels, is too small, or holds no density;
+        if neither `voxel_size` nor its header gives a voxel size.
+    """
     if not path.is_file():
         raise BadInputError(f"no such map: {path}; give an MRC or CCP4 file (.gz allowed)")
     try:
@@ -126,43 +125,69 @@ def _read(path: Path, voxel_size: float | None) -> tuple[np.ndarray, float]:
             header = np.array(file.header)[()]
             data = np.asarray(file.data)
     except (ValueError, OSError, EOFError, gzip.BadGzipFile) as error:
+        reason = " ".join(str(error).split())
         raise BadInputError(
-            f"cannot read {path} as a map: {' '.join(str(error).split())}; copy it again or"
-            " convert it"
+            f"cannot read {path} as a map: {reason}; copy it again or convert it"
         ) from None
     if data.ndim != 3 or data.dtype.kind not in "fiu" or min(data.shape) < MIN_EDGE:
         raise BadInputError(
             f"{path} is {data.dtype} of shape {data.shape}; a map has three axes of at least"
             f" {MIN_EDGE} real voxels"
         )
-    order = [
-        int(header[axis]) for axis in ("maps", "mapr", "mapc")
-    ]  # which of x = 1, y = 2, z = 3 each axis of the array is
+    data = _as_zyx(data, header, path).astype(np.float32)
+    if not np.isfinite(data).all():
+        raise BadInputError(f"{path} holds values that are not finite; repair or mask the map")
+    if data.min() == data.max():
+        raise BadInputError(f"{path} holds no density: every voxel is {data.flat[0]:g}")
+    if voxel_size is None:
+        voxel_size = _header_voxel_size(header, path)
+    return data, voxel_size
+
+
+def _as_zyx(data: np.ndarray, header: np.ndarray, path: Path) -> np.ndarray:
+    """A map's array with its axes in the order ``[z, y, x]``.
+
+    Raises
+    ------
+    BadInputError
+        If the header does not say which axis is which.
+    """
+    # Which of x = 1, y = 2, z = 3 each axis of the array is.
+    order = [int(header[axis]) for axis in ("maps", "mapr", "mapc")]
     if sorted(order) != [1, 2, 3]:
         raise BadInputError(
             f"{path} stores its axes in the order {order[::-1]}; mapc, mapr and maps must name 1, 2"
             " and 3 once each"
         )
-    data = data.transpose([order.index(axis) for axis in (3, 2, 1)]).astype(np.float32)
-    if not np.isfinite(data).all():
-        raise BadInputError(f"{path} holds values that are not finite; mend or mask the map")
-    if data.min() == data.max():
-        raise BadInputError(f"{path} holds no density: every voxel is {data.flat[0]:g}")
-    if voxel_size is not None:
-        return data, voxel_size
+    return data.transpose([order.index(axis) for axis in (3, 2, 1)])
+
+
+def _header_voxel_size(header: np.ndarray, path: Path) -> float:
+    """Edge in Å of the voxels that a map's header describes.
+
+    Raises
+    ------
+    BadInputError
+        If it gives no size, or voxels that are no cubes.
+    """
     angles = [float(header["cellb"][name]) for name in ("alpha", "beta", "gamma")]
-    sizes = [float(header["cella"][axis]) / max(1, int(header["m" + axis])) for axis in "xyz"]
+    sizes = []
+    for axis in "xyz":
+        voxels = max(1, int(header["m" + axis]))
+        sizes.append(float(header["cella"][axis]) / voxels)
     if not all(math.isfinite(size) and size > 0 for size in sizes):
         raise BadInputError(
             f"{path} has no voxel size in its header (got {sizes} Å); set voxel_size_angstrom"
         )
-    if max(sizes) / min(sizes) - 1 > UNEQUAL_VOXELS or any(a not in (0.0, 90.0) for a in angles):
+    is_equal = max(sizes) / min(sizes) - 1 <= UNEQUAL_VOXELS
+    is_rectangular = all(angle in (0.0, 90.0) for angle in angles)  # some programs write 0
+    if not (is_equal and is_rectangular):
         rounded = " x ".join(f"{size:.4g}" for size in sizes)
         raise BadInputError(
             f"{path} has voxels of {rounded} Å at angles {angles}; they must be cubes, resample it"
             " or set voxel_size_angstrom"
         )
-    return data, sum(sizes) / 3
+    return sum(sizes) / 3
 
 
 def _cut_out(
@@ -174,14 +199,14 @@ def _cut_out(
     sigma = settings.smoothing_angstrom / voxel
     smooth = ndimage.gaussian_filter(density, sigma, mode="nearest")
     z, y, x = (np.linspace(-1, 1, size) for size in density.shape)
+    # Outside the inscribed sphere lies solvent.
     outside = z[:, None, None] ** 2 + y[:, None] ** 2 + x**2 > 1
     solvent = float(np.median(density[outside]))
     threshold = settings.threshold
     if threshold is None:
-        noise = float(smooth[outside].std())
-        threshold = solvent + max(
-            AUTOMATIC_NOISE * noise, AUTOMATIC_PART * (float(smooth.max()) - solvent)
-        )
+        above_noise = AUTOMATIC_NOISE * float(smooth[outside].std())
+        part_of_maximum = AUTOMATIC_PART * (float(smooth.max()) - solvent)
+        threshold = solvent + max(above_noise, part_of_maximum)
     inside = smooth > threshold
     if not inside.any() or inside.all():
         amount = "nothing" if not inside.any() else "everything"
@@ -189,17 +214,22 @@ def _cut_out(
             f"{amount} in {path} lies above the threshold {threshold:.4g}; set another, between"
             f" {smooth.min():.4g} and {smooth.max():.4g}"
         )
+    inside = _without_dust(inside)
+    # Twice the blurred envelope, cut at one: complete up to the envelope's surface, and zero two
+    # sigmas past it.
+    blurred = ndimage.gaussian_filter(inside.astype(np.float32), sigma, mode="nearest")
+    soft = (2 * blurred).clip(max=1)
+    return (density - solvent) * soft, inside
+
+
+def _without_dust(inside: np.ndarray) -> np.ndarray:
+    """An envelope, bool ``[z, y, x]``, without the pieces far smaller than its largest."""
     pieces = np.empty(inside.shape, np.int32)
     ndimage.label(inside, output=pieces)
     sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    inside = (sizes >= SMALLEST_PIECE * sizes.max())[pieces]
-    # Twice the blurred envelope, cut at one: whole up to the envelope's surface, and zero two
-    # sigmas past it.
-    soft = (2 * ndimage.gaussian_filter(inside.astype(np.float32), sigma, mode="nearest")).clip(
-        max=1
-    )
-    return (density - solvent) * soft, inside
+    sizes[0] = 0  # of what lies outside
+    is_kept = sizes >= SMALLEST_PIECE * sizes.max()
+    return is_kept[pieces]
 
 
 def _resampling(size: int, voxel: float, n: int, pixel: float, centre: float) -> Tensor:
@@ -209,14 +239,16 @@ def _resampling(size: int, voxel: float, n: int, pixel: float, centre: float) ->
     Frequencies that the points, `pixel` Å apart, cannot hold are left out. Points beyond the line's
     ends read zero: the series would repeat there.
     """
-    at = centre + (torch.arange(n, dtype=torch.float64) - n // 2) * (pixel / voxel)
-    highest = min((size - 1) // 2, math.ceil(0.5 * size * voxel / pixel) - 1)
-    angle = 2 * math.pi / size * (at[:, None] - torch.arange(size, dtype=torch.float64))
+    from_centre = torch.arange(n, dtype=torch.float64) - n // 2
+    place = centre + from_centre * (pixel / voxel)
+    distance = place[:, None] - torch.arange(size, dtype=torch.float64)
+    angle = 2 * math.pi / size * distance
+    highest_kept = math.ceil(0.5 * size * voxel / pixel) - 1
+    highest = min((size - 1) // 2, highest_kept)
     # 1 + 2 sum cos(h angle) for h from 1 to `highest`: Dirichlet's kernel.
-    half = torch.sin(angle / 2)
-    kernel = (
-        torch.where(half.abs() < 1e-9, 2.0 * highest + 1, torch.sin((highest + 0.5) * angle) / half)
-        / size
-    )
-    kernel[(at < -0.5) | (at > size - 0.5)] = 0
+    sine = torch.sin(angle / 2)
+    ratio = torch.sin((highest + 0.5) * angle) / sine
+    kernel = torch.where(sine.abs() < 1e-9, 2.0 * highest + 1, ratio) / size
+    is_beyond = (place < -0.5) | (place > size - 0.5)
+    kernel[is_beyond] = 0
     return kernel.float()

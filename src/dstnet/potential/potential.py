@@ -1,5 +1,6 @@
 """The electrostatic potential of a complex in ice, in volts, relative to the ice around it."""
 
+import math
 from dataclasses import dataclass
 
 import gemmi
@@ -14,20 +15,16 @@ from dstnet.core.settings import Settings
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.structure.atoms import Atoms
 
-OVERSAMPLING = (
-    3,
-    2,
-    # the grid that gemmi fills is 3/2 finer, so that what folds back over the kept frequencies is
-    # negligible
-)
-# least B-factor over pixel² while on that grid: folds exp(-30 * 3/16) = 0.4 % at Nyquist, less
-# below
+# The grid that gemmi fills is 3/2 finer, so that what folds back over the kept frequencies is
+# negligible.
+OVERSAMPLING = (3, 2)
+# Least B-factor over pixel² while on that grid: folds exp(-30 * 3/16) = 0.4 % at Nyquist, less
+# below.
 ALIASING_B_PER_PIXEL2 = 30.0
 MARGIN_ANGSTROM = 40.0  # of a box beyond the complex' diameter, 20 Å on each side
 MAX_BOX = 800  # voxels along an edge; an 800³ box needs about 20 GB while it is made
-PROTEIN_ATOM_VOLUME_ANGSTROM3 = (
-    16.8  # per non-hydrogen atom: 110 Da a residue of 7.9 such atoms at 0.73 cm³/g
-)
+# Per non-hydrogen atom: 110 Da a residue of 7.9 such atoms at 0.73 cm³/g.
+PROTEIN_ATOM_VOLUME_ANGSTROM3 = 16.8
 # A nucleotide (330 Da at 0.55 cm³/g, 21.25 non-hydrogen atoms) fills 301 Å3, 56 less than its atoms
 # would as protein.
 PHOSPHORUS_VOLUME_CORRECTION_ANGSTROM3 = -56.0
@@ -94,13 +91,45 @@ class Potential:
     radius_angstrom: float
 
 
-def box_size(atoms: Atoms, pixel_size_angstrom: float) -> int:
-    """Edge in voxels of the cube for `atoms`: their sphere around the origin plus 20 Å on each
-    side, a good even FFT size.
+def check_pixel_size(pixel_size_angstrom: float, name: str) -> None:
+    """Refuse a pixel size that no potential can have.
+
+    Raises
+    ------
+    SettingsError
+        If it is not a positive number.
     """
-    return next_fast_size(
-        int(np.ceil((atoms.diameter_angstrom + MARGIN_ANGSTROM) / pixel_size_angstrom))
-    )
+    if not (math.isfinite(pixel_size_angstrom) and pixel_size_angstrom > 0):
+        raise SettingsError(
+            f"pixel size must be above 0 Å (got {pixel_size_angstrom}) for the potential of {name}"
+        )
+
+
+def box_size(diameter_angstrom: float, pixel_size_angstrom: float, name: str) -> int:
+    """Edge in voxels of the cube for a complex and 20 Å on each side, a good even FFT size.
+
+    Parameters
+    ----------
+    diameter_angstrom
+        Of the sphere around the origin that holds the complex.
+    pixel_size_angstrom
+        Edge of a voxel.
+    name
+        What an error calls the complex.
+
+    Raises
+    ------
+    SettingsError
+        If the edge would exceed `MAX_BOX` voxels.
+    """
+    edge_angstrom = diameter_angstrom + MARGIN_ANGSTROM
+    voxels = next_fast_size(math.ceil(edge_angstrom / pixel_size_angstrom))
+    if voxels > MAX_BOX:
+        raise SettingsError(
+            f"{name} at {pixel_size_angstrom} Å/pixel needs a box of {voxels} voxels, more than"
+            f" {MAX_BOX}; use a larger pixel size"
+        )
+    return voxels
 
 
 def build_potential(
@@ -132,17 +161,30 @@ def build_potential(
         If no atom scatters, or one is of an element without tabulated factors.
     """
     settings = settings or PotentialSettings()
-    if not (np.isfinite(pixel_size_angstrom) and pixel_size_angstrom > 0):
-        raise SettingsError(
-            f"pixel size must be above 0 Å (got {pixel_size_angstrom}) for the potential of"
-            f" {atoms.name}"
-        )
-    n = box_size(atoms, pixel_size_angstrom)
-    if n > MAX_BOX:
-        raise SettingsError(
-            f"{atoms.name} at {pixel_size_angstrom} Å/pixel needs a box of {n} voxels, more than"
-            f" {MAX_BOX}; use a larger pixel size"
-        )
+    check_pixel_size(pixel_size_angstrom, atoms.name)
+    n = box_size(atoms.diameter_angstrom, pixel_size_angstrom, atoms.name)
+    used = _scattering_atoms(atoms, settings)
+    b_factors = np.full(len(atoms), settings.extra_b_factor)
+    if settings.file_b_factor_cap is not None:
+        # Some programs write negative ones.
+        b_factors += atoms.b_factors.clip(0, settings.file_b_factor_cap)
+    spectrum = _atoms_spectrum(atoms, used, b_factors, n, pixel_size_angstrom) * settings.scale
+    if settings.ice_potential_volt:
+        envelope = _envelope(atoms, n, pixel_size_angstrom, settings)
+        spectrum -= settings.ice_potential_volt * torch.fft.rfftn(envelope)
+    volume = torch.fft.irfftn(spectrum, s=(n, n, n))
+    radius = atoms.diameter_angstrom / 2
+    return Potential(volume.numpy(), pixel_size_angstrom, atoms.name, radius)
+
+
+def _scattering_atoms(atoms: Atoms, settings: PotentialSettings) -> np.ndarray:
+    """Which atoms make the potential, bool ``[n]``.
+
+    Raises
+    ------
+    BadInputError
+        If there is none, or one is of an element without tabulated factors.
+    """
     used = atoms.occupancies > 0
     if not settings.hydrogens:
         used &= atoms.elements > 1
@@ -155,66 +197,62 @@ def build_potential(
             f"{atoms.name} has an element above {LAST_TABULATED_ELEMENT}, without scattering"
             " factors; remove it"
         )
-
-    b_factors = np.full(len(atoms), settings.extra_b_factor)
-    if settings.file_b_factor_cap is not None:
-        b_factors += atoms.b_factors.clip(
-            0, settings.file_b_factor_cap
-        )  # some programs write negative ones
-    spectrum = _atoms_spectrum(atoms, used, b_factors, n, pixel_size_angstrom) * settings.scale
-    if settings.ice_potential_volt:
-        spectrum -= settings.ice_potential_volt * torch.fft.rfftn(
-            _envelope(atoms, n, pixel_size_angstrom, settings)
-        )
-    return Potential(
-        torch.fft.irfftn(spectrum, s=(n, n, n)).numpy(),
-        pixel_size_angstrom,
-        atoms.name,
-        atoms.diameter_angstrom / 2,
-    )
+    return used
 
 
 def _atoms_spectrum(
     atoms: Atoms, used: np.ndarray, b_factors: np.ndarray, n: int, pixel: float
 ) -> Tensor:
     """``rfftn`` of the isolated-atom potential in V on the cube of `n` voxels."""
-    fine = n * OVERSAMPLING[0] // OVERSAMPLING[1]
-    blur = max(0.0, ALIASING_B_PER_PIXEL2 * pixel**2 - float(b_factors[used].min()))
-    calculator = gemmi.DensityCalculatorE()
-    edge = n * pixel
-    calculator.grid.spacegroup = gemmi.SpaceGroup("P1")
-    calculator.grid.set_unit_cell(gemmi.UnitCell(edge, edge, edge, 90, 90, 90))
-    calculator.grid.set_size(fine, fine, fine)
-    origin = (n // 2) * pixel
-    order = np.flatnonzero(used)
-    order = order[np.argsort(atoms.elements[order], kind="stable")]
-    atom = gemmi.Atom()
-    element = 0
-    rows = zip(
-        atoms.elements[order].tolist(),
-        (atoms.positions_angstrom[order].astype(np.float64) + origin).tolist(),
-        (b_factors[order] + blur).tolist(),
-        atoms.occupancies[order].tolist(),
-        strict=True,
-    )
-    for z, (px, py, pz), b_iso, occupancy in rows:
-        if z != element:
-            atom.element = gemmi.Element(z)
-            element = z
-        atom.pos = gemmi.Position(px, py, pz)
-        atom.b_iso = b_iso
-        atom.occ = occupancy
-        calculator.add_atom_density_to_grid(atom)
-    spectrum = _cropped_rfftn(
-        torch.from_numpy(calculator.grid.array.T), n
-    )  # gemmi's [x, y, z] is in memory as [z, y, x]
-    # Undone axis by axis: exp(+blur k²/4) is separable.
+    blur = ALIASING_B_PER_PIXEL2 * pixel**2 - float(b_factors[used].min())
+    blur = max(0.0, blur)
+    density = _blurred_density(atoms, used, b_factors + blur, n, pixel)
+    spectrum = _cropped_rfftn(density, n)
+    # The blur exp(-blur k²/4) is separable: undone axis by axis.
     k = torch.fft.fftfreq(n, d=pixel, dtype=torch.float64)
     sharpen = torch.exp(blur * k**2 / 4).float()
     spectrum *= sharpen[:, None, None] * MOTT_VOLT_ANGSTROM2
     spectrum *= sharpen[None, :, None]
     spectrum *= sharpen[None, None, : n // 2 + 1]
     return spectrum
+
+
+def _blurred_density(
+    atoms: Atoms, used: np.ndarray, b_factors: np.ndarray, n: int, pixel: float
+) -> Tensor:
+    """Sum of the atoms' Gaussians on gemmi's finer grid over the cube of `n` voxels, ``[z, y, x]``
+    in the unit of scattering factors per Å³.
+    """
+    fine = n * OVERSAMPLING[0] // OVERSAMPLING[1]
+    edge = n * pixel
+    calculator = gemmi.DensityCalculatorE()
+    calculator.grid.spacegroup = gemmi.SpaceGroup("P1")
+    calculator.grid.set_unit_cell(gemmi.UnitCell(edge, edge, edge, 90, 90, 90))
+    calculator.grid.set_size(fine, fine, fine)
+    origin = (n // 2) * pixel
+    # By element, which gemmi looks up anew wherever it changes.
+    chosen = np.flatnonzero(used)
+    by_element = np.argsort(atoms.elements[chosen], kind="stable")
+    chosen = chosen[by_element]
+    positions = atoms.positions_angstrom[chosen].astype(np.float64) + origin
+    rows = zip(
+        atoms.elements[chosen].tolist(),
+        positions.tolist(),
+        b_factors[chosen].tolist(),
+        atoms.occupancies[chosen].tolist(),
+        strict=True,
+    )
+    atom = gemmi.Atom()
+    current_element = 0
+    for element, position, b_factor, occupancy in rows:
+        if element != current_element:
+            atom.element = gemmi.Element(element)
+            current_element = element
+        atom.pos = gemmi.Position(*position)
+        atom.b_iso = b_factor
+        atom.occ = occupancy
+        calculator.add_atom_density_to_grid(atom)
+    return torch.from_numpy(calculator.grid.array.T)  # gemmi's [x, y, z] is in memory as [z, y, x]
 
 
 def _cropped_rfftn(volume: Tensor, n: int) -> Tensor:
@@ -228,9 +266,9 @@ def _cropped_rfftn(volume: Tensor, n: int) -> Tensor:
     spectrum = torch.fft.rfft(volume, dim=2)[:, :, : half + 1]
     for axis in (1, 0):
         spectrum = torch.fft.fft(spectrum, dim=axis)
-        spectrum = torch.cat(
-            [spectrum.narrow(axis, 0, half), spectrum.narrow(axis, size - half, half)], dim=axis
-        )
+        positive = spectrum.narrow(axis, 0, half)
+        negative = spectrum.narrow(axis, size - half, half)
+        spectrum = torch.cat([positive, negative], dim=axis)
         spectrum.select(axis, half).zero_()
     spectrum[:, :, half] = 0
     return spectrum * (n / size) ** 3
@@ -243,30 +281,31 @@ def _envelope(atoms: Atoms, n: int, pixel: float, settings: PotentialSettings) -
     partial specific volume, so the interior of a shell stays solvent, and then softened, which
     keeps the volume.
     """
-    heavy = atoms.elements > 1
-    weights = torch.from_numpy(np.where(heavy, atoms.occupancies, 0).astype(np.float32))
+    is_heavy = atoms.elements > 1
+    weights = np.where(is_heavy, atoms.occupancies, 0).astype(np.float32)
+    weights = torch.from_numpy(weights)
+    phosphorus = atoms.occupancies[atoms.elements == 15].sum()
     volume = PROTEIN_ATOM_VOLUME_ANGSTROM3 * float(weights.sum())
-    volume += PHOSPHORUS_VOLUME_CORRECTION_ANGSTROM3 * float(
-        atoms.occupancies[atoms.elements == 15].sum()
-    )
-    voxels = max(1, min(n**3, round(volume / pixel**3)))
-    index = torch.from_numpy(np.rint(atoms.positions_angstrom / pixel).astype(np.int64)) + n // 2
-    flat = (index[:, 2] * n + index[:, 1]) * n + index[:, 0]
-    density = torch.zeros(n**3).index_add_(0, flat, weights).reshape(n, n, n)
-    density = _gaussian_blur(density, ENVELOPE_BLUR_ANGSTROM / pixel).flatten()
-    # kthvalue of the few voxels near atoms: the others' zero density is known to lie below.
+    volume += PHOSPHORUS_VOLUME_CORRECTION_ANGSTROM3 * float(phosphorus)
+    voxels = round(volume / pixel**3)
+    voxels = max(1, min(n**3, voxels))
+    nearest = np.rint(atoms.positions_angstrom / pixel).astype(np.int64)
+    x, y, z = (torch.from_numpy(nearest) + n // 2).unbind(1)
+    index = (z * n + y) * n + x
+    density = torch.zeros(n**3).index_add_(0, index, weights).reshape(n, n, n)
+    density = _gaussian_blur(density, ENVELOPE_BLUR_ANGSTROM / pixel)
+    # The k-th largest of the few voxels near atoms: the others' zero density is known to lie below.
     candidates = density[density > 1e-6 * density.max()]
-    threshold = torch.topk(candidates, min(voxels, len(candidates))).values[-1]
-    return _gaussian_blur(
-        (density >= threshold).float().reshape(n, n, n),
-        settings.envelope_smoothing_angstrom / pixel,
-    )
+    densest = torch.topk(candidates, min(voxels, len(candidates))).values
+    inside = (density >= densest[-1]).float()
+    return _gaussian_blur(inside, settings.envelope_smoothing_angstrom / pixel)
 
 
 def _gaussian_blur(volume: Tensor, sigma: float) -> Tensor:
     """A cube blurred by a Gaussian of `sigma` voxels; keeps the total."""
     n = volume.shape[0]
-    gaussian = torch.exp(-2 * (torch.pi * sigma * torch.fft.fftfreq(n)) ** 2)
+    k = torch.fft.fftfreq(n)
+    gaussian = torch.exp(-2 * (torch.pi * sigma * k) ** 2)
     spectrum = torch.fft.rfftn(volume)
     spectrum *= gaussian[:, None, None]
     spectrum *= gaussian[None, :, None]

@@ -10,8 +10,8 @@ from dstnet.core.fourier import next_fast_size
 from dstnet.errors import BadInputError
 from dstnet.potential.potential import Potential
 
-# of the box before its transform, at least: sets with TAPS how much of the slice's copies leaks in,
-# about 0.1 % rms here
+# The padded box before its transform, in boxes, at least. With TAPS it sets how much of the slice's
+# copies leaks in: about 0.1 % rms here.
 PADDING = 1.5
 TAPS = 4  # samples read along each axis
 # "Exponential of semicircle" kernel, exp(beta (sqrt(1 - (2u/TAPS)^2) - 1)); Barnett, Magland & af
@@ -59,14 +59,18 @@ class Projector:
         self.pixel_size_angstrom = potential.pixel_size_angstrom
         self.voltage_kv = voltage_kv
         self.device = volume.device
-        volt_to_rad = interaction_constant_rad_per_volt_angstrom(voltage_kv)
-        self._spectrum = _padded_spectrum(volume, volt_to_rad * potential.pixel_size_angstrom)
+        rad_per_volt_angstrom = interaction_constant_rad_per_volt_angstrom(voltage_kv)
+        rad_per_volt = rad_per_volt_angstrom * potential.pixel_size_angstrom
+        self._spectrum = _padded_spectrum(volume, rad_per_volt)
 
-        k = torch.fft.fftfreq(n, d=1 / n, device=self.device)
+        # Frequencies of the image's half plane below Nyquist, in cycles per box.
+        cycles = torch.fft.fftfreq(n, d=1 / n, device=self.device)
         half_plane = (n, n // 2 + 1)
-        ky = k[:, None].expand(half_plane).flatten()
-        kx = k[: n // 2 + 1].abs()[None, :].expand(half_plane).flatten()
-        self._inside = (ky**2 + kx**2 < (n / 2) ** 2).nonzero()[:, 0]
+        ky = cycles[:, None].expand(half_plane).flatten()
+        kx = cycles[: n // 2 + 1].abs()
+        kx = kx[None, :].expand(half_plane).flatten()
+        is_below_nyquist = ky**2 + kx**2 < (n / 2) ** 2
+        self._inside = is_below_nyquist.nonzero()[:, 0]
         self._ky = ky[self._inside]
         self._kx = kx[self._inside]
         # Moves the origin from pixel [0, 0] to [n//2, n//2].
@@ -86,12 +90,14 @@ class Projector:
         step = self._spectrum.shape[0] / n
         rotations = rotations.to(self.device, torch.float32)
         shape = (len(rotations), n * (n // 2 + 1))
-        out = torch.zeros(shape, dtype=torch.complex64, device=self.device)
-        for i, rotation in enumerate(rotations):
+        spectra = torch.zeros(shape, dtype=torch.complex64, device=self.device)
+        for spectrum, rotation in zip(spectra, rotations, strict=True):
             # The slice's frequency (kx', ky', 0) is R^T times it in the complex's own frame.
-            k = step * (self._kx[:, None] * rotation[0] + self._ky[:, None] * rotation[1])
-            out[i, self._inside] = _interpolate(self._spectrum, k) * self._shift
-        return torch.fft.irfft2(out.reshape(-1, n, n // 2 + 1), s=(n, n))
+            k = self._kx[:, None] * rotation[0] + self._ky[:, None] * rotation[1]
+            values = _interpolate(self._spectrum, step * k)
+            spectrum[self._inside] = values * self._shift
+        spectra = spectra.reshape(-1, n, n // 2 + 1)
+        return torch.fft.irfft2(spectra, s=(n, n))
 
 
 def random_rotation(generator: torch.Generator) -> Tensor:
@@ -100,13 +106,12 @@ def random_rotation(generator: torch.Generator) -> Tensor:
     """
     normals = torch.randn(4, generator=generator, dtype=torch.float64)
     w, x, y, z = torch.nn.functional.normalize(normals, dim=0).tolist()
-    return torch.tensor(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return torch.tensor(rows)
 
 
 def rotation_of_angles(rot_deg: float, tilt_deg: float, psi_deg: float) -> Tensor:
@@ -120,15 +125,26 @@ def rotation_of_angles(rot_deg: float, tilt_deg: float, psi_deg: float) -> Tenso
     tilt = math.radians(tilt_deg)
     cosine = math.cos(tilt)
     sine = math.sin(tilt)
-    about_y = torch.tensor([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], dtype=torch.float64)
-    return (_about_z(psi_deg) @ about_y @ _about_z(rot_deg)).float()
+    rows = [
+        [cosine, 0, -sine],
+        [0, 1, 0],
+        [sine, 0, cosine],
+    ]
+    about_y = torch.tensor(rows, dtype=torch.float64)
+    rotation = _about_z(psi_deg) @ about_y @ _about_z(rot_deg)
+    return rotation.float()
 
 
 def _about_z(angle_deg: float) -> Tensor:
     angle = math.radians(angle_deg)
     cosine = math.cos(angle)
     sine = math.sin(angle)
-    return torch.tensor([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]], dtype=torch.float64)
+    rows = [
+        [cosine, sine, 0],
+        [-sine, cosine, 0],
+        [0, 0, 1],
+    ]
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def _kernel(u: Tensor) -> Tensor:
@@ -144,8 +160,9 @@ def _kernel_taper(position: Tensor) -> Tensor:
     step = TAPS / KERNEL_SAMPLES
     samples = torch.arange(KERNEL_SAMPLES, device=position.device, dtype=torch.float64)
     u = (samples + 0.5) * step - TAPS / 2
-    wave = torch.cos(2 * math.pi * position[:, None] * u)
-    return (_kernel(u) * wave).sum(dim=1) * step
+    waves = torch.cos(2 * math.pi * position[:, None] * u)
+    integrand = _kernel(u) * waves
+    return integrand.sum(dim=1) * step
 
 
 def _padded_spectrum(volume: Tensor, scale: float) -> Tensor:
@@ -164,12 +181,14 @@ def _padded_spectrum(volume: Tensor, scale: float) -> Tensor:
     volume = volume * correction[None, :, None]
     volume = volume * correction[None, None, :]
     k = torch.fft.fftfreq(padded, device=volume.device, dtype=torch.float64)
-    origin = torch.polar(torch.ones_like(k), 2 * math.pi * k * (n // 2)).to(torch.complex64)
+    to_origin = torch.polar(torch.ones_like(k), 2 * math.pi * k * (n // 2)).to(torch.complex64)
     # Each axis is padded by its own transform, so that none runs over lines of zeros.
     spectrum = torch.fft.rfft(volume, n=padded, dim=2)
-    spectrum.mul_(origin[: padded // 2 + 1])  # real at Nyquist: its sign there does not matter
-    spectrum = torch.fft.fft(spectrum, n=padded, dim=1).mul_(origin[:, None])
-    spectrum = torch.fft.fft(spectrum, n=padded, dim=0).mul_(origin[:, None, None])
+    spectrum *= to_origin[: padded // 2 + 1]  # real at Nyquist: its sign there does not matter
+    spectrum = torch.fft.fft(spectrum, n=padded, dim=1)
+    spectrum *= to_origin[:, None]
+    spectrum = torch.fft.fft(spectrum, n=padded, dim=0)
+    spectrum *= to_origin[:, None, None]
     margin = TAPS // 2 - 1
     below = _mirrored(spectrum[..., 1 : 1 + margin])
     above = _mirrored(spectrum[..., -1 - margin : -1])
@@ -180,31 +199,48 @@ def _mirrored(columns: Tensor) -> Tensor:
     """The columns at -kx, in rising order, of a real volume's spectrum columns at kx: conj at (-kz,
     -ky).
     """
-    return columns.flip(0, 1, 2).roll((1, 1), (0, 1)).conj()
+    opposite = columns.flip(0, 1, 2)
+    zero_first = opposite.roll((1, 1), (0, 1))
+    return zero_first.conj()
 
 
 def _interpolate(spectrum: Tensor, k: Tensor) -> Tensor:
     """A volume's spectrum, as `_padded_spectrum` makes it, at frequencies `k` ``[m, 3]`` as (x, y,
-    z) in samples.
+    z) in samples: complex64 ``[m]``.
     """
-    size = spectrum.shape[0]
-    columns = spectrum.shape[2]
-    flip = k[:, 0] < 0  # a real volume's spectrum at -k is the conjugate
-    k = torch.where(flip[:, None], -k, k)
-    first = k.floor() - (TAPS // 2 - 1)
-    taps = torch.arange(TAPS, device=k.device)
-    weights = _kernel((k - first)[:, :, None] - taps)  # [m, xyz, TAPS]
-    index = first.long()[:, 1:, None] + taps
+    is_negative = k[:, 0] < 0  # a real volume's spectrum at -k is the conjugate
+    k = torch.where(is_negative[:, None], -k, k)
+    below = k.floor()
+    first = below - (TAPS // 2 - 1)
+    tap = torch.arange(TAPS, device=k.device)
+    distance = (k - first)[:, :, None] - tap
+    weight_x, weight_y, weight_z = _kernel(distance).unbind(1)  # each [m, TAPS]
+    rows_y, rows_z = _wrapped(first[:, 1:, None].long() + tap, spectrum.shape[0]).unbind(1)
+    column = below[:, 0].long()  # the stored columns start TAPS // 2 - 1 below zero
+    samples = _read_runs(spectrum, rows_z, rows_y, column)
+    plane = weight_z[:, :, None] * weight_y[:, None, :]
+    plane = plane.view(len(k), 1, TAPS * TAPS)
+    line = torch.bmm(plane, samples).view(len(k), TAPS, 2)
+    parts = (line * weight_x[:, :, None]).sum(dim=1)
+    value = torch.view_as_complex(parts)
+    return torch.where(is_negative, value.conj(), value)
+
+
+def _wrapped(index: Tensor, size: int) -> Tensor:
+    """Indices less than a period out of range, brought into it."""
     index = torch.where(index >= size, index - size, index)
-    index = torch.where(index < 0, index + size, index)
-    column = k[:, 0].floor().long()  # the stored columns start TAPS // 2 - 1 below zero
-    # Rows of this view are the TAPS samples from each on along kx, as (re, im) side by side.
+    return torch.where(index < 0, index + size, index)
+
+
+def _read_runs(spectrum: Tensor, rows_z: Tensor, rows_y: Tensor, column: Tensor) -> Tensor:
+    """TAPS samples along kx from `column` ``[m]`` on, at each pair of rows ``[m, TAPS]`` along kz
+    and ky: ``[m, (z, y), (x, part)]``, real and imaginary part side by side.
+    """
+    size_y, columns = spectrum.shape[1:]
+    row = rows_z[:, :, None] * size_y + rows_y[:, None, :]
+    start = row * columns + column[:, None, None]
+    # Rows of this view are the TAPS samples from each on along kx.
     values = torch.view_as_real(spectrum).flatten()
     runs = values.as_strided((spectrum.numel() - TAPS + 1, 2 * TAPS), (2, 1))
-    row = index[:, 1, :, None] * size + index[:, 0, None, :]
-    start = row * columns + column[:, None, None]
-    samples = runs.index_select(0, start.flatten()).view(len(k), TAPS * TAPS, TAPS * 2)
-    plane = weights[:, 2, :, None] * weights[:, 1, None, :]
-    line = torch.bmm(plane.view(len(k), 1, TAPS * TAPS), samples).view(len(k), TAPS, 2)
-    value = torch.view_as_complex((line * weights[:, 0, :, None]).sum(dim=1))
-    return torch.where(flip, value.conj(), value)
+    samples = runs.index_select(0, start.flatten())
+    return samples.view(len(column), TAPS * TAPS, TAPS * 2)

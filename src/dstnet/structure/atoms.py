@@ -9,11 +9,10 @@ import numpy as np
 
 from dstnet.errors import BadInputError
 
-_DEUTERIUM = (
-    119  # gemmi's code for D in arrays of elements; all others are atomic numbers, 0 for unknown
-)
-# a whole HIV capsid has 2.4 million with its hydrogens; far more is a mistaken assembly or a filled
-# memory
+# gemmi's code for D in arrays of elements; all others are atomic numbers, 0 for unknown
+_DEUTERIUM = 119
+# A complete HIV capsid has 2.4 million with its hydrogens; far more is a mistaken assembly or a
+# filled memory.
 MAX_ATOMS = 5_000_000
 
 
@@ -48,22 +47,23 @@ class Atoms:
     def centred(self) -> Self:
         """These atoms with their mean position moved to the origin."""
         centre = self.positions_angstrom.mean(axis=0, dtype=np.float64)
-        return replace(
-            self, positions_angstrom=(self.positions_angstrom - centre).astype(np.float32)
-        )
+        positions = (self.positions_angstrom - centre).astype(np.float32)
+        return replace(self, positions_angstrom=positions)
 
     @property
     def diameter_angstrom(self) -> float:
         """Diameter in Å of the smallest sphere around the origin that holds every atom's centre."""
-        return 2 * float(np.linalg.norm(self.positions_angstrom, axis=1).max())
+        distances = np.linalg.norm(self.positions_angstrom, axis=1)
+        return 2 * float(distances.max())
 
     @property
     def mass_kda(self) -> float:
         """Mass in kDa of the atoms present, weighted by occupancy."""
-        weights = np.zeros(int(self.elements.max()) + 1)
+        weight_da = np.zeros(int(self.elements.max()) + 1)
         for z in np.unique(self.elements):
-            weights[z] = gemmi.Element(int(z)).weight
-        return float((weights[self.elements] * self.occupancies).sum()) / 1000
+            weight_da[z] = gemmi.Element(int(z)).weight
+        present_da = weight_da[self.elements] * self.occupancies
+        return float(present_da.sum()) / 1000
 
 
 def read_structure(path: Path | str, *, assembly: bool = True) -> Atoms:
@@ -107,21 +107,29 @@ def read_structure(path: Path | str, *, assembly: bool = True) -> Atoms:
     elements[elements == _DEUTERIUM] = 1
     positions = np.array(flat.pos, dtype=np.float64)
     occupancies = np.array(flat.occ, dtype=np.float32)
-    for wrong, what in (
-        (elements == 0, "an unknown element"),
-        (~np.isfinite(positions).all(axis=1), "no finite position"),
-    ):
-        if wrong.any():
-            i = int(np.argmax(wrong))
-            names = (flat.chain_ids, flat.resnums, flat.residue_names, flat.atom_names)
-            atom = "/".join(_text(np.asarray(column)[i]) for column in names)
-            raise BadInputError(f"atom {atom} in {path} has {what}; correct or remove it")
+    is_placed = np.asarray(np.isfinite(positions).all(axis=1))
+    _refuse_any(np.asarray(elements == 0), "an unknown element", flat, path)
+    _refuse_any(~is_placed, "no finite position", flat, path)
     if not occupancies.any():
         raise BadInputError(f"every atom in {path} has occupancy 0; set the occupancy column to 1")
-    name = path.name.removesuffix(".gz").rsplit(".", 1)[0]
-    return Atoms(
-        name, positions, elements, np.array(flat.b_iso, dtype=np.float32), occupancies
-    ).centred()
+    atoms = Atoms(
+        name=path.name.removesuffix(".gz").rsplit(".", 1)[0],
+        positions_angstrom=positions,
+        elements=elements,
+        b_factors=np.array(flat.b_iso, dtype=np.float32),
+        occupancies=occupancies,
+    )
+    return atoms.centred()
+
+
+def _refuse_any(wrong: np.ndarray, what: str, flat: gemmi.FlatStructure, path: Path) -> None:
+    """Refuse a structure some of whose atoms are `wrong`, bool (n,); the first is named."""
+    if not wrong.any():
+        return
+    first = int(np.argmax(wrong))
+    columns = (flat.chain_ids, flat.resnums, flat.residue_names, flat.atom_names)
+    atom = "/".join(_text(np.asarray(column)[first]) for column in columns)
+    raise BadInputError(f"atom {atom} in {path} has {what}; correct or remove it")
 
 
 def _parse(path: Path) -> gemmi.Structure:
@@ -153,11 +161,15 @@ def _refuse_too_many(count: int, path: Path) -> None:
 
 def _expand(structure: gemmi.Structure, path: Path) -> None:
     """Turn `structure` into its biological assembly 1 in place."""
-    assembly = next((a for a in structure.assemblies if a.name == "1"), structure.assemblies[0])
+    assembly = structure.assemblies[0]
+    for described in structure.assemblies:
+        if described.name == "1":
+            assembly = described
+            break
     copies = sum(len(generator.operators) for generator in assembly.generators)
-    _refuse_too_many(
-        structure[0].count_atom_sites() * copies, path
-    )  # an upper bound: an operator may apply to some chains only
+    # An upper bound: an operator may apply to some chains only.
+    most_atoms = structure[0].count_atom_sites() * copies
+    _refuse_too_many(most_atoms, path)
     try:
         structure.transform_to_assembly(assembly.name, gemmi.HowToNameCopiedChain.Dup)
     except (RuntimeError, ValueError) as error:
@@ -173,29 +185,38 @@ def _keep_main_conformer(chain: gemmi.Chain) -> None:
     Residues of one sequence number are judged together, because a point mutation is written as two
     residues with one number.
     """
-    groups: dict[str, list[tuple[int, int]]] = {}
+    drop: list[tuple[int, int]] = []
+    for places in _alternatives(chain).values():
+        occupancies: dict[str, list[float]] = {}
+        for residue, atom in places:
+            label = chain[residue][atom].altloc
+            occupancies.setdefault(label, []).append(chain[residue][atom].occ)
+        mean = {label: sum(values) / len(values) for label, values in occupancies.items()}
+        highest = max(mean.values())
+        best = min(label for label, value in mean.items() if value == highest)
+        for residue, atom in places:
+            if chain[residue][atom].altloc == best:
+                chain[residue][atom].occ = min(1.0, sum(mean.values()))
+            else:
+                drop.append((residue, atom))
+    for residue, atom in sorted(drop, reverse=True):
+        del chain[residue][atom]
+
+
+def _alternatives(chain: gemmi.Chain) -> dict[str, list[tuple[int, int]]]:
+    """Places (residue, atom) of the atoms with alternatives, by the residue's sequence number."""
+    places: dict[str, list[tuple[int, int]]] = {}
     for r, residue in enumerate(chain):
         for a, atom in enumerate(residue):
             if atom.has_altloc():
-                groups.setdefault(str(residue.seqid), []).append((r, a))
-    drop = []
-    for members in groups.values():
-        by_label: dict[str, list[float]] = {}
-        for r, a in members:
-            by_label.setdefault(chain[r][a].altloc, []).append(chain[r][a].occ)
-        mean = {label: sum(values) / len(values) for label, values in by_label.items()}
-        best = min(mean, key=lambda label: (-mean[label], label))
-        for r, a in members:
-            if chain[r][a].altloc == best:
-                chain[r][a].occ = min(1.0, sum(mean.values()))
-            else:
-                drop.append((r, a))
-    for r, a in sorted(drop, reverse=True):
-        del chain[r][a]
+                places.setdefault(str(residue.seqid), []).append((r, a))
+    return places
 
 
 def _text(value: np.ndarray | np.int32) -> str:
     """A name or number from one row of a `gemmi.FlatStructure`, whose names are rows of zero-padded
     bytes.
     """
-    return value.tobytes().rstrip(b"\0").decode(errors="replace") if value.ndim else str(value)
+    if value.ndim == 0:
+        return str(value)
+    return value.tobytes().rstrip(b"\0").decode(errors="replace")

@@ -74,12 +74,12 @@ def fetch_structure(entry: str, archive: str = ARCHIVE) -> Path:
             f"cannot download {address}: {' '.join(str(error).split())}; {remedy}"
         ) from None
     try:
-        whole = gzip.decompress(content)
+        text = gzip.decompress(content)
     except (OSError, EOFError, zlib.error):
-        whole = b""
-    if not whole.lstrip().startswith(b"data_"):
+        text = b""
+    if not text.lstrip().startswith(b"data_"):
         raise BadInputError(
-            f"{address} gave no whole mmCIF file ({len(content)} bytes); try again, or {remedy}"
+            f"{address} gave no complete mmCIF file ({len(content)} bytes); try again, or {remedy}"
         )
     ensure_writable_folder(path.parent)
     with atomic_path(path) as temporary:

@@ -1,6 +1,7 @@
 """The fold of a domain: parallel helices or strands, loops between them, side chains."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -28,9 +29,13 @@ BOND_ANGSTROM = 1.52
 HELIX_CELL = (9.0, 10.2, 1.5)
 STRAND_CELL = (9.0, 4.8, 3.3)
 REACH = 1.3  # of the lattice, in radii of the domain
-ROD_DEPTH_ANGSTROM, LOOP_DEPTH_ANGSTROM = 3.0, 1.0  # least depth of residues in the domain
+# Least depth of residues in the domain.
+ROD_DEPTH_ANGSTROM = 3.0
+LOOP_DEPTH_ANGSTROM = 1.0
 SHORTEST_ROD = 4  # residues
-ROD_B_FACTOR, LOOP_B_FACTOR, SIDE_CHAIN_B_FACTOR = 25.0, 45.0, 10  # the last is added
+ROD_B_FACTOR = 25.0
+LOOP_B_FACTOR = 45.0
+SIDE_CHAIN_B_FACTOR = 10  # on top of its residue's
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,38 @@ class ChainAtoms:
         return cls(np.zeros((0, 3)), np.zeros(0, int), np.zeros(0))
 
 
+@dataclass(frozen=True)
+class _Segment:
+    """Residues in a row.
+
+    Attributes
+    ----------
+    backbone
+        (n, 4, 3), positions of N, CA, C and O in Å.
+    outward
+        (n, 3), unit vectors along which the side chains set out.
+    """
+
+    backbone: np.ndarray
+    outward: np.ndarray
+
+    @property
+    def alpha(self) -> np.ndarray:
+        """Positions (n, 3) of the CA atoms."""
+        return self.backbone[:, 1]
+
+    def part(self, chosen: np.ndarray) -> "_Segment":
+        """The residues where `chosen`, bool (n,), is true."""
+        return _Segment(self.backbone[chosen], self.outward[chosen])
+
+    @classmethod
+    def joined(cls, segments: Sequence["_Segment"]) -> "_Segment":
+        """All residues, in the segments' order."""
+        backbone = np.concatenate([segment.backbone for segment in segments])
+        outward = np.concatenate([segment.outward for segment in segments])
+        return cls(backbone, outward)
+
+
 def fold_domain(
     domain: Domain,
     centre: np.ndarray,
@@ -99,141 +136,148 @@ def fold_domain(
     def place(local: np.ndarray) -> np.ndarray:
         return local @ domain.frame + centre
 
-    atoms = []
-    outwards = []
-    ends = []
-    for axis, up in _rods(rng, domain, radius):
+    segments: list[_Segment] = []
+    rods: list[np.ndarray] = []
+    build = _strand if domain.sheet else _helix
+    for axis, up in _rod_axes(rng, domain, radius):
         inside = np.flatnonzero(depth(place(axis)) > ROD_DEPTH_ANGSTROM)
         if len(inside) < SHORTEST_ROD:
             continue
         rod = axis[inside[0] : inside[-1] + 1]
-        make = _strand if domain.sheet else _helix
-        backbone, outward = make(rod, up, rng)
-        atoms.append(backbone)
-        outwards.append(outward)
-        ends.append((rod[0], rod[-1]))
-    if not atoms:
+        segments.append(build(rod, up, rng))
+        rods.append(rod)
+    if not rods:
         return ChainAtoms.none()
-    in_rods = sum(map(len, atoms))
-    for (_, start), (end, _) in pairwise(ends):
-        backbone, outward = _loop(rng, start, end)
-        inside = depth(place(backbone[:, 1])) > LOOP_DEPTH_ANGSTROM
-        atoms.append(backbone[inside])
-        outwards.append(outward[inside])
-    backbone = np.concatenate(atoms)
-    b_factors = np.where(np.arange(len(backbone)) < in_rods, ROD_B_FACTOR, LOOP_B_FACTOR)
-    side, side_elements, owner = _side_chains(rng, backbone[:, 1], np.concatenate(outwards))
-    positions = np.concatenate([backbone.reshape(-1, 3), side])
-    backbone_elements = np.tile(BACKBONE_ELEMENTS, len(backbone))
+    residues_in_rods = sum(map(len, rods))
+    for rod, next_rod in pairwise(rods):
+        loop = _loop(rng, rod[-1], next_rod[0])
+        inside = depth(place(loop.alpha)) > LOOP_DEPTH_ANGSTROM
+        segments.append(loop.part(inside))
+    residues = _Segment.joined(segments)
+    count = len(residues.backbone)
+    in_rod = np.arange(count) < residues_in_rods
+    b_factors = np.where(in_rod, ROD_B_FACTOR, LOOP_B_FACTOR)
+    side, side_elements, owner = _side_chains(rng, residues)
+    positions = np.concatenate([residues.backbone.reshape(-1, 3), side])
+    elements = np.concatenate([np.tile(BACKBONE_ELEMENTS, count), side_elements])
+    backbone_b_factors = np.repeat(b_factors, len(BACKBONE_ELEMENTS))
     side_b_factors = b_factors[owner] + SIDE_CHAIN_B_FACTOR
-    return ChainAtoms(
-        place(positions),
-        np.concatenate([backbone_elements, side_elements]),
-        np.concatenate([np.repeat(b_factors, 4), side_b_factors]),
-    )
+    all_b_factors = np.concatenate([backbone_b_factors, side_b_factors])
+    return ChainAtoms(place(positions), elements, all_b_factors)
 
 
-def _rods(
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (n, 3) brought to length 1."""
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _rod_axes(
     rng: np.random.Generator, domain: Domain, radius: float
 ) -> Iterator[tuple[np.ndarray, float]]:
     """Axes (n, 3) of the rods within reach, in the domain's frame, a residue each, and 1 or -1 for
     up or down; neighbours follow each other.
     """
     across, along, rise = STRAND_CELL if domain.sheet else HELIX_CELL
-    reach = int(np.ceil(REACH * radius / min(across, along)))
-    steps = int(np.ceil(REACH * radius / rise))
+    farthest = REACH * radius
+    reach = math.ceil(farthest / min(across, along))
+    steps = math.ceil(farthest / rise)
+    for row, column in _back_and_forth(reach):
+        shift = 0.0
+        if not domain.sheet:
+            shift = 0.5 * (row % 2)  # helices pack hexagonally
+        y = (row + domain.offset[0]) * across
+        x = (column + domain.offset[1] + shift) * along
+        foot = np.array([y, x]) + rng.normal(0, 0.5, 2)
+        if np.linalg.norm(foot) > farthest:
+            continue
+        up = 1.0 if (row + column) % 2 == 0 else -1.0
+        tilt = rng.normal(0, 0.09, 2)
+        number = np.arange(-steps, steps + 1) + rng.random()
+        height = number * rise * up
+        leaning = foot + height[:, None] * tilt
+        yield np.column_stack([leaning, height]), up
+
+
+def _back_and_forth(reach: int) -> Iterator[tuple[int, int]]:
+    """Rows and columns from -`reach` to `reach`, every other row backwards."""
+    columns = range(-reach, reach + 1)
     for row in range(-reach, reach + 1):
-        columns = range(-reach, reach + 1)
-        shift = 0.0 if domain.sheet else 0.5 * (row % 2)  # helices pack hexagonally
         for column in columns if row % 2 == 0 else reversed(columns):
-            y = (row + domain.offset[0]) * across
-            x = (column + domain.offset[1] + shift) * along
-            foot = np.array([y, x]) + rng.normal(0, 0.5, 2)
-            if np.linalg.norm(foot) > REACH * radius:
-                continue
-            up = 1.0 if (row + column) % 2 == 0 else -1.0
-            tilt = rng.normal(0, 0.09, 2)
-            height = (np.arange(-steps, steps + 1) + rng.random()) * rise * up
-            yield np.column_stack([foot + height[:, None] * tilt, height]), up
+            yield row, column
 
 
-def _helix(axis: np.ndarray, up: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Backbone (n, 4, 3) and outward directions (n, 3) of a right-handed helix whose residues sit
-    at `axis` (n, 3).
-    """
-    radius, angle, rise = np.array(HELIX).T
-    turn = np.radians(100.0 * np.arange(len(axis))[:, None] + angle)
-    turn = turn + rng.uniform(0, 2 * np.pi)
+def _helix(axis: np.ndarray, up: float, rng: np.random.Generator) -> _Segment:
+    """A right-handed helix whose residues sit at `axis` (n, 3)."""
+    radius, angle_deg, rise = np.array(HELIX).T
+    residue = np.arange(len(axis))[:, None]
+    angle = np.radians(100.0 * residue + angle_deg)
+    angle = angle + rng.uniform(0, 2 * np.pi)
     # Downward, x and z change sign together: a half turn about y, which keeps the hand.
-    x = up * radius * np.cos(turn)
-    y = radius * np.sin(turn)
-    z = np.broadcast_to(up * rise, turn.shape)
+    x = up * radius * np.cos(angle)
+    y = radius * np.sin(angle)
+    z = np.broadcast_to(up * rise, angle.shape)
     local = np.stack([x, y, z], axis=-1)
-    outward = local[:, 1] * [1, 1, 0]
-    return axis[:, None] + local, outward / np.linalg.norm(outward, axis=1, keepdims=True)
+    from_axis = local[:, 1] * [1, 1, 0]
+    return _Segment(axis[:, None] + local, _unit(from_axis))
 
 
-def _strand(axis: np.ndarray, up: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Backbone (n, 4, 3) and outward directions (n, 3) of an extended strand whose residues sit at
-    `axis` (n, 3).
-    """
-    number = np.arange(len(axis)) + rng.integers(2)
-    side = np.where(number % 2 == 0, 1.0, -1.0)[:, None]
+def _strand(axis: np.ndarray, up: float, rng: np.random.Generator) -> _Segment:
+    """An extended strand whose residues sit at `axis` (n, 3)."""
+    residue = np.arange(len(axis)) + rng.integers(2)
+    side = np.where(residue % 2 == 0, 1.0, -1.0)[:, None]
     x, y, z = np.array(STRAND).T
-    local = np.stack([side * x, side * y, np.broadcast_to(up * z, (len(axis), 4))], axis=-1)
+    rise = np.broadcast_to(up * z, (len(axis), 4))
+    local = np.stack([side * x, side * y, rise], axis=-1)
     outward = np.zeros((len(axis), 3))
     outward[:, 0] = side[:, 0]
-    return axis[:, None] + local, outward
+    return _Segment(axis[:, None] + local, outward)
 
 
-def _loop(
-    rng: np.random.Generator, start: np.ndarray, end: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Backbone (n, 4, 3) and outward directions (n, 3) of a loop from `start` to `end`, bulging
-    along the rods' axis.
-    """
-    bulge = (start + end) / 2 + [0, 0, 8.0 * np.sign(start[2])] + rng.normal(0, 2.0, 3)
-    count = max(2, int(1.2 * np.linalg.norm(end - start) / 3.4))
+def _loop(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> _Segment:
+    """A loop from `start` to `end`, each (3,), that bulges along the rods' axis."""
+    bulge = [0, 0, 8.0 * np.sign(start[2])]
+    control = (start + end) / 2 + bulge + rng.normal(0, 2.0, 3)
+    length = 1.2 * np.linalg.norm(end - start)
+    count = max(2, int(length / 3.4))
+    # A quadratic Bézier curve.
     t = ((np.arange(count) + 0.5) / count)[:, None]
-    curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * bulge + t**2 * end
-    path = curve + rng.normal(0, 0.7, (count, 3))
-    outward = rng.normal(size=(count, 3))
-    outward /= np.linalg.norm(outward, axis=1, keepdims=True)
-    along = np.gradient(path, axis=0)
-    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    from_start = (1 - t) ** 2 * start
+    from_control = 2 * t * (1 - t) * control
+    from_end = t**2 * end
+    curve = from_start + from_control + from_end
+    alpha = curve + rng.normal(0, 0.7, (count, 3))
+    outward = _unit(rng.normal(size=(count, 3)))
+    along = _unit(np.gradient(alpha, axis=0))
     aside = np.cross(along, outward)
-    backbone = np.stack(
-        [
-            path - 1.2 * along + 0.7 * aside,
-            path,
-            path + 1.2 * along + 0.8 * aside,
-            path + 1.3 * along + 2.0 * aside,
-        ],
-        axis=1,
-    )
-    return backbone, outward
+    nitrogen = alpha - 1.2 * along + 0.7 * aside
+    carbon = alpha + 1.2 * along + 0.8 * aside
+    oxygen = alpha + 1.3 * along + 2.0 * aside
+    backbone = np.stack([nitrogen, alpha, carbon, oxygen], axis=1)
+    return _Segment(backbone, outward)
 
 
 def _side_chains(
-    rng: np.random.Generator, alpha: np.ndarray, outward: np.ndarray
+    rng: np.random.Generator, residues: _Segment
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Side-chain atoms (m, 3), their elements (m,) and residues (m,): branched walks from the CA
-    atoms `alpha` (n, 3) outward.
+    """Side-chain atoms (m, 3) in Å, their elements (m,) and numbers of their residues (m,):
+    branched walks from the CA atoms outward.
     """
-    n = len(alpha)
-    sizes = rng.choice(SIDE_CHAIN_SIZES, n, p=SIDE_CHAIN_SHARES / SIDE_CHAIN_SHARES.sum())
+    count = len(residues.alpha)
+    shares = SIDE_CHAIN_SHARES / SIDE_CHAIN_SHARES.sum()
+    sizes = rng.choice(SIDE_CHAIN_SIZES, count, p=shares)
     longest = int(SIDE_CHAIN_SIZES.max())
-    chain = np.empty((n, longest, 3))
+    atoms = np.empty((count, longest, 3))
     for j in range(longest):
         spread = 0.3 if j == 0 else 0.7
-        step = rng.normal(size=(n, 3)) * spread + outward
+        step = rng.normal(size=(count, 3)) * spread + residues.outward
         step *= BOND_ANGSTROM / np.linalg.norm(step, axis=1, keepdims=True)
         # Every third atom goes on from the one before its forerunner: side chains branch and ring
         # rather than reach out.
         forerunner = j - 2 if j % 3 == 2 else j - 1
-        start = alpha if j == 0 else chain[:, forerunner]
-        chain[:, j] = start + step
-    present = np.arange(longest) < sizes[:, None]
-    elements = rng.choice(SIDE_CHAIN_ELEMENTS, (n, longest), p=SIDE_CHAIN_ELEMENT_SHARES)
-    elements[:, 0] = 6
-    return chain[present], elements[present], np.nonzero(present)[0]
+        start = residues.alpha if j == 0 else atoms[:, forerunner]
+        atoms[:, j] = start + step
+    is_present = np.arange(longest) < sizes[:, None]
+    elements = rng.choice(SIDE_CHAIN_ELEMENTS, (count, longest), p=SIDE_CHAIN_ELEMENT_SHARES)
+    elements[:, 0] = 6  # C-beta
+    owner, _ = np.nonzero(is_present)
+    return atoms[is_present], elements[is_present], owner

@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 from dstnet.structure.atoms import Atoms
 from dstnet.structure.fold import ChainAtoms, Domain, fold_domain
 
-# mean mass of a non-hydrogen atom of protein with its hydrogens: 110 Da a residue of 7.9 such atoms
+# Mean mass of a non-hydrogen atom of protein with its hydrogens: 110 Da a residue of 7.9 such
+# atoms.
 ATOM_DA = 13.93
 DOMAIN_KDA = 25.0  # typical mass of a folding domain
 # Point groups and how common they are.
@@ -21,10 +22,13 @@ GROUPS = (*CYCLIC_GROUPS, *DIHEDRAL_GROUPS, "T", "O")
 GROUP_SHARES = np.array([1.5] + [1] * 13 + [0.6] * 2) / 15.7
 CAGE_GROUPS = ("T", "O", "I")
 CAGE_GROUP_SHARES = (0.4, 0.4, 0.2)
-FIRST_GROUP, FIRST_MASS_KDA = "D7", 550.0  # of the phantom of seed 0
-# Masses in kDa: of a complex, and of one of its chains.
-LIGHTEST_KDA, HEAVIEST_KDA = 85.0, 1500.0
-LIGHTEST_CHAIN_KDA, HEAVIEST_CHAIN_KDA = 12.0, 250.0
+# Of the phantom of seed 0.
+FIRST_GROUP = "D7"
+FIRST_MASS_KDA = 550.0
+LIGHTEST_KDA = 85.0
+HEAVIEST_KDA = 1500.0
+LIGHTEST_CHAIN_KDA = 12.0
+HEAVIEST_CHAIN_KDA = 250.0
 TOUCHING = 1.7  # distance of neighbouring domains in their radii
 SHEET_SHARE = 0.35  # of the domains
 ROOM_PER_ATOM_ANGSTROM3 = 16.8
@@ -55,43 +59,57 @@ def phantom(seed: int = 0, cage: bool = False) -> Atoms:
         If the seed is negative.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
+    group, mass_kda = _draw_group_and_mass(rng, cage)
+    if seed == 0 and not cage:
+        group = FIRST_GROUP
+        mass_kda = FIRST_MASS_KDA
+    operators = _operators(group)
+    order = len(operators)
+    domain_count = max(1, round(mass_kda / order / DOMAIN_KDA))
+    domains = _arrange(rng, operators, domain_count, cage)
+    chain = _chain(domains, operators, atoms=mass_kda * 1000 / ATOM_DA / order)
+    positions = _copies(chain.positions, operators).reshape(-1, 3)
+    kind = "cage" if cage else "phantom"
+    atoms = Atoms(
+        name=f"{kind}{seed}_{group}",
+        positions_angstrom=positions.astype(np.float32),
+        elements=np.tile(chain.elements, order),
+        b_factors=np.tile(chain.b_factors, order).astype(np.float32),
+        occupancies=np.ones(len(positions), np.float32),
+    )
+    return atoms.centred()
+
+
+def _draw_group_and_mass(rng: np.random.Generator, cage: bool) -> tuple[str, float]:
+    """A point group, and a mass in kDa at which complex and chain are both within their range."""
     if cage:
         group = CAGE_GROUPS[rng.choice(len(CAGE_GROUPS), p=CAGE_GROUP_SHARES)]
     else:
         group = GROUPS[rng.choice(len(GROUPS), p=GROUP_SHARES)]
     order = len(_operators(group))
-    # Complex and chain both within their range.
-    low = max(LIGHTEST_KDA, LIGHTEST_CHAIN_KDA * order)
-    high = min(HEAVIEST_KDA, HEAVIEST_CHAIN_KDA * order)
-    mass = low * (high / low) ** rng.random()
-    if seed == 0 and not cage:
-        group, mass = FIRST_GROUP, FIRST_MASS_KDA
-    operators = _operators(group)
-    order = len(operators)
-    domains = _arrange(rng, operators, max(1, round(mass / order / DOMAIN_KDA)), cage)
-    chain = _chain(domains, operators, atoms=mass * 1000 / ATOM_DA / order)
-    positions = np.einsum("gij,nj->gni", operators, chain.positions).reshape(-1, 3)
-    kind = "cage" if cage else "phantom"
-    return Atoms(
-        f"{kind}{seed}_{group}",
-        positions.astype(np.float32),
-        np.tile(chain.elements, order),
-        np.tile(chain.b_factors, order).astype(np.float32),
-        np.ones(len(positions), np.float32),
-    ).centred()
+    lightest = max(LIGHTEST_KDA, LIGHTEST_CHAIN_KDA * order)
+    heaviest = min(HEAVIEST_KDA, HEAVIEST_CHAIN_KDA * order)
+    return group, lightest * (heaviest / lightest) ** rng.random()
 
 
 def _chain(domains: list[Domain], operators: np.ndarray, atoms: float) -> ChainAtoms:
     """One chain of about so many atoms."""
+    # Of a ball that holds a domain's share, and a fifth more, as balls do not fill space.
     radius = 1.2 * (3 * atoms * ROOM_PER_ATOM_ANGSTROM3 / len(domains) / (4 * np.pi)) ** (1 / 3)
     chain = _fill(domains, operators, radius)
     for _ in range(3):  # gaps and overlaps between domains decide what a radius holds
         found = len(chain.elements)
         if abs(found / atoms - 1) < 0.06:
             break
-        radius *= np.clip((atoms / max(1, found)) ** (1 / 3), 0.8, 1.25)
+        missing = (atoms / max(1, found)) ** (1 / 3)
+        radius *= np.clip(missing, 0.8, 1.25)
         chain = _fill(domains, operators, radius)
     return chain
+
+
+def _copies(points: np.ndarray, operators: np.ndarray) -> np.ndarray:
+    """Points (n, 3) turned by each of the operators (g, 3, 3): (g, n, 3)."""
+    return np.einsum("gij,nj->gni", operators, points)
 
 
 def _operators(group: str) -> np.ndarray:
@@ -114,12 +132,8 @@ def _arrange(
 def _centres(
     rng: np.random.Generator, operators: np.ndarray, count: int, cage: bool
 ) -> list[np.ndarray]:
-    # n discs a distance d apart cover 0.8 of a sphere of radius d sqrt(n 0.866 / (4 pi 0.8)), about
-    # the best that symmetry lets them.
-    shell = 0.0
-    if cage:
-        shell = TOUCHING * np.sqrt(count * len(operators) * 0.866 / (4 * np.pi * 0.8))
-    others = operators[1:]
+    """Centres (3,) of the domains of one chain, in radii of a mean domain."""
+    shell_radius = _shell_radius(count * len(operators)) if cage else 0.0
     centres: list[np.ndarray] = []
     for i in range(count):
         directions = rng.normal(size=(64, 3))
@@ -127,35 +141,54 @@ def _centres(
         if i > 0:
             start = centres[rng.integers(max(0, i - 2), i)]
             candidates = start + TOUCHING * directions
-            centres.append(_best(candidates, centres, operators, shell))
-        elif len(others) == 0:
-            centres.append(np.zeros(3))
+            centre = _best(candidates, centres, operators, shell_radius)
+        elif len(operators) == 1:
+            centre = np.zeros(3)
         else:
-            apart = _from_copies(directions, others)
-            best = np.argsort(apart)[-4:][rng.integers(4)]
-            centres.append(directions[best] * max(TOUCHING / apart[best], shell))
+            centre = _first_centre(rng, directions, operators, shell_radius)
+        centres.append(centre)
     return centres
 
 
-def _from_copies(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _shell_radius(count: int) -> float:
+    """Radius of a sphere on which so many domains touch, in radii of a domain."""
+    # n discs a distance d apart cover 0.8 of a sphere of radius d sqrt(n 0.866 / (4 pi 0.8)), about
+    # the best that symmetry lets them.
+    return TOUCHING * np.sqrt(count * 0.866 / (4 * np.pi * 0.8))
+
+
+def _first_centre(
+    rng: np.random.Generator, directions: np.ndarray, operators: np.ndarray, shell_radius: float
+) -> np.ndarray:
+    """Where the first domain touches its own copies, or lies on the sphere where that is farther
+    out; in one of the directions (n, 3) that part it most from them.
+    """
+    apart = _from_copies(directions, operators)
+    widest = np.argsort(apart)[-4:]
+    chosen = widest[rng.integers(4)]
+    return directions[chosen] * max(TOUCHING / apart[chosen], shell_radius)
+
+
+def _from_copies(points: np.ndarray, operators: np.ndarray) -> np.ndarray:
     """Distance of each point (n, 3) from the nearest of its own copies by symmetry."""
-    copies = np.einsum("gij,nj->gni", others, points)
+    copies = _copies(points, operators[1:])  # the first is the identity
     return np.linalg.norm(points - copies, axis=2).min(axis=0)
 
 
 def _best(
-    candidates: np.ndarray, centres: list[np.ndarray], operators: np.ndarray, shell: float
+    candidates: np.ndarray, centres: list[np.ndarray], operators: np.ndarray, shell_radius: float
 ) -> np.ndarray:
     """Among the free places the nearest to the axis, which makes a compact complex, or the nearest
-    to the sphere of radius `shell`, which makes a cage.
+    to the sphere of radius `shell_radius`, which makes a cage.
     """
-    taken = np.einsum("gij,nj->gni", operators, np.array(centres)).reshape(-1, 3)
-    apart = np.linalg.norm(candidates[:, None] - taken, axis=2).min(axis=1)
+    taken = _copies(np.array(centres), operators).reshape(-1, 3)
+    distances = np.linalg.norm(candidates[:, None] - taken, axis=2)
+    apart = distances.min(axis=1)
     if len(operators) > 1:
-        apart = np.minimum(apart, _from_copies(candidates, operators[1:]))
-    free = apart > 0.95 * TOUCHING
-    off = np.abs(np.linalg.norm(candidates, axis=1) - shell)
-    score = np.where(free, -off, apart - 100)
+        apart = np.minimum(apart, _from_copies(candidates, operators))
+    is_free = apart > 0.95 * TOUCHING
+    off_shell = np.abs(np.linalg.norm(candidates, axis=1) - shell_radius)
+    score = np.where(is_free, -off_shell, apart - 100)
     return candidates[np.argmax(score)]
 
 
@@ -177,17 +210,17 @@ def _domain(rng: np.random.Generator, centre: np.ndarray) -> Domain:
 def _fill(domains: list[Domain], operators: np.ndarray, radius: float) -> ChainAtoms:
     """One chain whose domains have `radius` in Å."""
     centres = np.array([domain.centre for domain in domains]) * radius
-    copies = np.einsum("gij,nj->gni", operators, centres)  # [operator, domain, xyz]
+    copies = _copies(centres, operators).reshape(-1, 3)
     parts = []
     for i, domain in enumerate(domains):
-        rivals = np.delete(copies.reshape(-1, 3), i, axis=0)  # the identity is the first operator
+        rivals = np.delete(copies, i, axis=0)  # the identity is the first operator
         depth = partial(_depth, domain=domain, centre=centres[i], rivals=rivals, radius=radius)
         parts.append(fold_domain(domain, centres[i], radius, depth))
     positions = np.concatenate([part.positions for part in parts])
     elements = np.concatenate([part.elements for part in parts])
     b_factors = np.concatenate([part.b_factors for part in parts])
-    keep = np.ones(len(elements), bool)
     pairs = KDTree(positions).query_pairs(NEAREST_ATOMS_ANGSTROM, output_type="ndarray")
+    keep = np.ones(len(elements), bool)
     keep[pairs.max(axis=1)] = False  # of two atoms in one place
     return ChainAtoms(positions[keep], elements[keep], b_factors[keep])
 
@@ -198,11 +231,15 @@ def _depth(
     """How deep in Å each point lies inside the domain's own cell; negative outside."""
     away = points - centre
     distance = np.linalg.norm(away, axis=-1)
-    waves = np.sin((away / radius) @ domain.waves[:, :3].T + domain.waves[:, 3])
-    depth = radius * (1 + 0.07 * waves.sum(axis=-1)) - distance
+    wave_vectors = domain.waves[:, :3]
+    phases = domain.waves[:, 3]
+    ripples = np.sin((away / radius) @ wave_vectors.T + phases)
+    surface = radius * (1 + 0.07 * ripples.sum(axis=-1))
+    depth = surface - distance
     if len(rivals) == 0:
         return depth
-    gap = rivals - centre
-    length = np.linalg.norm(gap, axis=1)
-    from_borders = length / 2 - away @ (gap / length[:, None]).T
+    to_rivals = rivals - centre
+    length = np.linalg.norm(to_rivals, axis=1)
+    directions = to_rivals / length[:, None]
+    from_borders = length / 2 - away @ directions.T
     return np.minimum(depth, from_borders.min(axis=-1))
