@@ -52,13 +52,15 @@ class Aligner:
             acceleration = self.settings.acceleration_angstrom
             self._align(self.spectra, self.shifts, radius, limit, acceleration)
             return
-        groups = torch.arange(n).tensor_split(-(-n // size))
+        count = math.ceil(n / size)
+        groups = torch.arange(n).tensor_split(count)
         spectra = _group_means(self.spectra, groups)
         before = _group_means(self.shifts, groups)
         after = before.clone()
         self._align(spectra, after, radius, limit, None)
-        centres = torch.stack([group.float().mean() for group in groups])
-        further = _interpolate(centres.to(self.shifts), after - before, n)
+        centres = [group.float().mean() for group in groups]
+        frame_numbers = torch.stack(centres).to(self.shifts)
+        further = _interpolate(frame_numbers, after - before, n)
         self._move(self.spectra, self.shifts, further)
 
     def _align(
@@ -76,25 +78,30 @@ class Aligner:
         step = self.band.step
         for _ in range(_SEARCHES):
             delta = self._search(spectra, shifts, power, radius, limit)
-            if float(self._move(spectra, shifts, delta)) <= step:
+            longest = self._move(spectra, shifts, delta)
+            if longest <= step:
                 break
         for _ in range(self.settings.iterations):
             delta = self._newton(spectra, shifts, power, acceleration)
             length = delta.norm(dim=1, keepdim=True).clamp(min=1e-12)
-            delta = delta * (step / length).clamp(max=1)  # a correlation peak is about a step wide
-            if float(self._move(spectra, shifts, delta)) < self.settings.tolerance_angstrom:
+            # A correlation peak is about a step wide.
+            shortened = (step / length).clamp(max=1)
+            longest = self._move(spectra, shifts, delta * shortened)
+            if longest < self.settings.tolerance_angstrom:
                 break
 
-    def _move(self, spectra: Tensor, shifts: Tensor, delta: Tensor) -> Tensor:
+    def _move(self, spectra: Tensor, shifts: Tensor, delta: Tensor) -> float:
         """Take a further displacement out of `spectra`, keeping the mean at zero; returns the
         longest.
         """
-        delta = delta - (shifts + delta).mean(0)
+        mean = (shifts + delta).mean(0)
+        delta = delta - mean
         shifts += delta
         for spectrum, further in zip(spectra, delta, strict=True):
             if further.abs().max() > 0:
                 spectrum *= self.band.phases(further)
-        return delta.norm(dim=1).max()
+        lengths = delta.norm(dim=1)
+        return float(lengths.max())
 
     def _weights(self, total: Tensor, n: int, power: Tensor) -> tuple[Tensor, Tensor]:
         """Weights that make conj(sum of others) X a log likelihood, and what each term then adds at
@@ -106,7 +113,8 @@ class Aligner:
         ring = self.band.ring
         total_power = ring_mean(total.abs().square(), ring)
         signal, noise = signal_and_noise(total_power, n, power, ring)
-        wiener = signal / (signal + noise / (n - 1))
+        noise_of_others = noise / (n - 1)
+        wiener = signal / (signal + noise_of_others)
         weights = 2 * wiener / (noise * (n - 1))
         expected = 2 * wiener * signal / noise
         return weights[ring], expected[ring]
@@ -132,9 +140,10 @@ class Aligner:
         else:
             weights, _ = self._weights(total, n, power)
         places = _MapPlaces(self.band, radius)
-        distance2 = places.y.square() + places.x.square()
+        distance2 = places.distance2()
         # Weak data stay where the coarser groups put them.
         prior = 0.5 * distance2 / (radius / 2) ** 2
+        is_near = distance2 <= radius**2
         delta = torch.zeros_like(shifts)
         for i, spectrum in enumerate(spectra):
             others = (total - spectrum).conj() * weights
@@ -145,10 +154,8 @@ class Aligner:
                 score = score / deviation.clamp(min=1e-30)
             else:
                 score = score - prior
-            from_mean_y = places.y + shifts[i, 0]
-            from_mean_x = places.x + shifts[i, 1]
-            from_mean2 = from_mean_y.square() + from_mean_x.square()
-            is_allowed = (distance2 <= radius**2) & (from_mean2 <= limit**2)
+            from_mean2 = places.distance2(shifts[i])
+            is_allowed = is_near & (from_mean2 <= limit**2)
             score = torch.where(is_allowed, score, -math.inf)
             best = score.argmax()
             highest = score.view(-1)[best]
@@ -160,7 +167,9 @@ class Aligner:
                 is_peak = highest > score[places.centre]
             if is_peak:
                 delta[i] = places.at(int(best))
-        return delta * ((n - 1) / n)  # all move at once, towards the mean of the others
+        # All move at once, towards the mean of the others.
+        share_of_others = (n - 1) / n
+        return delta * share_of_others
 
     def _newton(
         self, spectra: Tensor, shifts: Tensor, power: Tensor, acceleration: float | None
@@ -180,12 +189,18 @@ class Aligner:
         rotated = rotated * weights[:, None]
         directions = rotated[:, :, None] * k[:, None, :]
         directions = directions.reshape(-1, 2)
-        parts = torch.view_as_real(spectra).reshape(n, -1)
-        gradient = (-parts @ directions).double() * ((n - 1) / n)
-        curvature = ((k * expected[:, None]).T @ k).double()
+        parts = torch.view_as_real(spectra)
+        parts = parts.reshape(n, -1)
+        gradient = (-parts @ directions).double()
+        share_of_others = (n - 1) / n
+        gradient = gradient * share_of_others
+        weighted_k = k * expected[:, None]
+        curvature = (weighted_k.T @ k).double()
         unit = torch.eye(2, dtype=torch.float64, device=k.device)
+        # Shifts are known to be within this of zero: no direction is without curvature.
         curvature = curvature + unit / self.settings.max_shift_angstrom**2
-        return likeliest_step(gradient, curvature, shifts, acceleration).to(shifts)
+        step = likeliest_step(gradient, curvature, shifts, acceleration)
+        return step.to(shifts)
 
 
 class _MapPlaces:
@@ -200,25 +215,31 @@ class _MapPlaces:
     """
 
     def __init__(self, band: Band, radius: float) -> None:
-        device = band.k.device
         height, width = band.grid
         field_y, field_x = band.field
-        reach_y = int(radius / field_y * height) + 1
-        reach_y = min(reach_y, height // 2 - 1)
-        reach_x = int(radius / field_x * width) + 1
-        reach_x = min(reach_x, width // 2 - 1)
-        ys = torch.arange(-reach_y, reach_y + 1, device=device)
-        xs = torch.arange(-reach_x, reach_x + 1, device=device)
+        ys = _steps_within(radius, height, field_y).to(band.k.device)
+        xs = _steps_within(radius, width, field_x).to(band.k.device)
         y = ys * field_y / height
         x = xs * field_x / width
         self.y = y[:, None]
         self.x = x[None, :]
-        self.centre = (reach_y, reach_x)
+        self.centre = (len(ys) // 2, len(xs) // 2)
         self._rows = ys % height
         self._columns = xs % width
         self._band = band
         periods = (band.k[:, 0] * field_y).round().long()
         self._term_rows = periods % height
+
+    def distance2(self, moved_by: Tensor | None = None) -> Tensor:
+        """Squared distance from the centre of each place, or of each one moved by a shift [2];
+        [y, x] in Angstrom^2.
+        """
+        y = self.y
+        x = self.x
+        if moved_by is not None:
+            y = y + moved_by[0]
+            x = x + moved_by[1]
+        return y.square() + x.square()
 
     def correlation(self, products: Tensor) -> Image:
         """The map [y, x] of the terms' products."""
@@ -227,7 +248,8 @@ class _MapPlaces:
         spectrum = torch.zeros(shape, dtype=products.dtype, device=products.device)
         spectrum[self._term_rows, self._band.columns] = products
         score = torch.fft.irfft2(spectrum, s=(height, width), norm="forward")
-        return score[self._rows][:, self._columns]
+        rows = score[self._rows]
+        return rows[:, self._columns]
 
     def at(self, index: int) -> Tensor:
         """A place (y, x) by its flat index."""
@@ -235,13 +257,22 @@ class _MapPlaces:
         return torch.stack((self.y[row, 0], self.x[0, column]))
 
 
+def _steps_within(radius: float, places: int, field: float) -> Tensor:
+    """Steps from the centre of one axis of a map, of `places` over `field` Angstrom, up to a radius
+    in Angstrom.
+    """
+    reach = int(radius / field * places) + 1
+    reach = min(reach, places // 2 - 1)
+    return torch.arange(-reach, reach + 1)
+
+
 def _group_means(values: Tensor, groups: Sequence[Tensor]) -> Tensor:
     """Means of values [frame, ...] over groups of neighbouring frames, given by their numbers."""
     means = []
     for group in groups:
         first = int(group[0])
-        last = int(group[-1])
-        means.append(values[first : last + 1].mean(0))
+        end = int(group[-1]) + 1
+        means.append(values[first:end].mean(0))
     return torch.stack(means)
 
 
@@ -253,6 +284,10 @@ def _interpolate(centres: Tensor, values: Tensor, n: int) -> Tensor:
     frames = frames.clamp(centres[0], centres[-1])
     left = torch.searchsorted(centres, frames, right=True) - 1
     left = left.clamp(0, len(centres) - 2)
-    distance = centres[left + 1] - centres[left]
-    part = ((frames - centres[left]) / distance)[:, None]
-    return values[left] * (1 - part) + values[left + 1] * part
+    right = left + 1
+    distance = centres[right] - centres[left]
+    part = (frames - centres[left]) / distance
+    part = part[:, None]
+    of_left = values[left] * (1 - part)
+    of_right = values[right] * part
+    return of_left + of_right

@@ -73,11 +73,13 @@ class DoseWeighting:
         middle = self._exposure.accumulated_e_per_a2
         since_first = middle[self._added] - middle[0]
         before = self._decay
-        self._decay = (0.5 * since_first / self._critical).clamp_(max=_MOST_DECAY)
+        decay = 0.5 * since_first / self._critical
+        self._decay = decay.clamp_(max=_MOST_DECAY)
         step = self._decay - before
         self._growth = _growth(step)
         own = self._exposure.frame_e_per_a2[self._added]
-        self._squares = self._squares * torch.exp(2 * step) + own
+        squares_so_far = self._squares * torch.exp(2 * step)
+        self._squares = squares_so_far + own
 
     def _mean_square(self) -> Tensor:
         """sum(w^2 N) / sum(N), with weights relative to the last frame's."""
@@ -85,22 +87,28 @@ class DoseWeighting:
             return self._squares / self._exposure.total_e_per_a2
         # The sum over j of q^-2j, j < n: (q^-2n - 1) / (q^-2 - 1).
         n = self._frames
-        squares = torch.expm1(2 * n * self._decay) / torch.expm1(2 * self._decay)
-        return torch.where(self._decay > 0, squares, n) / n
+        of_all = torch.expm1(2 * n * self._decay)
+        of_one = torch.expm1(2 * self._decay)
+        decays = self._decay > 0
+        squares = torch.where(decays, of_all / of_one, n)
+        return squares / n
 
     def result(self) -> Tensor:
         """Spectrum of the weighted sum; uses up what was added."""
         scale = self._mean_square().sqrt_()
-        return torch.view_as_complex(self._total.div_(scale[..., None]))
+        white = self._total.div_(scale[..., None])
+        return torch.view_as_complex(white)
 
 
 def _critical_exposure(movie: Movie, shape: tuple[int, int], device: torch.device | str) -> Tensor:
     """On the ``rfft2`` grid of images of `shape` of the movie's field."""
     pixel = movie.pixel_size_angstrom
+    height, width = movie.shape
     ky, kx = frequencies(shape, 1.0, device)
-    ky = ky / pixel * (shape[0] / movie.shape[0])
-    kx = kx / pixel * (shape[1] / movie.shape[1])
-    return critical_exposure(torch.hypot(ky, kx), movie.voltage_kv)
+    ky = ky / pixel * (shape[0] / height)
+    kx = kx / pixel * (shape[1] / width)
+    k = torch.hypot(ky, kx)
+    return critical_exposure(k, movie.voltage_kv)
 
 
 def _growth(decay: Tensor) -> Tensor:
@@ -109,4 +117,6 @@ def _growth(decay: Tensor) -> Tensor:
     Over complex numbers this is spread out to pairs: to do so anew for every frame takes twice as
     long as all the rest.
     """
-    return decay.exp()[..., None].expand(-1, -1, 2).contiguous()
+    growth = decay.exp()[..., None]
+    pairs = growth.expand(-1, -1, 2)
+    return pairs.contiguous()

@@ -1,5 +1,7 @@
 """Sums over groups of frames on a working grid."""
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -37,10 +39,12 @@ class GroupSums:
             )
         n = len(movie)
         count = min(n, most)
+        # The first groups take one frame more where frames do not divide evenly.
+        size, longer = divmod(n, count)
         self._movie = movie
         self._shape = coarser_shape(movie.shape, working / movie.pixel_size_angstrom)
-        self._counts = [n // count + (i < n % count) for i in range(count)]
-        self._ends = torch.tensor(self._counts, dtype=torch.long).cumsum(0).tolist()
+        self._counts = [size + (number < longer) for number in range(count)]
+        self._ends = list(itertools.accumulate(self._counts))
         self._images = torch.empty(count, *self._shape, device=device)
         # The total on the working grid at the end of the last group
         self._before = torch.zeros((), device=device)
@@ -67,12 +71,14 @@ class GroupSums:
         """The groups, once all frames have passed."""
         movie = self._movie
         exposure = movie.exposure
+        if exposure is not None:
+            exposure = exposure.grouped(self._members())
         height_factor = movie.shape[0] / self._shape[0]
         width_factor = movie.shape[1] / self._shape[1]
         return FrameGroups(
             images=self._images,
             frame_counts=tuple(self._counts),
-            exposure=None if exposure is None else exposure.grouped(self._members()),
+            exposure=exposure,
             pixel_size_angstrom=movie.pixel_size_angstrom * 0.5 * (height_factor + width_factor),
         )
 
@@ -83,5 +89,10 @@ def coarser_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
     """
     if factor <= 1:
         return shape
-    height, width = (min(size, max(2, 2 * round(size / factor / 2))) for size in shape)
-    return height, width
+    height, width = shape
+    return _coarser_side(height, factor), _coarser_side(width, factor)
+
+
+def _coarser_side(pixels: int, factor: float) -> int:
+    even = 2 * round(pixels / factor / 2)
+    return min(pixels, max(2, even))

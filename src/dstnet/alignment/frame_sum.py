@@ -161,7 +161,9 @@ def accumulate(
     sums = _Sums.empty(movie, out, halves, device)
     groups = {grouping: GroupSums(movie, grouping, device) for grouping in groupings}
     for i in range(len(movie)):
-        sums.add(i, removal.spectrum(checked_frame(movie, i, device), i))
+        frame = checked_frame(movie, i, device)
+        spectrum = removal.spectrum(frame, i)
+        sums.add(i, spectrum)
         for group_sums in groups.values():
             group_sums.follow(sums.total, i + 1)
         if progress is not None:
@@ -243,7 +245,9 @@ class _Sums:
         if self.even is None:
             return image, None, None
         even = self.even = self._cropped(self.even)
-        return image, irfft2(even, self.out), irfft2(total - even, self.out)
+        even_image = irfft2(even, self.out)
+        odd_image = irfft2(total - even, self.out)
+        return image, even_image, odd_image
 
     def dose_weighted(self) -> Tensor | None:
         """The dose-weighted sum [y, x]; uses up its spectrum."""

@@ -150,9 +150,11 @@ class _LocalFit:
                 self.trust = trusted(total, self._courses)
             equations = self._equations(total).around(self.local)
             self.prior = equations.likeliest_prior()
-            step = equations.solve(self.prior)[:, :10] - self.local
+            likeliest = equations.solve(self.prior)
+            step = likeliest[:, :10] - self.local
         terms = step.reshape(3, 5, 2)
-        moved = torch.einsum("fj,jka,pk->fpa", self._courses, terms, self._basis[:, :5])
+        local_basis = self._basis[:, :5]
+        moved = torch.einsum("fj,jka,pk->fpa", self._courses, terms, local_basis)
         shift = self._shift_step(total, moved)
         self.local = self.local + step
         self.shifts = self.shifts + shift
@@ -161,10 +163,12 @@ class _LocalFit:
     def _shift_step(self, total: Statistics, moved: Tensor) -> Tensor:
         """Step of the global shifts, [frame, 2], once patches have `moved`; mean zero."""
         taken = torch.einsum("pab,fpb->fpa", total.information, moved)
-        score = torch.einsum("fpa,p->fa", total.scores - taken, self.trust)
+        remaining = total.scores - taken
+        score = torch.einsum("fpa,p->fa", remaining, self.trust)
         information = torch.einsum("pab,p->ab", total.information, self.trust)
-        ridge = _RIDGE * torch.eye(2, dtype=torch.float64, device=score.device)
-        step = likeliest_step(score, information + ridge, self.shifts, self._acceleration)
+        unit = torch.eye(2, dtype=torch.float64, device=score.device)
+        curvature = information + _RIDGE * unit
+        step = likeliest_step(score, curvature, self.shifts, self._acceleration)
         return step - step.mean(0)
 
     def _equations(self, found: Statistics) -> NormalEquations:
@@ -172,11 +176,13 @@ class _LocalFit:
 
     def _local_courses(self) -> Tensor:
         """Coefficients of terms of rms 1 in every frame, [frame, axis, 5]."""
-        return torch.einsum("fj,jka->fak", self._courses, self.local.reshape(3, 5, 2))
+        terms = self.local.reshape(3, 5, 2)
+        return torch.einsum("fj,jka->fak", self._courses, terms)
 
     def rms_angstrom(self) -> float:
         """Of the local motion over field, frames and axes."""
-        return float(self._local_courses().square().sum(-1).mean().sqrt())
+        square = self._local_courses().square().sum(-1)
+        return float(square.mean().sqrt())
 
     def motion(self) -> Motion:
         """The motion, mean over frames zero."""
@@ -184,4 +190,6 @@ class _LocalFit:
         if not self.is_local:
             return Motion.of_shifts(shifts)
         courses = self._local_courses()
-        return Motion(shifts, (courses * TERM_SCALE[:5].to(courses)).float())
+        scale = TERM_SCALE[:5].to(courses)
+        coefficients = courses * scale
+        return Motion(shifts, coefficients.float())

@@ -82,10 +82,14 @@ class NormalEquations:
         trust
             Weight of each patch, [patch].
         """
-        score = torch.einsum("fpa,fj,pk,p->jka", statistics.scores, courses, basis, trust)
-        curvature = torch.einsum("pab,pk,pl,p->kalb", statistics.information, basis, basis, trust)
+        scores = statistics.scores
+        information = statistics.information
+        score = torch.einsum("fpa,fj,pk,p->jka", scores, courses, basis, trust)
+        curvature = torch.einsum("pab,pk,pl,p->kalb", information, basis, basis, trust)
         curvature = len(courses) * curvature
-        return cls(score.reshape(3, _ALL), curvature.reshape(_ALL, _ALL))
+        score = score.reshape(3, _ALL)
+        curvature = curvature.reshape(_ALL, _ALL)
+        return cls(score, curvature)
 
     def around(self, local: Tensor) -> "NormalEquations":
         """The same where coefficients [3, 10] were already taken out."""
@@ -101,7 +105,8 @@ class NormalEquations:
     def likelihood(self, coefficients: Tensor) -> float:
         """Log likelihood of coefficients [3, 12] against none."""
         linear = (self.score * coefficients).sum()
-        quadratic = (coefficients @ self.curvature * coefficients).sum()
+        curved = coefficients @ self.curvature
+        quadratic = (curved * coefficients).sum()
         return float(linear - 0.5 * quadratic)
 
     def evidence(self, prior: float) -> float:
@@ -111,8 +116,11 @@ class NormalEquations:
         unit = torch.eye(_ALL, dtype=torch.float64, device=device)
         scaled = scale[:, None] * self.curvature * scale[None, :]
         spread = unit + scaled
-        fit = 0.5 * (self.score * self.solve(prior)).sum()
-        return float(fit - 1.5 * torch.linalg.slogdet(spread).logabsdet)
+        likeliest = self.solve(prior)
+        fit = 0.5 * (self.score * likeliest).sum()
+        log_volume = torch.linalg.slogdet(spread).logabsdet
+        # Half a volume for each of the three courses
+        return float(fit - 1.5 * log_volume)
 
     def likeliest_prior(self) -> float:
         """The prior's width of the largest evidence; 0 where that is no local motion at all."""
@@ -134,7 +142,8 @@ def polynomial_courses(frames: int) -> Tensor:
     z = torch.linspace(-1, 1, frames, dtype=torch.float64)
     degrees = min(3, frames - 1)
     powers = [z**degree for degree in range(degrees + 1)]
-    basis = torch.linalg.qr(torch.stack(powers, 1)).Q
+    columns = torch.stack(powers, 1)
+    basis = torch.linalg.qr(columns).Q
     orthogonal = basis[:, 1:] * math.sqrt(frames)
     missing = orthogonal.new_zeros(frames, 3 - degrees)
     return torch.cat((orthogonal, missing), 1)
@@ -148,7 +157,13 @@ def mean_power(spectra: Tensor, patches: Patches) -> Tensor:
     for spectrum in spectra:
         total.addcmul_(spectrum.real, spectrum.real)
         total.addcmul_(spectrum.imag, spectrum.imag)
-    return ring_mean(total, patches.ring).T.contiguous() / len(spectra)
+    return _ring_means(total, patches) / len(spectra)
+
+
+def _ring_means(values: Tensor, patches: Patches) -> Tensor:
+    """Means [ring, patch] of values [patch, term] over the terms of each ring."""
+    means = ring_mean(values, patches.ring)
+    return means.T.contiguous()
 
 
 def statistics(spectra: Tensor, patches: Patches, power: Tensor) -> Statistics:
@@ -157,28 +172,38 @@ def statistics(spectra: Tensor, patches: Patches, power: Tensor) -> Statistics:
 
     `power` is `mean_power`'s.
     """
-    n, count, _ = spectra.shape
+    n = len(spectra)
     total = spectra.sum(0)
     signal = _signal(total, n, patches, power)
     noise = power - signal
     # A window keeps this much of the noise's power, whose neighbouring terms are no longer
     # independent: counted fully, they would be worth more than the field (see `patches`).
     kept = float(patches.window.square().mean())
-    wiener = signal / (signal + noise / (n - 1))
-    ring = patches.ring
+    noise_of_others = noise / (n - 1)
+    wiener = signal / (signal + noise_of_others)
     weights = kept * 2 * wiener / (noise * (n - 1))
     expected = kept * 2 * wiener * signal / noise
+    ring = patches.ring
     weights = weights[ring].T  # [patch, term]
     expected = expected[ring].T
     half = torch.stack((patches.half == 0, patches.half == 1))
     half = half.to(weights)
     scores = _scores(spectra, total, weights, half, patches)
-    k = 2 * math.pi * patches.k
-    products = half[:, :, None, None] * k[:, :, None] * k[:, None, :]
-    products = products.movedim(1, 0).reshape(-1, 8)
-    information = (expected @ products).double()
-    information = information.reshape(count, 2, 2, 2).movedim(1, 0)
+    information = _information(expected, half, patches)
     return Statistics(scores, information)
+
+
+def _information(expected: Tensor, half: Tensor, patches: Patches) -> Tensor:
+    """Information [half, patch, axis, axis] of terms that each add `expected` [patch, term] of it
+    per squared phase, in the halves [half, term].
+    """
+    k = 2 * math.pi * patches.k
+    of_y_and_x = half[:, :, None, None] * k[:, :, None] * k[:, None, :]
+    products = of_y_and_x.movedim(1, 0)  # [term, half, axis, axis]
+    products = products.reshape(-1, 8)
+    information = (expected @ products).double()
+    information = information.reshape(-1, 2, 2, 2)
+    return information.movedim(1, 0)
 
 
 def _scores(
@@ -197,10 +222,15 @@ def _scores(
     directions = directions.reshape(-1, 4)
     right = rotated[..., None] * directions[:, None, :]
     right = right.reshape(count, -1, 4)
-    parts = torch.view_as_real(spectra).reshape(n, count, -1)
-    of_patches = [parts[:, patch] @ right[patch] for patch in range(count)]
+    parts = torch.view_as_real(spectra)
+    parts = parts.reshape(n, count, -1)
+    of_patches = []
+    for patch in range(count):
+        of_patches.append(parts[:, patch] @ right[patch])
     scores = torch.stack(of_patches, 1).double()
-    scores = scores.reshape(n, count, 2, 2) * (-(n - 1) / n)
+    share_of_others = (n - 1) / n
+    scores = scores.reshape(n, count, 2, 2)
+    scores = scores * -share_of_others
     return scores.permute(2, 0, 1, 3)
 
 
@@ -208,19 +238,23 @@ def _signal(total: Tensor, n: int, patches: Patches, power: Tensor) -> Tensor:
     """Power of the signal, [ring, patch]: its spectrum is taken from all patches together, but for
     a factor that each patch has of its own.
     """
-    count = total.shape[0]
     ring = patches.ring
-    coherent = ring_mean(total.abs().square(), ring).T.contiguous()
+    coherent = _ring_means(total.abs().square(), patches)
     of_all = coherent.mean(1)
-    signal, _ = signal_and_noise(of_all, n, power.mean(1), ring, copies=count)
+    mean_power = power.mean(1)
+    signal, _ = signal_and_noise(of_all, n, mean_power, ring, copies=len(total))
     signal = signal[:, None]
     own = (coherent / n - power) / (n - 1)
-    terms = ring_count(ring, len(signal))[:, None]
-    weight = terms * signal / power.square().clamp(min=1e-30)
+    terms = ring_count(ring, len(signal))
+    variance = power.square().clamp(min=1e-30)
+    weight = terms[:, None] * signal / variance
     found = (own * weight).sum(0)
-    expected = (signal * weight).sum(0).clamp(min=1e-30)
+    expected = (signal * weight).sum(0)
+    expected = expected.clamp(min=1e-30)
     amount = (found / expected).clamp(min=0, max=_MOST_AMOUNT)
-    return torch.minimum(signal * amount, _MOST_SIGNAL * power)
+    of_patches = signal * amount
+    most = _MOST_SIGNAL * power
+    return torch.minimum(of_patches, most)
 
 
 def trusted(total: Statistics, courses: Tensor) -> Tensor:
@@ -232,9 +266,12 @@ def trusted(total: Statistics, courses: Tensor) -> Tensor:
     """
     own = torch.einsum("fpa,fj->pja", total.scores, courses)
     unit = torch.eye(2, dtype=torch.float64, device=own.device)
-    scale = len(courses) * total.information + 1e-9 * unit
+    scale = len(courses) * total.information
+    scale = scale + 1e-9 * unit
     solved = torch.linalg.solve(scale[:, None], own[..., None])
     solved = solved[..., 0]
     misfit = torch.einsum("pja,pja->p", own, solved)
     is_usual = misfit < _OUTLYING * misfit.median()
-    return ((misfit < _CHI2_LIMIT) | is_usual).double()
+    is_by_chance = misfit < _CHI2_LIMIT
+    is_trusted = is_by_chance | is_usual
+    return is_trusted.double()

@@ -4,6 +4,7 @@ The windows' squares add up to one. A Fourier transform by such windows keeps sc
 tight frame), so the patches' likelihoods add up to that of the field, though they overlap.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -103,7 +104,8 @@ class Patches:
         # A half disc of radius k holds pi k^2 / 2 terms per 1/Angstrom^2.
         room = _MEMORY_BYTES / (_TERM_BYTES * spectra)
         affordable = math.sqrt(2 * room / (math.pi * periods[0] * periods[1]))
-        terms = HalfDisc.between(lowest, min(highest, affordable), periods, device)
+        highest = min(highest, affordable)
+        terms = HalfDisc.between(lowest, highest, periods, device)
         if len(terms) < _LEAST_TERMS:
             return None
         window_y = along_y.weights(device)
@@ -112,7 +114,7 @@ class Patches:
         block_x = torch.div(terms.x, _BLOCK, rounding_mode="floor")
         return cls(
             count=(along_y.patches, along_x.patches),
-            corners=tuple((y, x) for y in along_y.corners for x in along_x.corners),
+            corners=tuple(itertools.product(along_y.corners, along_x.corners)),
             window=window_y[:, None] * window_x[None, :],
             rows=terms.y % along_y.window,
             columns=terms.x,
@@ -137,7 +139,8 @@ class Patches:
         # The columns beyond need not be transformed along y.
         kept = int(self.columns.max()) + 1
         along_x = torch.fft.rfft(windowed)[..., :kept]
-        return torch.fft.fft(along_x, dim=1)[:, self.rows, self.columns]
+        along_both = torch.fft.fft(along_x, dim=1)
+        return along_both[:, self.rows, self.columns]
 
 
 @dataclass(frozen=True)
@@ -166,9 +169,11 @@ class _Side:
         if patches < _LEAST_PATCHES:
             return None
         step = length / (patches + _OVERLAP)
-        window = min(length, 2 * math.ceil(step * (1 + _OVERLAP) / 2))
+        even = 2 * math.ceil(step * (1 + _OVERLAP) / 2)
+        window = min(length, even)
+        last_corner = length - window
         between = patches - 1
-        corners = tuple(round(i * (length - window) / between) for i in range(patches))
+        corners = tuple(round(number * last_corner / between) for number in range(patches))
         return cls(length, window, corners)
 
     @property
@@ -192,7 +197,8 @@ class _Side:
         edge = torch.sin(0.5 * math.pi * pixels / overlap)
         window = torch.ones(self.window, device=device)
         window[:overlap] *= edge
-        window[self.window - overlap :] *= edge.flip(0)
+        end = self.window - overlap
+        window[end:] *= edge.flip(0)
         return window
 
     def spread(self, weights: Tensor) -> float:
@@ -202,8 +208,10 @@ class _Side:
         pixels = torch.arange(len(weights), device=weights.device)
         distance = pixels - (len(weights) - 1) / 2
         power = weights.square()
-        mean_square = float((power * distance.square()).sum() / power.sum())
-        return mean_square * (2 / (self.length - 1)) ** 2
+        square = power * distance.square()
+        mean_square = float(square.sum() / power.sum())
+        unit = 2 / (self.length - 1)
+        return mean_square * unit**2
 
 
 def _basis_means(along_y: _Side, along_x: _Side, window_y: Tensor, window_x: Tensor) -> Tensor:

@@ -75,7 +75,8 @@ def read_terms(
             progress(i + 1, n)
     # Of frames with independent noise, the mean deviates by sqrt(sum of variances) / n.
     limit = _OUTLIER_SIGMAS * variance.sqrt() / n
-    binned = band.binned(_outliers(total / n, limit))
+    outliers = _outliers(total / n, limit)
+    binned = band.binned(outliers)
     spectra -= band.coefficients(binned)
     if patches is not None and of_patches is not None:
         of_patches -= patches.coefficients(binned)
@@ -89,7 +90,8 @@ def _clip_(frame: Image) -> Tensor:
     Both are those of every few rows, a million pixels in all, which give them to a part in a
     thousand.
     """
-    rows = frame[:: max(1, frame.numel() // _SAMPLE_PIXELS)]
+    every = max(1, frame.numel() // _SAMPLE_PIXELS)
+    rows = frame[::every]
     mean = rows.mean()
     rows = rows - mean
     deviation = limit = torch.zeros(())
@@ -115,12 +117,17 @@ def _outliers(mean: Image, limit: Tensor) -> Image:
     height, width = mean.shape
     below = -height % _BLOCK
     beside = -width % _BLOCK
-    padded = F.pad(mean[None, None], (0, beside, 0, below), mode="replicate")[0, 0]
-    rows = padded.shape[0] // _BLOCK
-    columns = padded.shape[1] // _BLOCK
-    blocks = padded.reshape(rows, _BLOCK, columns, _BLOCK).transpose(1, 2)
+    padded = F.pad(mean[None, None], (0, beside, 0, below), mode="replicate")
+    rows = (height + below) // _BLOCK
+    columns = (width + beside) // _BLOCK
+    blocks = padded.reshape(rows, _BLOCK, columns, _BLOCK)
+    blocks = blocks.transpose(1, 2)
     blocks = blocks.reshape(rows, columns, _BLOCK * _BLOCK)
-    residual = blocks - blocks.median(-1, keepdim=True).values
-    excess = torch.where(residual.abs() > limit, residual, 0.0)
-    excess = excess.reshape(rows, columns, _BLOCK, _BLOCK).transpose(1, 2)
-    return excess.reshape(padded.shape)[:height, :width]
+    median = blocks.median(-1, keepdim=True).values
+    residual = blocks - median
+    is_outlier = residual.abs() > limit
+    excess = torch.where(is_outlier, residual, 0.0)
+    excess = excess.reshape(rows, columns, _BLOCK, _BLOCK)
+    excess = excess.transpose(1, 2)
+    excess = excess.reshape(rows * _BLOCK, columns * _BLOCK)
+    return excess[:height, :width]

@@ -32,6 +32,9 @@ def likeliest_step(
     both = torch.eye(2, dtype=torch.float64, device=gradient.device)
     second = each.diff(n=2, dim=0) / acceleration_angstrom
     smooth = second.T @ second
-    system = torch.kron(each, curvature) + torch.kron(smooth, both)
+    of_data = torch.kron(each, curvature)
+    of_prior = torch.kron(smooth, both)
+    system = of_data + of_prior
     right = gradient - smooth @ shifts.double()
-    return torch.linalg.solve(system, right.reshape(-1)).reshape(n, 2)
+    step = torch.linalg.solve(system, right.reshape(-1))
+    return step.reshape(n, 2)

@@ -50,12 +50,24 @@ def signal_and_noise(
     signal = (total_power / n - power) / (n - 1)
     error = power / ((n - 1) * counts.sqrt())
     error = error.clamp(min=1e-30)  # a ring may be empty
-    # Sums over neighbouring rings: of the signal in its errors, and of the rings that are not empty
-    rings = torch.stack((signal / error, (power > 0).to(error)))
-    window = torch.ones(1, 1, 2 * _NEIGHBOUR_RINGS + 1, device=error.device)
-    summed = F.conv1d(rings[:, None], window, padding=_NEIGHBOUR_RINGS)[:, 0]
-    is_significant = summed[0] > _SIGNIFICANT_SIGNAL * summed[1].sqrt()
+    in_errors = signal / error
+    is_filled = power > 0
+    rings = torch.stack((in_errors, is_filled.to(error)))
+    summed_signal, summed_rings = _sums_of_neighbours(rings)
+    is_significant = summed_signal > _SIGNIFICANT_SIGNAL * summed_rings.sqrt()
     # Half an error less: of weak rings, chance raises the visible ones.
-    signal = torch.where(is_significant, signal - 0.5 * error, 0.0).clamp(min=0)
-    signal = torch.minimum(signal, _MOST_SIGNAL * power)
-    return signal, power - signal
+    cautious = signal - 0.5 * error
+    signal = torch.where(is_significant, cautious, 0.0)
+    signal = signal.clamp(min=0)
+    most = _MOST_SIGNAL * power
+    signal = torch.minimum(signal, most)
+    noise = power - signal
+    return signal, noise
+
+
+def _sums_of_neighbours(values: Tensor) -> Tensor:
+    """Sums of values [quantity, ring] over each ring and its neighbours on either side."""
+    width = 2 * _NEIGHBOUR_RINGS + 1
+    window = torch.ones(1, 1, width, device=values.device)
+    sums = F.conv1d(values[:, None], window, padding=_NEIGHBOUR_RINGS)
+    return sums[:, 0]

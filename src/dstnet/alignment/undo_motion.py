@@ -46,20 +46,24 @@ class MotionRemoval:
     def spectrum(self, frame: Image, index: int) -> Tensor:
         """Spectrum of a frame [y, x] with the motion of frame `index` taken out."""
         height, width = self._shape
-        field = ((height - 1) * self._pixel, (width - 1) * self._pixel)
-        coefficients = self._motion.coefficients_where_seen(index, field)
+        field_y = (height - 1) * self._pixel
+        field_x = (width - 1) * self._pixel
+        coefficients = self._motion.coefficients_where_seen(index, (field_y, field_x))
         in_pixels = coefficients.double().cpu() / self._pixel
         dy, dx = in_pixels[:, 5].tolist()
-        pixels = (round(dy), round(dx))
-        rest = (pixels[0] - dy, pixels[1] - dx)
-        moved = _moved_back(frame, pixels)
+        down = round(dy)
+        right = round(dx)
+        moved = _moved_back(frame, (down, right))
+        rest = (down - dy, right - dx)
         if self._prefilter is None:
             return self._shifted(moved, rest)
         # Content displaced by u is brought back by out(x) = image(x + u(x)): the field with the
         # other sign. What the kernel damps is restored after it, which the field's small gradient
         # allows: before it, every frame would need two more transforms.
-        warped = warp_local(moved, -in_pixels[:, :5], shift_px=rest)
-        return scale_(torch.fft.rfft2(warped), self._prefilter)
+        local = in_pixels[:, :5]
+        warped = warp_local(moved, -local, shift_px=rest)
+        spectrum = torch.fft.rfft2(warped)
+        return scale_(spectrum, self._prefilter)
 
     def _shifted(self, image: Image, shift: tuple[float, float]) -> Tensor:
         """Spectrum of an image moved by parts of a pixel."""
@@ -119,7 +123,8 @@ def largest_displacement(motion: Motion) -> Tensor:
     the polynomial exceeds 1.
     """
     local = motion.local_coefficients_angstrom.abs().sum(2)
-    return (motion.global_shift_angstrom.abs() + local).amax(0)
+    of_frames = motion.global_shift_angstrom.abs() + local
+    return of_frames.amax(0)
 
 
 def _moved_back(frame: Image, pixels: tuple[int, int]) -> Image:
@@ -135,15 +140,23 @@ def _moved_back(frame: Image, pixels: tuple[int, int]) -> Image:
 def _moved_along(frame: Image, axis: int, shift: int) -> Image:
     """out(i) = frame(i + shift) along one axis."""
     size = frame.shape[axis]
-    index = (torch.arange(size, device=frame.device) + shift) % (2 * size)
-    index = torch.minimum(index, 2 * size - 1 - index)
     kept = max(0, size - abs(shift))
     lost = size - kept
-    start, edge = (0, kept) if shift > 0 else (lost, 0)
+    if shift > 0:
+        start = 0
+        edge = kept
+    else:
+        start = lost
+        edge = 0
     moved = torch.empty_like(frame)
     # What is only moved is copied in one piece: picking rows or columns one by one takes several
     # times as long.
-    moved.narrow(axis, start, kept).copy_(frame.narrow(axis, lost - start, kept))
-    reflected = frame.index_select(axis, index[edge : edge + lost])
+    inside = frame.narrow(axis, lost - start, kept)
+    moved.narrow(axis, start, kept).copy_(inside)
+    # The rest is picked by index: beyond the border, folded back.
+    index = torch.arange(edge, edge + lost, device=frame.device) + shift
+    index = index % (2 * size)
+    index = torch.minimum(index, 2 * size - 1 - index)
+    reflected = frame.index_select(axis, index)
     moved.narrow(axis, edge, lost).copy_(reflected)
     return moved

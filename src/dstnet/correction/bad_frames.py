@@ -78,11 +78,9 @@ class FrameScan:
         """What is wrong with a frame, by itself or beside those before it."""
         if not np.isfinite(mean):
             return f"{int((~np.isfinite(frame)).sum())} pixels NaN or infinite"
-        first = frame[0, 0]
-        # One row tells nearly always.
-        if (frame[0] == first).all() and (frame == first).all():
+        if _is_constant(frame):
             self._unexposed.add(number)  # no electron arrived, in any pixel
-            return f"all pixels {first}"
+            return f"all pixels {frame[0, 0]}"
         key = (zlib.crc32(frame.data), mean)
         if key in self._seen:
             return f"the same as frame {self._seen[key] + 1}"
@@ -111,8 +109,10 @@ class FrameScan:
             bad.unexposed |= unexposed
         bad.reasons = dict(sorted(bad.reasons.items()))
         if bad.reasons:
-            listed = ", ".join(f"{n + 1} ({reason})" for n, reason in bad.reasons.items())
-            bad.notes.append(f"{len(bad.reasons)} of {len(self.numbers)} frames left out: {listed}")
+            listed = [f"{number + 1} ({reason})" for number, reason in bad.reasons.items()]
+            bad.notes.append(
+                f"{len(listed)} of {len(self.numbers)} frames left out: {', '.join(listed)}"
+            )
         return bad
 
     def _odd_means(
@@ -123,7 +123,8 @@ class FrameScan:
         if means.size < _LEAST_FRAMES:
             return {}, set()
         usual = float(np.median(means))
-        distance = float(np.median(np.abs(means - usual)))
+        distances = np.abs(means - usual)
+        distance = float(np.median(distances))
         error = _SIGMA_OF_MEDIAN_DISTANCE * distance / np.sqrt(means.size)
         # Frames brought to mean zero, or an offset that swamps them, say nothing about exposure by
         # their mean.
@@ -145,6 +146,15 @@ class FrameScan:
             if is_unexposed or is_dark or is_bright:
                 odd[number] = f"mean {of_usual:.3g} of the median frame's"
         return odd, unexposed
+
+
+def _is_constant(frame: np.ndarray) -> bool:
+    """Whether all pixels of a frame [y, x] are the same."""
+    first = frame[0, 0]
+    row_is_constant = (frame[0] == first).all()
+    if not row_is_constant:  # one row tells nearly always
+        return False
+    return bool((frame == first).all())
 
 
 def exposure_of_kept(

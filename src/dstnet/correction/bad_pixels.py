@@ -67,20 +67,20 @@ def find_bad_pixels(
     frames
         How many the mean is of: tells whether values are single electrons.
     """
-    nothing = np.zeros(mean.shape, bool)
+    hot = np.zeros(mean.shape, bool)
+    dead = np.zeros(mean.shape, bool)
     if known is None:
-        known = nothing
+        known = np.zeros(mean.shape, bool)
     if known.mean() > 0.5 or min(mean.shape) < _SIDE:
-        return nothing, nothing.copy()
+        return hot, dead
     sample = _sample_of_good(known)
     values = mean.reshape(-1)[sample]
     centre, spread = trimmed_mean_std(values)
     reach = _CLIP_SIGMAS * spread
     clipped = np.clip(mean, centre - reach, centre + reach, dtype=np.float32)
     clipped = _filled(clipped, known)
-    are_counts = centre > 0 and float(np.percentile(values, 1)) >= 0
-    hot = nothing.copy()
-    dead = nothing.copy()
+    lowest = float(np.percentile(values, 1))
+    are_counts = centre > 0 and lowest >= 0
     if are_counts:
         hot, dead = _bad_stripes(clipped, known, spread, sigmas)
         if hot.any() or dead.any():  # or pixels beside stripes would be compared with them
@@ -98,16 +98,30 @@ def find_bad_pixels(
     candidates = _candidates(mean, local, known, thresholds)
     chunks = len(candidates) // _PIXELS_AT_ONCE + 1
     for chunk in np.array_split(candidates, chunks):
-        usual, low, high = _neighbours(padded, chunk)
-        above, below = thresholds(usual)
-        value = mean.reshape(-1)[chunk]
-        is_above = value - usual > above
-        is_above_most = value - high > above * _NEAR
-        hot.reshape(-1)[chunk] = is_above & is_above_most
-        is_below = value - usual < -below
-        is_below_most = value - low < -below * _NEAR
-        dead.reshape(-1)[chunk] = is_below & is_below_most
-    return hot & ~dead, dead
+        is_hot, is_dead = _judged(mean, padded, chunk, thresholds)
+        hot.reshape(-1)[chunk] = is_hot
+        dead.reshape(-1)[chunk] = is_dead
+    hot &= ~dead
+    return hot, dead
+
+
+def _judged(
+    mean: np.ndarray, padded: np.ndarray, pixels: np.ndarray, thresholds: "_Thresholds"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which pixels (flat indices) of the mean are hot and which are dead, by their neighbours in
+    the padded image.
+    """
+    usual, low, high = _neighbours(padded, pixels)
+    above, below = thresholds(usual)
+    value = mean.reshape(-1)[pixels]
+    difference = value - usual
+    is_above = difference > above
+    is_above_most = value - high > above * _NEAR
+    is_below = difference < -below
+    is_below_most = value - low < -below * _NEAR
+    is_hot = is_above & is_above_most
+    is_dead = is_below & is_below_most
+    return is_hot, is_dead
 
 
 def _sample_of_good(bad: np.ndarray) -> np.ndarray:
@@ -148,7 +162,8 @@ class _Thresholds:
         if not self.are_counts:
             # No zero level, so nothing to tell the tail by; events in thin sensors have long ones.
             above = np.full_like(around, 2 * sigmas * noise)
-            return above, np.full_like(around, sigmas * noise)
+            below = np.full_like(around, sigmas * noise)
+            return above, below
         # Quantile of a Poisson distribution to the first order in its skewness (Cornish & Fisher
         # 1938): s sigma + (s^2 - 1) / 6 counts, a count being variance / mean. Up to 1/4 where each
         # electron's signal varies exponentially.
@@ -157,7 +172,9 @@ class _Thresholds:
         count = noise**2 / self.centre
         # Else zero may be no true zero, as in scaled images.
         are_electrons = 0.7 < count * self.frames < 1.5
-        relief = sigmas**2 / 6 * count if are_electrons else 0.0
+        relief = 0.0
+        if are_electrons:
+            relief = sigmas**2 / 6 * count
         # Below, no threshold that zero counts reach by chance: exp(-n) = exp(-s^2 / 2) for n counts
         # expected.
         least = sigmas**2 / 2 * count
@@ -174,11 +191,14 @@ def _candidates(
     # none of their own.
     none = np.zeros(1, np.float32)
     least = thresholds(none)
+    height, width = mean.shape
     parts = []
-    for start in range(0, len(mean), _ROWS_AT_ONCE):
+    for start in range(0, height, _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        is_outside = _is_outside(mean[rows] - local[rows], least)
-        parts.append(np.flatnonzero(is_outside) + start * mean.shape[1])
+        difference = mean[rows] - local[rows]
+        is_outside = _is_outside(difference, least)
+        places = np.flatnonzero(is_outside)
+        parts.append(places + start * width)
     candidates = np.concatenate(parts)
     is_known = known.reshape(-1)[candidates]
     candidates = candidates[~is_known]
@@ -202,12 +222,14 @@ def _neighbours(
     image).
     """
     stride = padded.shape[1]
-    row, column = np.divmod(places, stride - 2 * _RING)
+    width = stride - 2 * _RING
+    row, column = np.divmod(places, width)
     start = row * stride + column
     steps = np.arange(_SIDE)
-    offsets = (steps[:, None] * stride + steps).reshape(-1)
+    offsets = steps[:, None] * stride + steps
     offsets = np.delete(offsets, offsets.size // 2)  # the pixel itself
-    around = padded.reshape(-1)[start[:, None] + offsets]
+    neighbours = start[:, None] + offsets
+    around = padded.reshape(-1)[neighbours]
     around = np.sort(around, axis=1)
     n = around.shape[1]
     fifth = n // 5
@@ -228,10 +250,20 @@ def _bad_stripes(
     rows = (image.T, hot.T, dead.T, known.T)
     for upright, bright, dark, left_out in (columns, rows):
         is_bright, is_dark, lengths = _odd_pieces(upright, noise, sigmas)
-        for mask, pieces in ((bright, is_bright), (dark, is_dark)):
-            if pieces.any():
-                mask |= pieces.repeat(lengths, axis=0) & ~left_out
+        _add_pieces(bright, is_bright, lengths, left_out)
+        _add_pieces(dark, is_dark, lengths, left_out)
     return hot, dead
+
+
+def _add_pieces(
+    mask: np.ndarray, pieces: np.ndarray, lengths: np.ndarray, left_out: np.ndarray
+) -> None:
+    """Mark the pixels of pieces [piece, x] of so many rows each, but those left out, in a mask
+    [y, x].
+    """
+    if pieces.any():
+        pixels = pieces.repeat(lengths, axis=0)
+        mask |= pixels & ~left_out
 
 
 def _odd_pieces(
@@ -243,15 +275,17 @@ def _odd_pieces(
     height = image.shape[0]
     number = max(height // _STRIPE_ROWS, 1)
     starts = np.arange(number) * _STRIPE_ROWS
-    rows = np.append(starts[1:], height) - starts
-    pieces = np.add.reduceat(image, starts, axis=0)
-    pieces = pieces / rows[:, None].astype(np.float32)
-    around = median_filter(pieces, (1, 11), mode="reflect")
-    error = noise / np.sqrt(rows)[:, None]
-    limit = np.maximum(0.5 * around, sigmas * error)
-    is_off = np.abs(pieces - around) > limit
-    is_bright = is_off & (pieces > around)
-    is_dark = is_off & (pieces < around)
+    ends = np.append(starts[1:], height)
+    rows = ends - starts
+    totals = np.add.reduceat(image, starts, axis=0)
+    means = totals / rows[:, None].astype(np.float32)
+    around = median_filter(means, (1, 11), mode="reflect")
+    error = noise / np.sqrt(rows)
+    half = 0.5 * around
+    limit = np.maximum(half, sigmas * error[:, None])
+    is_off = np.abs(means - around) > limit
+    is_bright = is_off & (means > around)
+    is_dark = is_off & (means < around)
     return is_bright, is_dark, rows
 
 
@@ -281,11 +315,12 @@ def replacement_table(bad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     remaining = np.arange(targets.size)
     for radius in _RADII:
         side = 2 * radius + 1
-        offsets = np.indices((side, side)).reshape(2, -1) - radius
+        square = np.indices((side, side))
+        offsets = square.reshape(2, -1) - radius
         places = remaining.size * side * side
-        chunks = np.array_split(remaining, places // _PLACES_AT_ONCE + 1)
+        chunks = places // _PLACES_AT_ONCE + 1
         later = []
-        for chunk in chunks:
+        for chunk in np.array_split(remaining, chunks):
             is_filled = _choose_sources(bad, targets, sources, chunk, offsets, rng)
             later.append(chunk[~is_filled])
         remaining = np.concatenate(later)
@@ -311,17 +346,20 @@ def _choose_sources(
     x = column + offsets[1]
     nearest_y = y.clip(0, height - 1)
     nearest_x = x.clip(0, width - 1)
-    is_inside = (y == nearest_y) & (x == nearest_x)
-    is_usable = is_inside & ~bad[nearest_y, nearest_x]
+    is_row = y == nearest_y
+    is_column = x == nearest_x
+    is_good = ~bad[nearest_y, nearest_x]
+    is_usable = is_row & is_column & is_good
     usable = is_usable.sum(1)
     is_enough = usable >= _LEAST_SOURCES
     # The usable ones first, in random order; then as many as asked for, round and round.
-    draws = rng.random(is_usable.shape) + ~is_usable
-    order = np.argsort(draws, axis=1)[is_enough]
+    draws = rng.random(is_usable.shape)
+    draws = draws + ~is_usable
+    order = np.argsort(draws, axis=1)
     most = np.minimum(usable[is_enough], _CHOICES)
     turn = np.arange(_CHOICES) % most[:, None]
-    pick = np.take_along_axis(order, turn, 1)
-    rows = np.take_along_axis(y[is_enough], pick, 1)
-    columns = np.take_along_axis(x[is_enough], pick, 1)
-    sources[chunk[is_enough]] = rows * width + columns
+    pick = np.take_along_axis(order[is_enough], turn, 1)
+    places = y * width + x
+    filled = chunk[is_enough]
+    sources[filled] = np.take_along_axis(places[is_enough], pick, 1)
     return is_enough

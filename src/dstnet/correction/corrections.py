@@ -56,7 +56,9 @@ class CorrectedFrames:
         self._frames = frames
         self._gain = gain
         self._dark = dark
-        self._replaced = None if bad_pixels is None else replacement_table(bad_pixels)
+        self._replaced: tuple[np.ndarray, np.ndarray] | None = None
+        if bad_pixels is not None:
+            self._replaced = replacement_table(bad_pixels)
         self.kept = tuple(kept)
         self.shape = (len(self.kept), *frames.shape[1:])
 
@@ -71,15 +73,19 @@ class CorrectedFrames:
         number = self.kept[operator.index(index)]
         raw = np.asarray(self._frames[number])
         frame = self._without_references(raw)
-        if self._replaced is not None:
-            frame = frame.copy() if frame is raw else frame
-            targets, sources = self._replaced
-            # A generator of its own for each frame: the same in whatever order frames are read,
-            # independent between frames.
-            rng = np.random.default_rng((SEED, number))
-            pick = rng.integers(0, sources.shape[1], len(targets))
-            flat = frame.reshape(-1)
-            flat[targets] = flat[sources[np.arange(len(targets)), pick]]
+        if self._replaced is None:
+            return frame
+        if frame is raw:
+            frame = frame.copy()
+        targets, sources = self._replaced
+        count, choices = sources.shape
+        # A generator of its own for each frame: the same in whatever order frames are read,
+        # independent between frames.
+        rng = np.random.default_rng((SEED, number))
+        choice = rng.integers(0, choices, count)
+        chosen = sources[np.arange(count), choice]
+        flat = frame.reshape(-1)
+        flat[targets] = flat[chosen]
         return frame
 
     def _without_references(self, raw: np.ndarray) -> np.ndarray:

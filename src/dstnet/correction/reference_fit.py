@@ -136,13 +136,21 @@ def why_no_gain_fits(
     first = _high_passed(_relative(odd))
     second = _high_passed(_relative(even))
     one_error = odd.size**-0.5
-    common = np.corrcoef(first.reshape(-1), second.reshape(-1))[0, 1]
+    common = _correlation(first.reshape(-1), second.reshape(-1))
     if common > CERTAIN * one_error:
         return "other"
-    noise = float((0.5 * (first + second)).std())
-    pattern = float(_high_passed(_logarithm(gain)).std())
-    would_show = pattern / noise > 2 * CERTAIN * one_error
+    mean = 0.5 * (first + second)
+    noise = float(mean.std())
+    pattern = _high_passed(_logarithm(gain))
+    of_noise = float(pattern.std()) / noise
+    would_show = of_noise > 2 * CERTAIN * one_error
     return "corrected" if would_show else "few"
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's, of values [n]."""
+    matrix = np.corrcoef(a, b)
+    return float(matrix[0, 1])
 
 
 def _relative(mean: np.ndarray) -> np.ndarray:
@@ -181,8 +189,9 @@ def _correlations(
     shape = (pattern.shape[0], pattern.shape[1])
     # A reference that is repeated has no more of them.
     independent = int(valid.sum())
+    error_by_chance = independent**-0.5
     fits = []
-    refused = None
+    refused: BadInputError | None = None
     for orientation in _ORIENTATIONS:
         settings = CorrectionSettings(**orientation)
         try:
@@ -191,8 +200,9 @@ def _correlations(
         except BadInputError as error:
             refused = refused or error
             continue
-        correlation = float(np.corrcoef(pattern[where], candidate[where])[0, 1])
-        fits.append(ReferenceFit(settings, correlation, correlation / independent**-0.5))
+        correlation = _correlation(pattern[where], candidate[where])
+        standard_errors = correlation / error_by_chance
+        fits.append(ReferenceFit(settings, correlation, standard_errors))
     if not fits and refused is not None:
         raise refused
     return fits

@@ -100,13 +100,19 @@ class CameraReferences:
         height, width = movie.shape
         listed = np.zeros(movie.shape, bool)
         for x, y, across, down in self.defects.tolist():
-            if x >= width or y >= height or x + across <= 0 or y + down <= 0:
+            right = x + across
+            bottom = y + down
+            is_beside = x >= width or right <= 0
+            is_above_or_below = y >= height or bottom <= 0
+            if is_beside or is_above_or_below:
                 raise BadInputError(
                     f"{movie.name} has frames of {height} x {width} pixels (rows x columns), but"
                     f" {self.defects_name} a defect at column {x}, row {y}; give the defects of"
                     " this camera, in the pixels of its movies"
                 )
-            listed[max(y, 0) : y + down, max(x, 0) : x + across] = True
+            top = max(y, 0)
+            left = max(x, 0)
+            listed[top:bottom, left:right] = True
         return listed
 
 
@@ -157,15 +163,21 @@ def on_grid(reference: np.ndarray, shape: tuple[int, int], movie: str, name: str
         If no such factor fits.
     """
     height, width = reference.shape
-    for factor in (1, 2, 4):
-        if (height * factor, width * factor) == shape:
-            return reference if factor == 1 else reference.repeat(factor, 0).repeat(factor, 1)
+    if shape == (height, width):
+        return reference
+    for factor in (2, 4):
+        if shape == (height * factor, width * factor):
+            rows = reference.repeat(factor, 0)
+            return rows.repeat(factor, 1)
+    frame_height, frame_width = shape
+    is_multiple = height % frame_height == 0 and width % frame_width == 0
     remedy = "give the reference of this camera and read-out mode"
-    if (width, height) == shape:
+    if shape == (width, height):
         remedy = "rotate it by 90 degrees (dstnet gain check says how)"
-    elif height > shape[0] and height % shape[0] == 0 and width % shape[1] == 0:
-        remedy = f"give the reference of binned frames, or bin this one by {height // shape[0]}"
+    elif height > frame_height and is_multiple:
+        binning = height // frame_height
+        remedy = f"give the reference of binned frames, or bin this one by {binning}"
     raise BadInputError(
-        f"{movie} has frames of {shape[0]} x {shape[1]} pixels (rows x columns), but {name} has"
-        f" {height} x {width}; {remedy}"
+        f"{movie} has frames of {frame_height} x {frame_width} pixels (rows x columns), but {name}"
+        f" has {height} x {width}; {remedy}"
     )

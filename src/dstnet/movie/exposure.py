@@ -122,8 +122,10 @@ class Exposure:
         starts: list[float] = []
         middles = self.accumulated_e_per_a2
         for group in groups:
-            total = math.fsum(self.frame_e_per_a2[index] for index in group)
-            seen = math.fsum(self.frame_e_per_a2[index] * middles[index] for index in group)
+            own = [self.frame_e_per_a2[index] for index in group]
+            seen = [self.frame_e_per_a2[index] * middles[index] for index in group]
+            total = math.fsum(own)
+            middle = math.fsum(seen) / total
             totals.append(total)
-            starts.append(seen / total - total / 2)
+            starts.append(middle - total / 2)
         return Exposure(tuple(totals), tuple(starts))

@@ -127,13 +127,16 @@ def _packed(frame: np.ndarray) -> _PackedFrame | None:
     most = flat.max()
     if most > 15:
         is_beyond = flat > 15
-        if np.count_nonzero(is_beyond) > _RARE * size:
-            if most > 255:
-                return None
-            return _PackedFrame(size, flat.astype(np.uint8), places, flat[places])
+        are_many = np.count_nonzero(is_beyond) > _RARE * size
+        if are_many and most > 255:
+            return None
+        if are_many:
+            whole_bytes = flat.astype(np.uint8)
+            return _PackedFrame(size, whole_bytes, places, flat[places])
         places = np.flatnonzero(is_beyond)
     low = flat.astype(np.uint8, copy=False)
     half = (size + 1) // 2
     packed = low[:half] & 15
-    packed[: size - half] |= low[half:] << 4
+    upper = low[half:] << 4
+    packed[: len(upper)] |= upper
     return _PackedFrame(size, packed, places, flat[places])

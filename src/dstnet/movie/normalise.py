@@ -40,9 +40,11 @@ def noise_level(image: Image, name: str = "image", band: Tensor | None = None) -
     height, width = image.shape
     if band is None:
         band = noise_band((height, width), image.device)
-    spectrum = torch.fft.rfft2(image - image.mean()).flatten()
-    power = spectrum[band].abs().square().double().mean() / (height * width)
-    noise = float(power) ** 0.5
+    spectrum = torch.fft.rfft2(image - image.mean())
+    in_band = spectrum.flatten()[band]
+    power = in_band.abs().square().double()
+    density = power.mean() / (height * width)
+    noise = float(density) ** 0.5
     spread = float(image.std())
     if not spread > 0 or noise < _LEAST_NOISE * spread:
         raise BadInputError(
@@ -94,7 +96,8 @@ def noise_scales(frames: Tensor, name: str = "movie") -> tuple[Tensor, Tensor, f
     total = frames.sum(0)
     mean = float(total.mean())
     noise = noise_level(total, name, band)
-    return scales, (total - mean) / noise, mean, noise
+    unit_total = (total - mean) / noise
+    return scales, unit_total, mean, noise
 
 
 def normalised(frames: Tensor, name: str = "movie") -> tuple[Tensor, Tensor, float, float]:
@@ -115,7 +118,8 @@ def normalised(frames: Tensor, name: str = "movie") -> tuple[Tensor, Tensor, flo
         As `noise_level`.
     """
     scales, total, mean, noise = noise_scales(frames, name)
-    return apply_scales(frames, scales), total, mean, noise
+    unit_frames = apply_scales(frames, scales)
+    return unit_frames, total, mean, noise
 
 
 def unit_noise(image: Image, name: str = "image") -> tuple[Image, float, float]:
@@ -135,7 +139,8 @@ def unit_noise(image: Image, name: str = "image") -> tuple[Image, float, float]:
     """
     mean = float(image.mean())
     noise = noise_level(image, name)
-    return (image - mean) / noise, mean, noise
+    unit_image = (image - mean) / noise
+    return unit_image, mean, noise
 
 
 def apply_scales(frames: Tensor, scales: Tensor) -> Tensor:
