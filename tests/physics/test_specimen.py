@@ -19,6 +19,7 @@ from dstnet.errors import SettingsError
 from dstnet.potential import Projector, build_potential, random_rotation
 from dstnet.specimen import contamination, layers, support_film
 from dstnet.specimen.contamination import draw_contamination
+from dstnet.specimen.field import SpecimenField
 from dstnet.specimen.ice import IceNoise, thickness_map
 from dstnet.specimen.layers import draw_layers, transmitted
 from dstnet.specimen.patches import add_patch, footprint
@@ -292,9 +293,10 @@ def test_potentials_are_loaded_by_where_they_come_from(tmp_path, monkeypatch):
 @pytest.mark.parametrize("gradient", [0.0, 0.4])
 def test_thickness_varies_by_the_gradient(gradient):
     settings = SpecimenSettings(ice_thickness_angstrom=400.0, thickness_gradient=gradient)
+    field = SpecimenField((9, 9), 1.0, settings, SIGMA)
     slopes = []
     for seed in range(200):
-        thickness = thickness_map((9, 9), settings, stream(seed, "thickness"))
+        thickness = thickness_map(field, stream(seed, "thickness"))
         assert thickness.min() >= 0.2 * 400 - 1e-3
         slopes.append(float(thickness[4, 8] - thickness[4, 0]) / 2 / 400)
     if gradient == 0:
@@ -315,7 +317,8 @@ def test_ice_thickens_towards_a_holes_edge(meniscus):
     inside = torch.tensor(
         [[1000.0, 500.0, 0.0, -300.0]]
     )  # the hole's middle, half-way, its edge, on the film
-    thickness = thickness_map((1, 4), settings, stream(0, "thickness"), inside)
+    field = SpecimenField((1, 4), 1.0, settings, SIGMA)
+    thickness = thickness_map(field, stream(0, "thickness"), inside)
     torch.testing.assert_close(
         thickness, 300 * (1 + meniscus * torch.tensor([[0.0, 0.25, 1.0, 1.0]]))
     )
@@ -468,7 +471,8 @@ def test_ice_does_not_depend_on_the_number_of_threads():
 
 
 def layered(shape=(256, 256), pixel=1.0, seed=0, volts_to_rad=SIGMA, **settings):
-    return draw_layers(shape, pixel, SpecimenSettings(**settings), volts_to_rad, seed)
+    field = SpecimenField(shape, pixel, SpecimenSettings(**settings), volts_to_rad)
+    return draw_layers(field, seed)
 
 
 def test_bare_ice_has_no_static_phase():
@@ -492,13 +496,9 @@ def test_contamination_covers_what_its_number_and_sizes_say():
     4 % more; they overlap at random.
     """
     chosen = SpecimenSettings(contaminants_per_um2=20.0)
+    field = SpecimenField((256, 256), 32.0, chosen, SIGMA)
     share = np.mean(
-        [
-            float(
-                (draw_contamination((256, 256), 32.0, chosen, SIGMA, stream(s)) > 0).float().mean()
-            )
-            for s in range(40)
-        ]
+        [float((draw_contamination(field, stream(s)) > 0).float().mean()) for s in range(40)]
     )
     mean_square = (500**2 - 60**2) / (2 * math.log(500 / 60)) * (1 + 0.25**2 / 2 + 0.15**2 / 2)
     expected = 1 - math.exp(-20e-8 * math.pi * mean_square)

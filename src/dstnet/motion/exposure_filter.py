@@ -48,8 +48,10 @@ def critical_exposure(k: Tensor, voltage_kv: float) -> Tensor:
     Grant & Grigorieff, eLife 4:e06980 (2015), eq. 3.
     """
     # Not k.pow(_B): its last bit depends on how a tensor is divided among threads.
-    at_300_kv = _A * torch.exp(_B * torch.log(k)) + _C
-    return at_300_kv * float(np.interp(voltage_kv, _VOLTAGES_KV, _FACTORS))
+    power_of_k = torch.exp(_B * torch.log(k))
+    at_300_kv = _A * power_of_k + _C
+    factor = np.interp(voltage_kv, _VOLTAGES_KV, _FACTORS)
+    return at_300_kv * float(factor)
 
 
 def damage_amplitude(k: Tensor, exposure_e_per_a2: float, voltage_kv: float) -> Tensor:
@@ -75,22 +77,20 @@ def damage_amplitude(k: Tensor, exposure_e_per_a2: float, voltage_kv: float) -> 
     ----------
     Grant & Grigorieff, eLife 4:e06980 (2015), eq. 4.
     """
-    return torch.exp(-exposure_e_per_a2 / (2 * critical_exposure(k, voltage_kv)))
+    # The amplitude falls half as fast as the power.
+    amplitude_critical_exposure = 2 * critical_exposure(k, voltage_kv)
+    return torch.exp(-exposure_e_per_a2 / amplitude_critical_exposure)
 
 
 def b_factor_amplitude(
     k: Tensor, exposure_e_per_a2: float, b_factor_angstrom2_per_e: float = B_FACTOR_ANGSTROM2_PER_E
 ) -> Tensor:
-    """Fraction of the signal's amplitude left after an accumulated exposure N where damage is a
-    growing B-factor: exp(-B N k^2 / 4).
+    """The same where damage is a growing B-factor: exp(-B N k^2 / 4).
 
     Parameters
     ----------
-    k
-        Spatial frequency in 1/Angstrom, any shape.
-    exposure_e_per_a2
-        Accumulated exposure N in e-/A^2; for a frame, that at its middle
-        (`dstnet.movie.Exposure`).
+    k, exposure_e_per_a2
+        As those of `damage_amplitude`.
     b_factor_angstrom2_per_e
         B in A^2 per e-/A^2. The published values are for 300 kV; no dependence on the voltage is
         known of them.
@@ -104,4 +104,5 @@ def b_factor_amplitude(
     ----------
     Tegunov & Cramer, Nat. Methods 16, 1146 (2019).
     """
-    return torch.exp(k.square() * (-0.25 * b_factor_angstrom2_per_e * exposure_e_per_a2))
+    of_squared_frequency = -0.25 * b_factor_angstrom2_per_e * exposure_e_per_a2
+    return torch.exp(k.square() * of_squared_frequency)

@@ -15,7 +15,14 @@ TERM_POWER = (1 / 3, 1 / 3, 4 / 45, 4 / 45, 1 / 9)
 
 def local_basis(y: Tensor, x: Tensor) -> Tensor:
     """The five terms of local motion, [5, ...], at places from -1 to 1 over the field."""
-    terms = (x, y, x * x - 1 / 3, y * y - 1 / 3, x * y)
+    third = 1 / 3
+    terms = [
+        x,
+        y,
+        x * x - third,
+        y * y - third,
+        x * y,
+    ]
     return torch.stack(terms)
 
 
@@ -27,7 +34,9 @@ def local_displacement(coefficients: Tensor, shape: tuple[int, int]) -> Tensor:
     device = coefficients.device
     y = torch.linspace(-1, 1, height, device=device)
     x = torch.linspace(-1, 1, width, device=device)
-    basis = local_basis(y[:, None].expand(shape), x[None, :].expand(shape))
+    places_y = y[:, None].expand(shape)
+    places_x = x[None, :].expand(shape)
+    basis = local_basis(places_y, places_x)
     return torch.einsum("ak,kyx->ayx", coefficients, basis)
 
 
@@ -49,10 +58,12 @@ def cubic_courses(local_coefficients: Stack) -> Stack:
         [frame, 2, 5], single precision.
     """
     frames = len(local_coefficients)
-    course = (local_coefficients - local_coefficients[0]).double().flatten(1)
-    number = torch.arange(frames, dtype=torch.float64, device=course.device)
+    from_first = local_coefficients - local_coefficients[0]
+    courses = from_first.double().flatten(1)
+    number = torch.arange(frames, dtype=torch.float64, device=courses.device)
     z = number / max(frames - 1, 1)
     powers = torch.stack((z, z**2, z**3), 1)
-    fitted = powers @ (torch.linalg.pinv(powers) @ course)
-    fitted = fitted.reshape(local_coefficients.shape)
-    return (fitted - fitted.mean(0)).float()
+    cubic = torch.linalg.pinv(powers) @ courses
+    fitted = (powers @ cubic).reshape(local_coefficients.shape)
+    centred = fitted - fitted.mean(0)
+    return centred.float()

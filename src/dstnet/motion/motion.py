@@ -54,18 +54,22 @@ class Motion:
         shift = self.global_shift_angstrom[frame]
         local = self.local_coefficients_angstrom[frame]
         of_x, of_y, of_x2, of_y2, of_xy = local.unbind(1)
-        # The shift in the polynomial's own coordinates
-        b = 2 * float(shift[0]) / field_angstrom[0]
-        a = 2 * float(shift[1]) / field_angstrom[1]
-        x = of_x + 2 * a * of_x2 + b * of_xy
-        y = of_y + 2 * b * of_y2 + a * of_xy
-        constant = shift + local @ local.new_tensor([a, b, a * a, b * b, a * b])
-        return torch.stack((x, y, of_x2, of_y2, of_xy, constant), 1)
+        height, width = field_angstrom
+        # The shift (b, a) in the polynomial's own coordinates
+        b = 2 * float(shift[0]) / height
+        a = 2 * float(shift[1]) / width
+        moved_x = of_x + 2 * a * of_x2 + b * of_xy
+        moved_y = of_y + 2 * b * of_y2 + a * of_xy
+        terms = local.new_tensor([a, b, a * a, b * b, a * b])
+        constant = shift + local @ terms
+        return torch.stack((moved_x, moved_y, of_x2, of_y2, of_xy, constant), 1)
 
     def window(self, frames: Sequence[int] | slice) -> "Motion":
         """The motion of some of the frames, against the same reference."""
         chosen = frames if isinstance(frames, slice) else list(frames)
-        return Motion(self.global_shift_angstrom[chosen], self.local_coefficients_angstrom[chosen])
+        shift = self.global_shift_angstrom[chosen]
+        local = self.local_coefficients_angstrom[chosen]
+        return Motion(shift, local)
 
     def centred(self) -> "Motion":
         """The same motion against its mean position."""
@@ -103,8 +107,10 @@ class Motion:
             # A thousandth of a thousandth of a frame is rounding.
             is_early = start + own <= _EARLY_E_PER_A2 + 1e-6 * own
             early_frames += is_early
-        early = max(0, early_frames - 1)
-        return length, float(steps[:early].sum()), float(steps[early:].sum())
+        early_steps = max(0, early_frames - 1)
+        early = float(steps[:early_steps].sum())
+        late = float(steps[early_steps:].sum())
+        return length, early, late
 
     def to_relion(
         self,

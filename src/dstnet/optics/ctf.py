@@ -101,8 +101,10 @@ def contrast_transfer(
 
     Parameters
     ----------
-    shape, pixel_size_angstrom
-        The image grid.
+    shape
+        (y, x) of the image in pixels.
+    pixel_size_angstrom
+        Of the image.
     optics
         Microscope settings.
     defocus_angstrom
@@ -117,9 +119,12 @@ def contrast_transfer(
     """
     ky, kx = frequencies(shape, pixel_size_angstrom, device)
     chi, kept = _even_part(ky, kx, optics, defocus_angstrom)
-    transfer = -2 * torch.sin(chi + math.asin(optics.amplitude_contrast)) * kept
+    lag = math.asin(optics.amplitude_contrast)
+    transfer = -2 * torch.sin(chi + lag) * kept
     coma = _coma(ky, kx, optics)
-    return transfer if coma is None else torch.polar(torch.ones_like(coma), coma) * transfer
+    if coma is None:
+        return transfer
+    return torch.polar(torch.ones_like(coma), coma) * transfer
 
 
 def wave_transfer(
@@ -135,11 +140,23 @@ def wave_transfer(
     The counterpart of `contrast_transfer`, with the same parameters: a scattered wave i phi exp(i
     asin A) that passes through it has, with its conjugate, the contrast phi x `contrast_transfer`.
     """
-    ky = torch.fft.fftfreq(shape[0], d=pixel_size_angstrom, device=device)[:, None]
-    kx = torch.fft.fftfreq(shape[1], d=pixel_size_angstrom, device=device)[None, :]
+    ky, kx = wave_frequencies(shape, pixel_size_angstrom, device)
     chi, kept = _even_part(ky, kx, optics, defocus_angstrom)
     coma = _coma(ky, kx, optics)
-    return torch.polar(kept, chi if coma is None else chi + coma)
+    if coma is not None:
+        chi = chi + coma
+    return torch.polar(kept, chi)
+
+
+def wave_frequencies(
+    shape: tuple[int, int], pixel_size_angstrom: float, device: torch.device | str | None = None
+) -> tuple[Tensor, Tensor]:
+    """ky ``[y, 1]`` and kx ``[1, x]`` in 1/Angstrom of the full ``fft2`` grid of waves on `shape`
+    (y, x).
+    """
+    ky = torch.fft.fftfreq(shape[0], d=pixel_size_angstrom, device=device)
+    kx = torch.fft.fftfreq(shape[1], d=pixel_size_angstrom, device=device)
+    return ky[:, None], kx[None, :]
 
 
 def _even_part(
@@ -151,21 +168,27 @@ def _even_part(
     wavelength = electron_wavelength_angstrom(optics.voltage_kv)
     cs = optics.cs_mm * 1e7
     k2 = ky * ky + kx * kx
-    defocus: Tensor | float = (
-        optics.defocus_angstrom if defocus_angstrom is None else defocus_angstrom
-    )
+    defocus: Tensor | float = optics.defocus_angstrom
+    if defocus_angstrom is not None:
+        defocus = defocus_angstrom
     if optics.astigmatism_angstrom:
-        # cos 2(theta - a) k^2 without an arctangent: k^2 cos 2theta = kx^2 - ky^2, k^2 sin 2theta =
-        # 2 kx ky
-        a = 2 * math.radians(optics.astigmatism_angle_deg)
-        elongation = ((kx * kx - ky * ky) * math.cos(a) + 2 * kx * ky * math.sin(a)) / k2.clamp(
-            min=1e-12
-        )
+        elongation = _elongation(ky, kx, k2, optics.astigmatism_angle_deg)
         defocus = defocus + optics.astigmatism_angstrom / 2 * elongation
-    chi = math.pi * wavelength * k2 * (defocus - 0.5 * cs * wavelength**2 * k2) + math.radians(
-        optics.phase_plate_deg
-    )
+    spherical = 0.5 * cs * wavelength**2 * k2
+    phase_plate = math.radians(optics.phase_plate_deg)
+    chi = math.pi * wavelength * k2 * (defocus - spherical) + phase_plate
     return chi, envelope(k2, optics, defocus)
+
+
+def _elongation(ky: Tensor, kx: Tensor, k2: Tensor, angle_deg: float) -> Tensor:
+    """cos 2(theta - a) at frequencies of direction theta, from x towards y, with a the angle of
+    astigmatism's major axis.
+    """
+    # Without an arctangent: k^2 cos 2theta = kx^2 - ky^2, k^2 sin 2theta = 2 kx ky.
+    double_angle = 2 * math.radians(angle_deg)
+    straight = (kx * kx - ky * ky) * math.cos(double_angle)
+    oblique = 2 * kx * ky * math.sin(double_angle)
+    return (straight + oblique) / k2.clamp(min=1e-12)
 
 
 def _coma(ky: Tensor, kx: Tensor, optics: OpticsSettings) -> Tensor | None:
@@ -175,8 +198,11 @@ def _coma(ky: Tensor, kx: Tensor, optics: OpticsSettings) -> Tensor | None:
     if not (optics.beam_tilt_x_mrad or optics.beam_tilt_y_mrad):
         return None
     wavelength = electron_wavelength_angstrom(optics.voltage_kv)
-    along = kx * (optics.beam_tilt_x_mrad * 1e-3) + ky * (optics.beam_tilt_y_mrad * 1e-3)
-    return -2 * math.pi * optics.cs_mm * 1e7 * wavelength**2 * (ky * ky + kx * kx) * along
+    tilt_x = optics.beam_tilt_x_mrad * 1e-3
+    tilt_y = optics.beam_tilt_y_mrad * 1e-3
+    k2 = ky * ky + kx * kx
+    along_tilt = kx * tilt_x + ky * tilt_y
+    return -2 * math.pi * optics.cs_mm * 1e7 * wavelength**2 * k2 * along_tilt
 
 
 def envelope(k2: Tensor, optics: OpticsSettings, defocus_angstrom: Tensor | float) -> Tensor:
@@ -192,27 +218,19 @@ def envelope(k2: Tensor, optics: OpticsSettings, defocus_angstrom: Tensor | floa
     6.4).
     """
     wavelength = electron_wavelength_angstrom(optics.voltage_kv)
-    focal_spread = (
-        optics.cc_mm
-        * 1e7
-        * math.hypot(
-            optics.energy_spread_ev / (optics.voltage_kv * 1e3),
-            2e-6 * optics.current_instability_ppm,
-            1e-6 * optics.voltage_instability_ppm,
-        )
+    cs = optics.cs_mm * 1e7
+    relative_spread = math.hypot(
+        optics.energy_spread_ev / (optics.voltage_kv * 1e3),
+        2e-6 * optics.current_instability_ppm,
+        1e-6 * optics.voltage_instability_ppm,
     )
-    aberration_slope = (
-        optics.cs_mm * 1e7 * wavelength**3 * k2 - wavelength * defocus_angstrom
-    )  # times k
-    exponent = (
-        (math.pi * optics.divergence_mrad * 1e-3 / wavelength) ** 2 * aberration_slope**2 * k2
-    )
-    exponent = (
-        exponent
-        + 0.5 * (math.pi * wavelength * focal_spread * k2) ** 2
-        + optics.b_factor_angstrom2 * k2 / 4
-    )
-    return torch.exp(-exponent)
+    focal_spread = optics.cc_mm * 1e7 * relative_spread
+    divergence = math.pi * optics.divergence_mrad * 1e-3 / wavelength
+    slope_over_k = cs * wavelength**3 * k2 - wavelength * defocus_angstrom
+    spatial = divergence**2 * slope_over_k**2 * k2
+    temporal = 0.5 * (math.pi * wavelength * focal_spread * k2) ** 2
+    other = optics.b_factor_angstrom2 * k2 / 4
+    return torch.exp(-(spatial + temporal + other))
 
 
 def delocalisation_angstrom(optics: OpticsSettings, pixel_size_angstrom: float) -> float:
@@ -222,11 +240,12 @@ def delocalisation_angstrom(optics: OpticsSettings, pixel_size_angstrom: float) 
     lambda dz k of the larger defocus, or Cs lambda^3 k^3 less that of the smaller where Cs
     outweighs it; to which coma adds 3 Cs lambda^2 k^2 |tau|.
     """
-    wavelength = electron_wavelength_angstrom(optics.voltage_kv)
     k = 0.5 / pixel_size_angstrom
     cs = optics.cs_mm * 1e7
-    half = optics.astigmatism_angstrom / 2
-    by_defocus = wavelength * k * (abs(optics.defocus_angstrom) + half)
-    by_cs = cs * (wavelength * k) ** 3 - wavelength * k * (optics.defocus_angstrom - half)
+    angle = electron_wavelength_angstrom(optics.voltage_kv) * k
+    half_astigmatism = optics.astigmatism_angstrom / 2
+    by_defocus = angle * (abs(optics.defocus_angstrom) + half_astigmatism)
+    by_cs = cs * angle**3 - angle * (optics.defocus_angstrom - half_astigmatism)
     tilt = 1e-3 * math.hypot(optics.beam_tilt_x_mrad, optics.beam_tilt_y_mrad)
-    return max(by_defocus, by_cs) + 3 * cs * (wavelength * k) ** 2 * tilt
+    by_coma = 3 * cs * angle**2 * tilt
+    return max(by_defocus, by_cs) + by_coma

@@ -20,7 +20,7 @@ from dstnet.core.constants import electron_wavelength_angstrom
 from dstnet.core.fourier import next_fast_size, resample
 from dstnet.core.shapes import Image
 from dstnet.errors import BadInputError
-from dstnet.optics.ctf import OpticsSettings, wave_transfer
+from dstnet.optics.ctf import OpticsSettings, wave_frequencies, wave_transfer
 
 
 def multislice_intensity(
@@ -56,6 +56,45 @@ def multislice_intensity(
     BadInputError
         If there is no slab, their shapes differ or the heights rise.
     """
+    shape = _check_slabs(slabs)
+    device = slabs[0][1].device
+    # Products of two waves reach twice their frequencies. On a grid 3/2 as fine they fold back no
+    # further than to the image's Nyquist, so that all frequencies of the image are right; kept to
+    # its own grid, only those below 2/3 of its Nyquist would be.
+    fine_y = next_fast_size(math.ceil(1.5 * shape[0]))
+    fine_x = next_fast_size(math.ceil(1.5 * shape[1]))
+    fine = (fine_y, fine_x)
+
+    # Spectra of the scattered wave: of what arrives at the next slab, and of what is behind the
+    # lens.
+    arriving = torch.zeros(shape, dtype=torch.complex64, device=device)
+    imaged = torch.zeros_like(arriving)
+    last = len(slabs) - 1
+    for i, (height, phase) in enumerate(slabs):
+        scattered = _transmitted_less_one(resample(phase.float(), fine), optics.amplitude_contrast)
+        if i > 0:
+            scattered = scattered * (1 + _wave(arriving, fine))
+        spectrum = _band(torch.fft.fft2(scattered, norm="forward"), shape)
+        del scattered  # large, while the next are made
+        defocus = optics.defocus_angstrom - height
+        imaged += spectrum * wave_transfer(shape, pixel_size_angstrom, optics, defocus, device)
+        if i < last:
+            distance = height - slabs[i + 1][0]
+            arriving += spectrum
+            arriving *= propagator(shape, pixel_size_angstrom, distance, optics.voltage_kv, device)
+    wave = _wave(imaged, fine)
+    contrast = 2 * wave.real + wave.real.square() + wave.imag.square()
+    return 1 + resample(contrast, shape)
+
+
+def _check_slabs(slabs: Sequence[tuple[float, Tensor]]) -> tuple[int, int]:
+    """The one shape (y, x) of the slabs.
+
+    Raises
+    ------
+    BadInputError
+        If there is no slab, their shapes differ or the heights rise.
+    """
     if not slabs:
         raise BadInputError(
             "multislice needs at least one slab; give a slab of zero phase for an empty specimen"
@@ -66,37 +105,11 @@ def multislice_intensity(
             "slabs must come in the order of the beam, from the greatest height down (got heights"
             f" {heights} Å)"
         )
-    if len({tuple(phase.shape) for _, phase in slabs}) > 1:
-        raise BadInputError(
-            f"slabs must have one shape (got {[tuple(phase.shape) for _, phase in slabs]})"
-        )
-    shape = (slabs[0][1].shape[0], slabs[0][1].shape[1])
-    device = slabs[0][1].device
-    # Products of two waves reach twice their frequencies. On a grid 3/2 as fine they fold back no
-    # further than to the image's Nyquist, so that all frequencies of the image are right; kept to
-    # its own grid, only those below 2/3 of its Nyquist would be.
-    fine = (next_fast_size(math.ceil(1.5 * shape[0])), next_fast_size(math.ceil(1.5 * shape[1])))
-
-    arriving = torch.zeros(
-        shape, dtype=torch.complex64, device=device
-    )  # spectrum of the wave scattered so far, above the next slab
-    imaged = torch.zeros_like(arriving)  # spectrum of the scattered wave behind the lens
-    for i, (height, phase) in enumerate(slabs):
-        scattered = _transmitted_less_one(resample(phase.float(), fine), optics.amplitude_contrast)
-        if i:
-            scattered = scattered * (1 + _wave(arriving, fine))
-        spectrum = _band(torch.fft.fft2(scattered, norm="forward"), shape)
-        del scattered
-        imaged += spectrum * wave_transfer(
-            shape, pixel_size_angstrom, optics, optics.defocus_angstrom - height, device
-        )
-        if i + 1 < len(slabs):
-            arriving += spectrum
-            arriving *= propagator(
-                shape, pixel_size_angstrom, height - heights[i + 1], optics.voltage_kv, device
-            )
-    wave = _wave(imaged, fine)
-    return 1 + resample(2 * wave.real + wave.real.square() + wave.imag.square(), shape)
+    shapes = [tuple(phase.shape) for _, phase in slabs]
+    if len(set(shapes)) > 1:
+        raise BadInputError(f"slabs must have one shape (got {shapes})")
+    height, width = shapes[0]
+    return height, width
 
 
 def propagator(
@@ -109,15 +122,10 @@ def propagator(
     """Factor exp(-i pi lambda dz k^2) on a wave's ``fft2`` that takes it `distance_angstrom` on
     along the beam: complex64 ``[y, x]``.
     """
-    ky = torch.fft.fftfreq(shape[0], d=pixel_size_angstrom, device=device)[:, None]
-    kx = torch.fft.fftfreq(shape[1], d=pixel_size_angstrom, device=device)[None, :]
-    turn = (
-        -math.pi
-        * electron_wavelength_angstrom(voltage_kv)
-        * distance_angstrom
-        * (ky * ky + kx * kx)
-    )
-    return torch.polar(torch.ones_like(turn), turn)
+    ky, kx = wave_frequencies(shape, pixel_size_angstrom, device)
+    wavelength = electron_wavelength_angstrom(voltage_kv)
+    angle = -math.pi * wavelength * distance_angstrom * (ky * ky + kx * kx)
+    return torch.polar(torch.ones_like(angle), angle)
 
 
 def _transmitted_less_one(phase: Tensor, amplitude_contrast: float) -> Tensor:
@@ -127,12 +135,12 @@ def _transmitted_less_one(phase: Tensor, amplitude_contrast: float) -> Tensor:
     The part A of the phase absorbs, so that what a weak object scatters, i phi exp(i asin A), lags
     by asin A as in the contrast transfer.
     """
-    turn = phase * math.sqrt(1 - amplitude_contrast**2)
-    absorbed = torch.expm1(-amplitude_contrast * phase)
-    return torch.complex(
-        absorbed * torch.cos(turn) - 2 * torch.sin(turn / 2).square(),
-        (absorbed + 1) * torch.sin(turn),
-    )
+    angle = phase * math.sqrt(1 - amplitude_contrast**2)
+    # exp(-A phi) - 1, and cos - 1 as -2 sin^2 of half the angle.
+    lost = torch.expm1(-amplitude_contrast * phase)
+    real = lost * torch.cos(angle) - 2 * torch.sin(angle / 2).square()
+    imaginary = (lost + 1) * torch.sin(angle)
+    return torch.complex(real, imaginary)
 
 
 def _wave(spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -145,10 +153,15 @@ def _band(spectrum: Tensor, new_shape: tuple[int, int]) -> Tensor:
     terms of the coarser grid are left out.
     """
     out = spectrum.new_zeros(new_shape)
-    most_y, most_x = (
-        (min(old, new) - 1) // 2 for old, new in zip(spectrum.shape, new_shape, strict=True)
-    )
-    for rows in (slice(0, most_y + 1), slice(-most_y, None)):
-        for columns in (slice(0, most_x + 1), slice(-most_x, None)):
+    for rows in _kept_along(spectrum.shape[0], new_shape[0]):
+        for columns in _kept_along(spectrum.shape[1], new_shape[1]):
             out[rows, columns] = spectrum[rows, columns]
     return out
+
+
+def _kept_along(size: int, new_size: int) -> tuple[slice, slice]:
+    """Indices of the positive and the negative frequencies, along one axis, that grids of both
+    sizes hold; those of the first include zero.
+    """
+    highest = (min(size, new_size) - 1) // 2
+    return slice(0, highest + 1), slice(-highest, None)

@@ -19,10 +19,14 @@ from dstnet.core.shapes import Image
 
 AMPLITUDE_CONTRAST = 0.08  # of protein in ice, 0.06 to 0.11 by thickness and energy filter
 # The search: from 0.3 to 4.5 um at 300 kV, or 0.24 to 3.5 um at 200 kV.
-LEAST_RAD_ANGSTROM2, MOST_RAD_ANGSTROM2 = 185.0, 2790.0
+LEAST_RAD_ANGSTROM2 = 185.0
+MOST_RAD_ANGSTROM2 = 2790.0
 STEP_RAD_ANGSTROM2 = 6.0  # moves chi by a quarter of a radian at 5 Å
-BAND_ANGSTROM = 20.0, 5.0  # coarser, the particles' own shape makes rings
-RINGS, SECTORS = 256, 12
+# The band of the fit; coarser, the particles' own shape makes rings.
+COARSEST_ANGSTROM = 20.0
+FINEST_ANGSTROM = 5.0
+RINGS = 256
+SECTORS = 12
 DEGREE = 2  # of the polynomials in k that background and rings' height follow
 STARTS = 5  # phases from which the astigmatism is looked for
 # An image of some 100 pixels of 2 Å a side; of fewer, single terms look like rings.
@@ -47,10 +51,10 @@ class ThonFit:
     ) -> Tensor:
         """chi in rad, amplitude contrast included, on the ``rfft2`` grid of images of `shape`."""
         ky, kx = frequencies(shape, pixel_size_angstrom, device)
-        phase = self.mean_rad_angstrom2 * (kx * kx + ky * ky)
-        phase = phase + self.straight_rad_angstrom2 * (kx * kx - ky * ky)
-        phase = phase + self.oblique_rad_angstrom2 * 2 * kx * ky
-        return phase + math.asin(AMPLITUDE_CONTRAST)
+        mean = self.mean_rad_angstrom2 * (kx * kx + ky * ky)
+        straight = self.straight_rad_angstrom2 * (kx * kx - ky * ky)
+        oblique = self.oblique_rad_angstrom2 * 2 * kx * ky
+        return mean + straight + oblique + math.asin(AMPLITUDE_CONTRAST)
 
 
 def fit_thon_rings(image: Image, pixel_size_angstrom: float) -> ThonFit | None:
@@ -72,10 +76,14 @@ def fit_thon_rings(image: Image, pixel_size_angstrom: float) -> ThonFit | None:
     is_peak = (gains >= np.roll(gains, 1)) & (gains >= np.roll(gains, -1))
     peaks = np.flatnonzero(is_peak)
     highest = peaks[np.argsort(gains[peaks])[-STARTS:]]
-    best: tuple[float, ...] = (0.0,)
+    best: ThonFit | None = None
     for start in phases[highest]:
-        best = max(best, rings.refined(start))
-    return ThonFit(*best[1:], gain=best[0]) if best[0] > LEAST_GAIN else None
+        fit = rings.refined(start)
+        if best is None or fit.gain > best.gain:
+            best = fit
+    if best is None or best.gain <= LEAST_GAIN:
+        return None
+    return best
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class _Cells:
     ----------
     k
         Mean frequency in 1/Å.
-    turn
+    double_angle
         Twice the angle, in rad.
     power
         Mean power.
@@ -95,7 +103,7 @@ class _Cells:
     """
 
     k: np.ndarray
-    turn: np.ndarray
+    double_angle: np.ndarray
     power: np.ndarray
     count: np.ndarray
 
@@ -107,75 +115,87 @@ class _Rings:
         self._cells = cells
         k = cells.k
         self._offset = math.asin(AMPLITUDE_CONTRAST)
-        scaled = (k - k.min()) / (k.max() - k.min()) * 2 - 1
+        from_zero_to_one = (k - k.min()) / (k.max() - k.min())
+        scaled = from_zero_to_one * 2 - 1
         self._smooth = np.polynomial.chebyshev.chebvander(scaled, DEGREE)
         # The mean of n exponentially distributed terms has a deviation of itself / sqrt(n); itself,
         # from a fit that knows no rings.
         root = np.sqrt(cells.count)
         log_power = np.log(cells.power) * root
-        fit = np.linalg.lstsq(self._smooth * root[:, None], log_power, rcond=None)[0]
-        self._level = np.exp(self._smooth @ fit)
+        log_level = _least_squares(self._smooth * root[:, None], log_power)
+        self._level = np.exp(self._smooth @ log_level)
         self._weight = root / self._level
+        # An orthonormal basis of the smooth backgrounds, weighted.
         self._background, _ = np.linalg.qr(self._smooth * self._weight[:, None])
         self._target = self._without_background(cells.power * self._weight)
 
     def _without_background(self, values: np.ndarray) -> np.ndarray:
-        q = self._background
-        return values - q @ (q.T @ values)
+        smooth = self._background @ (self._background.T @ values)
+        return values - smooth
 
     def gain(self, mean: float, straight: float = 0.0, oblique: float = 0.0) -> float:
         """By how much chi^2 falls when rings of these phases are added to the smooth background; 0
         where they would be negative.
         """
         k = self._cells.k
-        turn = self._cells.turn
-        coefficient = mean + straight * np.cos(turn) + oblique * np.sin(turn)
-        rings = np.sin(k * k * coefficient + self._offset) ** 2 - 0.5
-        columns = self._without_background(self._smooth * (rings * self._weight)[:, None])
-        height = np.linalg.lstsq(columns, self._target, rcond=None)[0]
+        double_angle = self._cells.double_angle
+        along = mean + straight * np.cos(double_angle) + oblique * np.sin(double_angle)
+        chi = k * k * along + self._offset
+        rings = np.sin(chi) ** 2 - 0.5
+        weighted = self._smooth * (rings * self._weight)[:, None]
+        columns = self._without_background(weighted)
+        height = _least_squares(columns, self._target)
         heights = self._smooth @ height * self._weight**2 * self._level
         if heights.sum() <= 0:
             return 0.0
         return float(self._target @ columns @ height)
 
-    def refined(self, start: float) -> tuple[float, ...]:
-        """The largest gain near a phase, and the phases that bring it."""
+    def refined(self, start: float) -> ThonFit:
+        """The largest gain near a mean phase, and the phases that bring it."""
         simplex = [
             [start + STEP_RAD_ANGSTROM2, 0.0, 0.0],
             [start, 10.0, 0.0],
             [start, 0.0, 10.0],
             [start, 0.0, 0.0],
         ]
+        options = {"initial_simplex": simplex, "fatol": 0.1, "xatol": 0.1}
         found = minimize(
-            lambda phases: -self.gain(*phases),
-            simplex[3],
-            method="Nelder-Mead",
-            options={"initial_simplex": simplex, "fatol": 0.1, "xatol": 0.1},
+            lambda phases: -self.gain(*phases), simplex[3], method="Nelder-Mead", options=options
         )
-        return (-float(found.fun), *map(float, found.x))
+        mean, straight, oblique = map(float, found.x)
+        return ThonFit(mean, straight, oblique, gain=-float(found.fun))
+
+
+def _least_squares(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Coefficients with which `columns` ``[cell, term]`` come nearest to `target` ``[cell]``."""
+    coefficients, *_ = np.linalg.lstsq(columns, target, rcond=None)
+    return coefficients
 
 
 def _polar_power(image: Image, pixel_size_angstrom: float) -> _Cells:
-    """The cells of rings and sectors within the band."""
+    """The cells of rings and sectors within the band that hold any power."""
     spectrum = torch.fft.rfft2(image - image.mean())
     ky, kx = frequencies((image.shape[0], image.shape[1]), pixel_size_angstrom, image.device)
     k = torch.hypot(ky, kx)
-    low = 1 / BAND_ANGSTROM[0]
-    high = min(1 / BAND_ANGSTROM[1], 0.45 / pixel_size_angstrom)
+    low = 1 / COARSEST_ANGSTROM
+    high = min(1 / FINEST_ANGSTROM, 0.45 / pixel_size_angstrom)
     inside = (k > low) & (k < high) & (kx > 0)  # the first column holds conjugates
+    k_inside = k[inside]
     angle = torch.atan2(ky.expand_as(k)[inside], kx.expand_as(k)[inside])  # -90 to 90 degrees
-    sector = ((angle / math.pi + 0.5) * SECTORS).long().clamp(0, SECTORS - 1)
-    ring = ((k[inside] - low) / (high - low) * RINGS).long().clamp(max=RINGS - 1)
+    half_turns = angle / math.pi + 0.5
+    sector = (half_turns * SECTORS).long().clamp(0, SECTORS - 1)
+    ring = ((k_inside - low) / (high - low) * RINGS).long().clamp(max=RINGS - 1)
     cell = ring * SECTORS + sector
 
     def total(values: Tensor) -> np.ndarray:
         sums = ring_sum(values, cell, RINGS * SECTORS, dtype=torch.float64)
         return sums.cpu().numpy()
 
-    count = total(torch.ones_like(angle))
     power = total(spectrum[inside].abs().square())
-    there = power > 0
-    count = count[there]
-    sectors = np.tile(np.arange(SECTORS), RINGS)[there]
-    turn = (sectors + 0.5) / SECTORS * 2 * math.pi - math.pi
-    return _Cells(total(k[inside])[there] / count, turn, power[there] / count, count)
+    holds_power = power > 0
+    count = total(torch.ones_like(angle))[holds_power]
+    mean_k = total(k_inside)[holds_power] / count
+    mean_power = power[holds_power] / count
+    sectors = np.tile(np.arange(SECTORS), RINGS)[holds_power]
+    double_angle = (sectors + 0.5) / SECTORS * 2 * math.pi - math.pi
+    return _Cells(mean_k, double_angle, mean_power, count)

@@ -24,6 +24,7 @@ from dstnet.movie import Exposure, Movie
 from dstnet.optics.ctf import OpticsSettings, contrast_transfer, delocalisation_angstrom
 from dstnet.optics.multislice import multislice_intensity
 from dstnet.simulation.truth import Truth
+from dstnet.specimen.field import SpecimenField
 from dstnet.specimen.ice import IceNoise
 from dstnet.specimen.layers import Layers, draw_layers, transmitted
 from dstnet.specimen.patches import add_patch, footprint, overlap
@@ -156,9 +157,8 @@ class MovieSimulator:
         self._decay = self._decay_per_electron()
         self._prefilter = warp_prefilter(self._padded, self.device)
         volts_to_rad = interaction_constant_rad_per_volt_angstrom(optics.voltage_kv)
-        layers = draw_layers(
-            self._padded, pixel, settings.specimen, volts_to_rad, seed, self.device
-        )
+        field = SpecimenField(self._padded, pixel, settings.specimen, volts_to_rad, self.device)
+        layers = draw_layers(field, seed)
         self._static = layers.static_phase
         self._film = layers.film_angstrom
         self._drawn = motion = draw_motion(

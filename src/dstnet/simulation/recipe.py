@@ -3,7 +3,7 @@
 import math
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Recipe(Settings):
         SettingsError
             If there is no such recipe, or it says what a recipe cannot.
         """
-        shipped = {p.stem: p for p in FOLDER.glob("*.yaml")}
+        shipped = {file.stem: file for file in FOLDER.glob("*.yaml")}
         path = shipped.get(name, Path(name))
         if name not in shipped and not path.is_file():
             raise SettingsError(
@@ -73,9 +73,8 @@ class Recipe(Settings):
             )
         recipe = cls.from_yaml(path)
         recipe.check_variation()
-        return recipe.model_copy(
-            update={"structures": tuple(_from_folder(s, path.parent) for s in recipe.structures)}
-        )
+        structures = [_from_folder(structure, path.parent) for structure in recipe.structures]
+        return recipe.model_copy(update={"structures": tuple(structures)})
 
     def with_options(self, options: dict[str, Any]) -> "Recipe":
         """This recipe with `options` (top-level settings) said once and for all: they win over
@@ -86,25 +85,21 @@ class Recipe(Settings):
         SettingsError
             If a value is not allowed.
         """
-        settings = SimulationSettings.checked({**self.settings.model_dump(), **options}, "options")
-        vary = {name: v for name, v in self.vary.items() if name not in options}
+        values = {**self.settings.model_dump(), **options}
+        settings = SimulationSettings.checked(values, "options")
+        vary = {name: between for name, between in self.vary.items() if name not in options}
         return self.model_copy(update={"settings": settings, "vary": vary})
 
     def settings_of(self, seed: int) -> SimulationSettings:
         """Settings of the movie of `seed`. Each varied setting has a stream of its own: another one
         more changes none of the others.
+
+        Raises
+        ------
+        SettingsError
+            If a varied name is no setting, or the drawn values do not go together.
         """
-        drawn = {}
-        for name, between in self.vary.items():
-            u = float(torch.rand(1, generator=stream(seed, "recipe", name), dtype=torch.float64))
-            if isinstance(between, Choices):
-                drawn[name] = between.choices[math.floor(u * len(between.choices))]
-            else:
-                low, high = between
-                whole = _setting(SimulationSettings, name) is int
-                drawn[name] = (
-                    int(low) + math.floor(u * (high - low + 1)) if whole else low + u * (high - low)
-                )
+        drawn = {name: _draw(name, between, seed) for name, between in self.vary.items()}
         return self._with(drawn, f"movie of seed {seed}")
 
     def check_variation(self) -> None:
@@ -117,52 +112,81 @@ class Recipe(Settings):
             If not.
         """
         for name, between in self.vary.items():
-            if inner := [n for n in self.vary if n.startswith(f"{name}.")]:
+            within = [other for other in self.vary if other.startswith(f"{name}.")]
+            if within:
                 raise SettingsError(
-                    f"vary: {name} as a whole and {inner[0]} in it cannot both vary; leave one out"
+                    f"vary: {name} as a whole and {within[0]} in it cannot both vary; leave one out"
                 )
-            kind = _setting(SimulationSettings, name)
-            if isinstance(between, Choices):
-                ends = between.choices
-            else:
-                if kind not in (int, float):
-                    raise SettingsError(
-                        f"vary: {name} is no single number, so it has no [low, high]; give"
-                        " {choices: [...]}"
-                    )
-                if between[0] > between[1]:
-                    raise SettingsError(
-                        f"vary: {name} goes from {between[0]:g} to {between[1]:g}; give [low, high]"
-                    )
-                if kind is int and any(end != int(end) for end in between):
-                    raise SettingsError(
-                        f"vary: {name} is a whole number (got {between[0]:g} to {between[1]:g});"
-                        " give whole ends"
-                    )
-                ends = [int(end) for end in between] if kind is int else between
-            for end in ends:
-                self._with({name: end}, f"vary: {name}")
+            for value in _values_to_check(name, between):
+                self._with({name: value}, f"vary: {name}")
 
     def _with(self, values: dict[str, Any], where: str) -> SimulationSettings:
-        plain = self.settings.model_dump()
+        """The settings that all movies share, but for some values by dotted names.
+
+        Raises
+        ------
+        SettingsError
+            If a value is not allowed; the message begins with `where`.
+        """
+        settings = self.settings.model_dump()
         for name, value in values.items():
             *parents, last = name.split(".")
-            inner = plain
+            group = settings
             for parent in parents:
-                inner[parent] = inner = dict(
-                    inner[parent] or {}
-                )  # a group that is off by default is switched on by what varies in it
-            inner[last] = value
-        return SimulationSettings.checked(plain, where)
+                # A group that is off by default is switched on by what varies in it.
+                group[parent] = dict(group[parent] or {})
+                group = group[parent]
+            group[last] = value
+        return SimulationSettings.checked(settings, where)
+
+
+def _draw(name: str, between: tuple[float, float] | Choices, seed: int) -> Any:
+    """The value of one varied setting for the movie of `seed`."""
+    u = float(torch.rand(1, generator=stream(seed, "recipe", name), dtype=torch.float64))
+    if isinstance(between, Choices):
+        return between.choices[math.floor(u * len(between.choices))]
+    low, high = between
+    if _kind_of_setting(SimulationSettings, name) is int:
+        return int(low) + math.floor(u * (high - low + 1))
+    return low + u * (high - low)
+
+
+def _values_to_check(name: str, between: tuple[float, float] | Choices) -> Sequence[Any]:
+    """All choices, or both ends, of a varied setting.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such setting, or its ends are no range of its kind of number.
+    """
+    kind = _kind_of_setting(SimulationSettings, name)
+    if isinstance(between, Choices):
+        return between.choices
+    low, high = between
+    if kind not in (int, float):
+        raise SettingsError(
+            f"vary: {name} is no single number, so it has no [low, high]; give {{choices: [...]}}"
+        )
+    if low > high:
+        raise SettingsError(f"vary: {name} goes from {low:g} to {high:g}; give [low, high]")
+    if kind is float:
+        return between
+    if low != int(low) or high != int(high):
+        raise SettingsError(
+            f"vary: {name} is a whole number (got {low:g} to {high:g}); give whole ends"
+        )
+    return int(low), int(high)
 
 
 def _from_folder(structure: str, folder: Path) -> str:
     """A structure as a recipe in `folder` names it, as the command would."""
-    return structure if structure.startswith(("pdb:", "phantom")) else str(folder / structure)
+    if structure.startswith(("pdb:", "phantom")):
+        return structure
+    return str(folder / structure)
 
 
-def _setting(model: type[BaseModel], name: str) -> Any:
-    """The kind of the setting of a dotted name: int, float, or something else.
+def _kind_of_setting(model: type[BaseModel], name: str) -> type[int] | type[float] | None:
+    """The kind of number that the setting of a dotted name is; None where it is none.
 
     Raises
     ------
@@ -171,23 +195,25 @@ def _setting(model: type[BaseModel], name: str) -> Any:
     """
     first, _, rest = name.partition(".")
     if first not in model.model_fields:
-        raise SettingsError(
-            f"vary: no setting {first!r}; allowed names here:"
-            f" {', '.join(sorted(model.model_fields))}"
-        )
-    kinds = list(_kinds(model.model_fields[first].annotation))
-    inner = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
-    if not rest:
-        return int if kinds == [int] else float if set(kinds) <= {int, float} else None
-    if not inner:
+        allowed = ", ".join(sorted(model.model_fields))
+        raise SettingsError(f"vary: no setting {first!r}; allowed names here: {allowed}")
+    kinds = list(_allowed_types(model.model_fields[first].annotation))
+    if rest:
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                return _kind_of_setting(kind, rest)
         raise SettingsError(f"vary: {first} is one value and has no {rest!r} in it")
-    return _setting(inner[0], rest)
+    if kinds == [int]:
+        return int
+    if set(kinds) <= {int, float}:
+        return float
+    return None
 
 
-def _kinds(annotation: Any) -> Iterator[Any]:
+def _allowed_types(annotation: Any) -> Iterator[Any]:
     """The types that a setting may have, None left out."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         for part in typing.get_args(annotation):
-            yield from _kinds(part)
+            yield from _allowed_types(part)
     elif annotation is not type(None):
         yield annotation

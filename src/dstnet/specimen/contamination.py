@@ -1,6 +1,7 @@
 """Ice that does not belong there: particles of it on the surface, crystals of it in the ice."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import gemmi
@@ -10,14 +11,21 @@ from torch import Tensor
 from dstnet.core.constants import MOTT_VOLT_ANGSTROM2
 from dstnet.core.shapes import Image
 from dstnet.potential import random_rotation
-from dstnet.specimen.settings import SpecimenSettings
+from dstnet.specimen.field import SpecimenField
 
 ICE_POTENTIAL_VOLT = 3.5  # mean inner potential of ice, Harscher & Lichte 1998
-SMALLEST_RADIUS_ANGSTROM, LARGEST_RADIUS_ANGSTROM = 60, 500  # of particles on the surface
-HIGHEST_ANGSTROM = 200  # of particles on the surface
+# Of particles on the surface.
+SMALLEST_RADIUS_ANGSTROM = 60
+LARGEST_RADIUS_ANGSTROM = 500
+HIGHEST_ANGSTROM = 200
+# Of crystals.
+SMALLEST_CRYSTAL_ANGSTROM = 100
+CRYSTAL_RADII_RATIO = 6  # of the largest to the smallest
 # Hexagonal ice: a and c in Å and the oxygens' z of P6_3/mmc, 4f (Goto, Hondoh & Mae, J. Chem. Phys.
 # 93, 1412 (1990)).
-ICE_A_ANGSTROM, ICE_C_ANGSTROM, ICE_OXYGEN_Z = 4.511, 7.346, 0.06226
+ICE_A_ANGSTROM = 4.511
+ICE_C_ANGSTROM = 7.346
+ICE_OXYGEN_Z = 0.06226
 # Spacings 3.91, 3.67, 3.45, 2.67 and 2.26 Å; cubic ice has the second and the last.
 ICE_REFLECTIONS = ((1, 0, 0), (0, 0, 2), (1, 0, 1), (1, 0, 2), (1, 1, 0))
 FAINTEST_FRINGES = 0.05  # of those that lie across the beam; fainter ones are left out
@@ -47,6 +55,7 @@ class _Patch:
         shape: tuple[int, int],
         device: torch.device | str = "cpu",
     ) -> "_Patch":
+        """What lies within `reach` pixels of the place `middle` (y, x) in a field of `shape`."""
         rows = _reached(middle[0], reach, shape[0])
         columns = _reached(middle[1], reach, shape[1])
         y = torch.arange(rows.start, rows.stop, device=device) - middle[0]
@@ -55,68 +64,53 @@ class _Patch:
 
     @property
     def squared_distance(self) -> Tensor:
+        """From the place in pixels², ``[y, x]``."""
         return self.y * self.y + self.x * self.x
 
 
 def _reached(centre: float, reach: float, size: int) -> slice:
-    """The pixels of an axis within `reach` of `centre`."""
-    return slice(max(0, math.floor(centre - reach)), min(size, math.ceil(centre + reach) + 1))
+    """The pixels along an axis within `reach` of `centre`."""
+    first = math.floor(centre - reach)
+    last = math.ceil(centre + reach)
+    return slice(max(0, first), min(size, last + 1))
 
 
-def _count(per_um2: float, shape: tuple[int, int], pixel: float, generator: torch.Generator) -> int:
-    """A Poisson number of things in a field."""
-    expected = per_um2 * shape[0] * shape[1] * pixel**2 * 1e-8
-    return int(torch.poisson(torch.tensor([expected]), generator=generator))
-
-
-def draw_contamination(
-    shape: tuple[int, int],
-    pixel_size_angstrom: float,
-    settings: SpecimenSettings,
-    volts_to_rad: float,
-    generator: torch.Generator,
-) -> Image:
+def draw_contamination(field: SpecimenField, generator: torch.Generator) -> Image:
     """Projected phase in rad of ice contamination: rounded caps of ice, 60 to 500 Å in radius, with
     a rough surface.
 
     Parameters
     ----------
-    shape
-        (y, x) in pixels.
-    pixel_size_angstrom
-        Of that field.
-    settings
-        The specimen.
-    volts_to_rad
-        Phase per projected potential, rad/(V Å).
+    field
+        Where it lies.
     generator
         On the CPU.
+
+    Returns
+    -------
+    Image
+        ``[y, x]``, on the field's device.
     """
-    phase = torch.zeros(shape)
-    count = _count(settings.contaminants_per_um2, shape, pixel_size_angstrom, generator)
+    phase = torch.zeros(field.shape)
+    pixel = field.pixel_size_angstrom
     ratio = LARGEST_RADIUS_ANGSTROM / SMALLEST_RADIUS_ANGSTROM
-    for _ in range(count):
+    for _ in range(field.poisson_count(field.settings.contaminants_per_um2, generator)):
         u = torch.rand(6, generator=generator)
-        radius = SMALLEST_RADIUS_ANGSTROM * ratio ** float(u[0]) / pixel_size_angstrom
-        middle = (float(u[1] * shape[0]), float(u[2] * shape[1]))
-        patch = _Patch.around(middle, 1.4 * radius, shape)
+        radius = SMALLEST_RADIUS_ANGSTROM * ratio ** float(u[0]) / pixel
+        middle = (float(u[1] * field.shape[0]), float(u[2] * field.shape[1]))
+        patch = _Patch.around(middle, 1.4 * radius, field.shape)
         angle = torch.atan2(patch.y, patch.x)
-        lobes = 1 + 0.25 * torch.sin(2 * angle + 6.3 * u[3])
-        lobes = lobes + 0.15 * torch.sin(5 * angle + 6.3 * u[4])
-        cap = (1 - patch.squared_distance / (radius * lobes) ** 2).clamp(min=0).sqrt()
-        height_angstrom = min(radius * pixel_size_angstrom, HIGHEST_ANGSTROM)
-        thickness = cap * (0.3 + 0.7 * u[5]) * height_angstrom
-        phase[patch.inside] += thickness * ICE_POTENTIAL_VOLT * volts_to_rad
-    return phase
+        two_lobes = 0.25 * torch.sin(2 * angle + 6.3 * u[3])
+        five_lobes = 0.15 * torch.sin(5 * angle + 6.3 * u[4])
+        rim = radius * (1 + two_lobes + five_lobes)
+        cap = (1 - patch.squared_distance / rim**2).clamp(min=0).sqrt()
+        highest = min(radius * pixel, HIGHEST_ANGSTROM)
+        thickness = cap * (0.3 + 0.7 * u[5]) * highest
+        phase[patch.inside] += thickness * ICE_POTENTIAL_VOLT * field.volts_to_rad
+    return phase.to(field.device)
 
 
-def add_crystals(
-    phase: Image,
-    pixel_size_angstrom: float,
-    settings: SpecimenSettings,
-    volts_to_rad: float,
-    generator: torch.Generator,
-) -> None:
+def add_crystals(phase: Image, field: SpecimenField, generator: torch.Generator) -> None:
     """Add the Bragg fringes of patches of hexagonal ice, 100 to 600 Å in radius, randomly oriented
     and thinning out towards their rims.
 
@@ -129,47 +123,45 @@ def add_crystals(
     ----------
     phase
         Projected phase in rad, ``[y, x]``; changed in place.
-    pixel_size_angstrom
-        Of that field.
-    settings
-        The specimen.
-    volts_to_rad
-        Phase per projected potential, rad/(V Å).
+    field
+        Where they lie.
     generator
         On the CPU.
     """
-    shape = (phase.shape[0], phase.shape[1])
+    pixel = field.pixel_size_angstrom
     reciprocal, terms = _ice_fourier_terms()
-    count = _count(settings.crystals_per_um2, shape, pixel_size_angstrom, generator)
-    for _ in range(count):
+    for _ in range(field.poisson_count(field.settings.crystals_per_um2, generator)):
         u = torch.rand(4, generator=generator).tolist()
         vectors = reciprocal @ random_rotation(generator).T
-        radius = 100 * 6 ** u[0] / pixel_size_angstrom
-        middle = (u[1] * shape[0], u[2] * shape[1])
-        patch = _Patch.around(middle, radius, shape, phase.device)
-        across = min(settings.ice_thickness_angstrom, 2 * radius * pixel_size_angstrom)
-        largest = across * (0.3 + 0.7 * u[3])
-        thickness = largest * (1 - patch.squared_distance / radius**2).clamp(min=0).sqrt()
+        radius = SMALLEST_CRYSTAL_ANGSTROM * CRYSTAL_RADII_RATIO ** u[0] / pixel
+        middle = (u[1] * field.shape[0], u[2] * field.shape[1])
+        patch = _Patch.around(middle, radius, field.shape, phase.device)
+        room = min(field.settings.ice_thickness_angstrom, 2 * radius * pixel)
+        thickest = room * (0.3 + 0.7 * u[3])
+        profile = (1 - patch.squared_distance / radius**2).clamp(min=0).sqrt()
+        thickness = thickest * profile
         for vector, term in zip(vectors.tolist(), terms.tolist(), strict=True):
-            if _is_seen(vector, largest, pixel_size_angstrom):
-                strength = 2 * abs(term) * volts_to_rad
+            if _is_seen(vector, thickest, pixel):
+                strength = 2 * abs(term) * field.volts_to_rad
                 depth = thickness * torch.sinc(vector[2] * thickness)
-                wave = _wave(patch, vector, term, pixel_size_angstrom)
-                phase[patch.inside] += strength * depth * wave
+                phase[patch.inside] += strength * depth * _wave(patch, vector, term, pixel)
 
 
 def _is_seen(vector: list[float], thickness_angstrom: float, pixel: float) -> bool:
     """Whether fringes are neither finer than pixels can hold nor among the faintest."""
     gx, gy, gz = vector
-    if max(abs(gx), abs(gy)) * pixel >= 0.5:
+    finest = max(abs(gx), abs(gy))
+    if finest * pixel >= 0.5:
         return False
     return math.pi * abs(gz) * thickness_angstrom * FAINTEST_FRINGES <= 1
 
 
 def _wave(patch: _Patch, vector: list[float], term: complex, pixel: float) -> Image:
     """The wave of a term of the potential, from -1 to 1."""
-    along = vector[0] * patch.x + vector[1] * patch.y
-    return torch.cos(2 * math.pi * pixel * along + math.atan2(term.imag, term.real))
+    gx, gy, _ = vector
+    along = gx * patch.x + gy * patch.y
+    phase = math.atan2(term.imag, term.real)
+    return torch.cos(2 * math.pi * pixel * along + phase)
 
 
 def _ice_fourier_terms() -> tuple[Tensor, Tensor]:
@@ -179,27 +171,30 @@ def _ice_fourier_terms() -> tuple[Tensor, Tensor]:
     V_g = MOTT / cell * sum f(g) exp(2 pi i g r) over the oxygens (Peng et al. 1996); the hydrogens,
     which are disordered, are left out.
     """
+    root3 = math.sqrt(3)
     z = ICE_OXYGEN_Z
-    oxygens = torch.tensor(
-        [[1 / 3, 2 / 3, z], [2 / 3, 1 / 3, z + 0.5], [2 / 3, 1 / 3, -z], [1 / 3, 2 / 3, 0.5 - z]]
-    )
-    cell = ICE_A_ANGSTROM**2 * ICE_C_ANGSTROM * math.sqrt(3) / 2
-    reciprocal = torch.tensor(
-        [
-            [1 / ICE_A_ANGSTROM, 1 / (math.sqrt(3) * ICE_A_ANGSTROM), 0],
-            [0, 2 / (math.sqrt(3) * ICE_A_ANGSTROM), 0],
-            [0, 0, 1 / ICE_C_ANGSTROM],
-        ]
-    )
+    positions = [
+        [1 / 3, 2 / 3, z],
+        [2 / 3, 1 / 3, z + 0.5],
+        [2 / 3, 1 / 3, -z],
+        [1 / 3, 2 / 3, 0.5 - z],
+    ]
+    axes = [
+        [1 / ICE_A_ANGSTROM, 1 / (root3 * ICE_A_ANGSTROM), 0],
+        [0, 2 / (root3 * ICE_A_ANGSTROM), 0],
+        [0, 0, 1 / ICE_C_ANGSTROM],
+    ]
+    cell_angstrom3 = ICE_A_ANGSTROM**2 * ICE_C_ANGSTROM * root3 / 2
+    oxygens = torch.tensor(positions)
     hkl = torch.tensor(_reflection_indices(), dtype=torch.float32)
-    vectors = hkl @ reciprocal
-    table = gemmi.Element("O").c4322
+    vectors = hkl @ torch.tensor(axes)
     k2 = vectors.square().sum(dim=1, keepdim=True)
-    factor = (torch.tensor(table.a) * torch.exp(-torch.tensor(table.b) * k2 / 4)).sum(dim=1)
-    strength = factor * MOTT_VOLT_ANGSTROM2 / cell
+    table = gemmi.Element("O").c4322
+    gaussians = torch.tensor(table.a) * torch.exp(-torch.tensor(table.b) * k2 / 4)
+    strength = gaussians.sum(dim=1) * MOTT_VOLT_ANGSTROM2 / cell_angstrom3
     angle = 2 * math.pi * hkl @ oxygens.T
     interference = torch.polar(torch.ones_like(angle), angle).sum(dim=1)
-    return vectors, torch.polar(strength, torch.zeros_like(factor)) * interference
+    return vectors, torch.polar(strength, torch.zeros_like(strength)) * interference
 
 
 def _reflection_indices() -> list[tuple[int, int, int]]:
@@ -208,9 +203,16 @@ def _reflection_indices() -> list[tuple[int, int, int]]:
     for h, k, level in ICE_REFLECTIONS:
         # Sixfold about c: (h, k) -> (-k, h + k); both signs of l; and the mirror image of (h, k),
         # which is (k, h).
-        for a, b in ((h, k), (k, h)):
-            for _ in range(6):
-                a, b = -b, a + b
+        for start in ((h, k), (k, h)):
+            for a, b in _turned_by_sixths(*start):
                 for c in (level, -level):
-                    indices.add(max((a, b, c), (-a, -b, -c)))
+                    opposite = (-a, -b, -c)
+                    indices.add(max((a, b, c), opposite))
     return sorted(indices)
+
+
+def _turned_by_sixths(h: int, k: int) -> Iterator[tuple[int, int]]:
+    """Indices (h, k) at each sixth of a turn about c."""
+    for _ in range(6):
+        h, k = -k, h + k
+        yield h, k

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from dstnet.core.fourier import radial_frequency
 from dstnet.core.shapes import Image
+from dstnet.specimen.field import SpecimenField
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.white_noise import fill_white_noise
 
-# mean square displacement of a water per e-/Å2 at 300 kV, McMullan, Vinothkumar & Henderson 2015
+# Mean square displacement of a water per e-/Å2 at 300 kV, McMullan, Vinothkumar & Henderson 2015.
 ICE_MSD_ANGSTROM2_PER_E = 1.1
 # Of amorphous ice: spacing in Å, width in 1/Å and height of the structure factor's rings, over the
 # floor that its low compressibility leaves.
@@ -18,15 +19,12 @@ RINGS = ((3.7, 0.03, 2.0), (2.2, 0.04, 0.8), (1.8, 0.04, 0.8))
 FLOOR = 0.15
 FORM_FACTOR_PER_ANGSTROM = 0.25  # where the form factor has fallen to a half
 # Strength: so much at the reference thickness and 1 Å/px.
-REFERENCE_RAD, REFERENCE_THICKNESS_ANGSTROM = 0.05, 300
+REFERENCE_RAD = 0.05
+REFERENCE_THICKNESS_ANGSTROM = 300
 
 
 def thickness_map(
-    shape: tuple[int, int],
-    settings: SpecimenSettings,
-    generator: torch.Generator,
-    distance_to_edge: Image | None = None,
-    device: torch.device | str = "cpu",
+    field: SpecimenField, generator: torch.Generator, distance_to_edge: Image | None = None
 ) -> Image:
     """Thickness of the ice in Å ``[y, x]``: a tilted, bent layer and, within a hole, a meniscus
     that thickens as the square of the distance from the middle. Over the film around a hole the ice
@@ -34,36 +32,38 @@ def thickness_map(
 
     Parameters
     ----------
-    shape
-        (y, x) in pixels.
-    settings
-        The specimen.
+    field
+        Where the ice lies.
     generator
         On the CPU.
     distance_to_edge
         Of each pixel to a hole's edge in Å, positive inside, ``[y, x]``; None without a hole.
-    device
-        Where the image is made.
     """
-    y = torch.linspace(-1, 1, shape[0], device=device)[:, None]
-    x = torch.linspace(-1, 1, shape[1], device=device)[None, :]
+    settings = field.settings
+    height, width = field.shape
+    y = torch.linspace(-1, 1, height, device=field.device)[:, None]
+    x = torch.linspace(-1, 1, width, device=field.device)[None, :]
     random = torch.randn(3, generator=generator)
-    a, b, c = (random * settings.thickness_gradient / math.sqrt(2)).tolist()
-    relative = 1 + a * x + b * y + 0.5 * c * (x * x + y * y - 2 / 3)
+    slope_x, slope_y, bend = (random * settings.thickness_gradient / math.sqrt(2)).tolist()
+    bowl = x * x + y * y - 2 / 3  # mean zero over the field
+    relative = 1 + slope_x * x + slope_y * y + 0.5 * bend * bowl
     thickness = settings.ice_thickness_angstrom * relative.clamp(min=0.2)
     if distance_to_edge is None or settings.hole_diameter_angstrom is None:
         return thickness
-    outward = (1 - distance_to_edge / (settings.hole_diameter_angstrom / 2)).clamp(0, 1)
+    radius = settings.hole_diameter_angstrom / 2
+    outward = (1 - distance_to_edge / radius).clamp(0, 1)
     return thickness * (1 + settings.meniscus * outward**2)
 
 
 def _relative_power(k: Tensor) -> Tensor:
     """The ice's power at `k` in 1/Å, in a unit of its own."""
-    structure = FLOOR + sum(
-        height * torch.exp(-0.5 * ((k - 1 / spacing) / width) ** 2)
-        for spacing, width, height in RINGS
-    )
-    return structure / (1 + (k / FORM_FACTOR_PER_ANGSTROM) ** 2) ** 2
+    rings = torch.zeros_like(k)
+    for spacing, width, height in RINGS:
+        from_ring = (k - 1 / spacing) / width
+        rings += height * torch.exp(-0.5 * from_ring**2)
+    structure_factor = FLOOR + rings
+    inverse_form_factor = 1 + (k / FORM_FACTOR_PER_ANGSTROM) ** 2
+    return structure_factor / inverse_form_factor**2
 
 
 def ice_amplitude(
@@ -91,19 +91,24 @@ def ice_amplitude(
     device
         Where the amplitude is made.
     """
-    reference = radial_frequency((512, 512), 1.0)
-    weight = torch.full((257,), 2.0)  # columns of the half plane that stand for two
-    weight[0] = weight[-1] = 1.0
-    # in double: the order of a sum, and so its last bits, depend on the number of threads
-    power = (_relative_power(reference) * weight).double().sum().float()
-    mean = float(power / 512**2)
-    # white noise of unit variance per pixel at 1 Å has unit power per Å^2; at another pixel size
-    # its density is pixel^2
     thickness = settings.ice_thickness_angstrom
-    scale = REFERENCE_RAD**2 / mean * thickness / REFERENCE_THICKNESS_ANGSTROM
+    scale = REFERENCE_RAD**2 / _mean_reference_power() * thickness / REFERENCE_THICKNESS_ANGSTROM
     scale = scale * settings.ice_noise**2
+    # White noise of unit variance per pixel at 1 Å has unit power per Å^2; at another pixel size
+    # its density is pixel^2.
     k = radial_frequency(shape, pixel_size_angstrom, device)
     return torch.sqrt(_relative_power(k) * scale) / pixel_size_angstrom
+
+
+def _mean_reference_power() -> float:
+    """Mean of the ice's relative power over an image of 1 Å/px, of 512 pixels a side."""
+    k = radial_frequency((512, 512), 1.0)
+    weight = torch.full((257,), 2.0)  # columns of the half plane that stand for two
+    weight[0] = 1.0
+    weight[-1] = 1.0
+    # In double: the order of a sum, and so its last bits, depend on the number of threads.
+    power = (_relative_power(k) * weight).double().sum().float()
+    return float(power / 512**2)
 
 
 def ice_memory(
@@ -117,14 +122,10 @@ def ice_memory(
 
     Parameters
     ----------
-    shape
-        (y, x) of the field in pixels.
-    pixel_size_angstrom
-        Of that field.
+    shape, pixel_size_angstrom, device
+        As those of `ice_amplitude`.
     exposure_e_per_a2
         From the one to the other.
-    device
-        Where the correlation is made.
     """
     k2 = radial_frequency(shape, pixel_size_angstrom, device) ** 2
     return torch.exp(-2 * math.pi**2 * k2 * ICE_MSD_ANGSTROM2_PER_E / 3 * exposure_e_per_a2)
@@ -136,17 +137,11 @@ class IceNoise:
 
     Parameters
     ----------
-    shape
-        (y, x) of the field in pixels.
-    pixel_size_angstrom
-        Of that field.
-    settings
-        Thickness and strength of the ice.
+    shape, pixel_size_angstrom, settings, device
+        As those of `ice_amplitude`.
     generator
         Of the noise, on `device`. What it draws differs between kinds of device, but never with the
         number of threads.
-    device
-        Where the noise is made.
 
     Attributes
     ----------
@@ -169,7 +164,9 @@ class IceNoise:
         self._fresh = torch.empty(self.amplitude.shape, dtype=torch.complex64, device=device)
         self._state: Tensor | None = None
         self._exposure: float | None = None
-        self._memory = self._innovation = self.amplitude
+        # Set with the exposure.
+        self._memory = self.amplitude
+        self._innovation = self.amplitude
 
     def step(self, exposure_e_per_a2: float) -> Tensor:
         """The ``rfft2`` of the ice's phase in rad after `exposure_e_per_a2` more than at the last

@@ -9,6 +9,7 @@ from dstnet.core.constants import ELECTRON_REST_ENERGY_KEV
 from dstnet.core.randomness import stream
 from dstnet.core.shapes import Image
 from dstnet.specimen.contamination import add_crystals, draw_contamination
+from dstnet.specimen.field import SpecimenField
 from dstnet.specimen.ice import thickness_map
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.support_film import (
@@ -45,47 +46,31 @@ class Layers:
     hole: Tensor | None
 
 
-def draw_layers(
-    shape: tuple[int, int],
-    pixel_size_angstrom: float,
-    settings: SpecimenSettings,
-    volts_to_rad: float,
-    seed: int,
-    device: torch.device | str = "cpu",
-) -> Layers:
+def draw_layers(field: SpecimenField, seed: int) -> Layers:
     """The layers of one field.
 
     Parameters
     ----------
-    shape
-        (y, x) in pixels, margins included.
-    pixel_size_angstrom
-        Of that field.
-    settings
-        The specimen.
-    volts_to_rad
-        Phase per projected potential, rad/(V Å).
+    field
+        Where they lie.
     seed
         Of the movie. The streams "thickness", "film", "contamination" and "crystals" are drawn
         from.
-    device
-        Where the layers are made.
     """
-    pixel = pixel_size_angstrom
-    to_edge = distance_to_edge_angstrom(shape, pixel, settings, seed, device)
-    phase = draw_contamination(shape, pixel, settings, volts_to_rad, stream(seed, "contamination"))
-    phase = phase.to(device)
-    add_crystals(phase, pixel, settings, volts_to_rad, stream(seed, "crystals"))
-    film = draw_film(shape, pixel, settings, volts_to_rad, seed, to_edge, device)
+    to_edge = distance_to_edge_angstrom(field, seed)
+    phase = draw_contamination(field, stream(seed, "contamination"))
+    add_crystals(phase, field, stream(seed, "crystals"))
+    film = draw_film(field, seed, to_edge)
+    film_thickness = None
     if film is not None:
         phase += film.mean_phase
         phase += film.noise_phase
-    return Layers(
-        thickness_map(shape, settings, stream(seed, "thickness"), to_edge, device),
-        None if film is None else film.thickness_angstrom,
-        phase,
-        None if to_edge is None else to_edge > FILM_EDGE_ANGSTROM / 2,
-    )
+        film_thickness = film.thickness_angstrom
+    hole = None
+    if to_edge is not None:
+        hole = to_edge > FILM_EDGE_ANGSTROM / 2
+    thickness = thickness_map(field, stream(seed, "thickness"), to_edge)
+    return Layers(thickness, film_thickness, phase, hole)
 
 
 def transmitted(

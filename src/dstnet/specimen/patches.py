@@ -13,18 +13,21 @@ def overlap(
     around the pixel `centre`: that part of the canvas, and of the patch. Both empty where they do
     not meet.
     """
-    (rows, patch_rows), (columns, patch_columns) = (
-        _overlap_along(extent, size, middle) for extent, middle in zip(shape, centre, strict=True)
-    )
+    height, width = shape
+    rows, patch_rows = _overlap_along(height, size, centre[0])
+    columns, patch_columns = _overlap_along(width, size, centre[1])
     return (rows, columns), (patch_rows, patch_columns)
 
 
 def _overlap_along(extent: int, size: int, middle: int) -> tuple[slice, slice]:
     """`overlap` along one axis."""
     start = middle - size // 2
+    end = min(start + size, extent)
     first = max(start, 0)
-    last = max(first, min(start + size, extent))
-    return slice(first, last), slice(first - start, last - start)
+    last = max(first, end)
+    on_canvas = slice(first, last)
+    on_patch = slice(first - start, last - start)
+    return on_canvas, on_patch
 
 
 def add_patch(canvas: Tensor, patch: Tensor, centre: tuple[int, int]) -> None:
@@ -41,5 +44,7 @@ def footprint(patch: Tensor) -> Tensor:
 
     The smoothing closes the gaps between atoms; the level lies well above the ringing around them.
     """
-    smooth = torch.nn.functional.avg_pool2d(patch[None, None], 5, stride=1, padding=2)[0, 0]
-    return smooth > FOOTPRINT_PART * smooth.max()
+    batch = patch[None, None]
+    smooth = torch.nn.functional.avg_pool2d(batch, 5, stride=1, padding=2)
+    covered = smooth > FOOTPRINT_PART * smooth.max()
+    return covered[0, 0]

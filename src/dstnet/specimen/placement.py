@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dstnet.core.shapes import Image
 from dstnet.errors import SettingsError
+from dstnet.specimen.discs import Disc, Discs, Room
 from dstnet.specimen.settings import JAMMING, SpecimenSettings
 from dstnet.specimen.species import Species
 
@@ -33,68 +34,6 @@ class Particle:
     rotation: Tensor
 
 
-class _Discs:
-    """The discs placed so far, found by the cells of a grid as wide as the farthest that two of
-    them can conflict.
-    """
-
-    def __init__(self, largest_radius: float, gap: float) -> None:
-        self.gap = gap
-        self.cell = 2 * largest_radius + gap
-        self.all: list[tuple[float, float, float]] = []
-        self._cells: dict[tuple[int, int], list[tuple[float, float, float]]] = {}
-
-    def _home(self, y: float, x: float) -> tuple[int, int]:
-        return math.floor(y / self.cell), math.floor(x / self.cell)
-
-    def free(self, y: float, x: float, radius: float) -> bool:
-        """Whether a disc there keeps the gap to all others."""
-        if self.cell <= 0:
-            return True
-        for other_y, other_x, other_radius in self._neighbours(y, x):
-            if math.hypot(other_y - y, other_x - x) < other_radius + radius + self.gap:
-                return False
-        return True
-
-    def _neighbours(self, y: float, x: float) -> Iterator[tuple[float, float, float]]:
-        """The discs in the cell of a place and in those around it."""
-        row, column = self._home(y, x)
-        for i in (row - 1, row, row + 1):
-            for j in (column - 1, column, column + 1):
-                yield from self._cells.get((i, j), ())
-
-    def room(self, extent: tuple[float, float], smallest_radius: float) -> tuple[np.ndarray, float]:
-        """Corners (y, x) of the squares in which a disc may still be placed, and their side: all
-        but those that lie entirely too near a disc.
-        """
-        side = max(smallest_radius / 4, 1.0)
-        rows, columns = (math.ceil(length / side) for length in extent)
-        taken = np.zeros((rows, columns), bool)
-        for y, x, radius in self.all:
-            # From the centre of a square none of whose points lies as far as the least distance.
-            reach = (radius + smallest_radius + self.gap) / side - math.sqrt(0.5)
-            if reach <= 0:
-                continue
-            middle_y = y / side - 0.5
-            middle_x = x / side - 0.5
-            near_y = _reached(middle_y, reach, rows)
-            near_x = _reached(middle_x, reach, columns)
-            dy = np.arange(near_y.start, near_y.stop) - middle_y
-            dx = np.arange(near_x.start, near_x.stop) - middle_x
-            taken[near_y, near_x] |= dy[:, None] ** 2 + dx[None, :] ** 2 < reach**2
-        return np.argwhere(~taken) * side, side
-
-    def add(self, y: float, x: float, radius: float) -> None:
-        self.all.append((y, x, radius))
-        if self.cell > 0:
-            self._cells.setdefault(self._home(y, x), []).append((y, x, radius))
-
-
-def _reached(middle: float, reach: float, count: int) -> slice:
-    """The squares along an axis whose centres lie within `reach` of a place."""
-    return slice(max(0, math.ceil(middle - reach)), min(count, math.floor(middle + reach) + 1))
-
-
 class _Field:
     """The field's pixels, which of them may hold a centre, and the ice there."""
 
@@ -106,20 +45,21 @@ class _Field:
         allowed: Tensor | None,
         thickness: Image | None,
     ):
+        height, width = extent
         self.extent = extent
         self.pixel = pixel
         self.settings = settings
         self.allowed = None if allowed is None else allowed.cpu()
         self.thickness = None if thickness is None else thickness.cpu()
-        self.shape = (round(extent[0] / pixel), round(extent[1] / pixel))
+        self.shape = (round(height / pixel), round(width / pixel))
         self._check_shape("allowed", self.allowed)
         self._check_shape("thickness_angstrom", self.thickness)
         self.places: Tensor | None = None  # allowed pixels, numbered row by row
-        share = 1.0
+        allowed_part = 1.0
         if self.allowed is not None:
             self.places = self.allowed.flatten().nonzero()[:, 0].int()
-            share = len(self.places) / (self.shape[0] * self.shape[1])
-        self.area_angstrom2 = share * extent[0] * extent[1]
+            allowed_part = len(self.places) / (self.shape[0] * self.shape[1])
+        self.area_angstrom2 = allowed_part * extent[0] * extent[1]
 
     def _check_shape(self, name: str, image: Tensor | None) -> None:
         if image is not None and tuple(image.shape) != self.shape:
@@ -131,13 +71,15 @@ class _Field:
         """
         if self.places is None:
             return self.snapped(u * self.extent[0], v * self.extent[1])
-        place = self.places[_random_index(len(self.places), generator)]
-        row, column = divmod(int(place), self.shape[1])
+        number = self.places[_random_index(len(self.places), generator)]
+        row, column = divmod(int(number), self.shape[1])
         return row * self.pixel, column * self.pixel
 
     def snapped(self, y: float, x: float) -> tuple[float, float]:
         """The nearest pixel's centre in Å: patches are added without interpolation."""
-        return round(y / self.pixel) * self.pixel, round(x / self.pixel) * self.pixel
+        row = round(y / self.pixel)
+        column = round(x / self.pixel)
+        return row * self.pixel, column * self.pixel
 
     def holds(self, y: float, x: float) -> bool:
         """Whether a centre may lie there."""
@@ -220,10 +162,9 @@ def place(
     field = _Field(extent_angstrom, pixel_size_angstrom, settings, allowed, thickness_angstrom)
     if field.places is not None and len(field.places) == 0:
         return
-    largest = max(kind.radius_angstrom for kind in species)
-    discs = _Discs(largest, settings.gap_angstrom)
-    yield from _aggregates(species, settings, field, discs, generator)
-    yield from _singles(species, settings, field, discs, generator)
+    placer = _Placer(species, field, generator)
+    yield from placer.aggregates()
+    yield from placer.singles()
 
 
 def _check_possible(
@@ -249,128 +190,133 @@ def _check_possible(
 
 
 def _random_index(count: int, generator: torch.Generator) -> int:
+    """A whole number from 0 to `count` - 1, each equally likely."""
     return int(torch.randint(count, (1,), generator=generator))
 
 
-def _happens(chance: float, generator: torch.Generator) -> bool:
-    """Whether something of that chance happens; draws nothing where it cannot."""
-    return chance > 0 and float(torch.rand(1, generator=generator)) < chance
+class _Placer:
+    """Draws particles, of each species equally often, and places them in a field."""
 
+    def __init__(
+        self, species: Sequence[Species], field: _Field, generator: torch.Generator
+    ) -> None:
+        self.species = species
+        self.field = field
+        self.settings = field.settings
+        self.generator = generator
+        radii = [kind.radius_angstrom for kind in species]
+        self.smallest_radius = min(radii)
+        self.discs = Discs(max(radii), self.settings.gap_angstrom)
 
-def _any(species: Sequence[Species], generator: torch.Generator) -> Species:
-    return species[_random_index(len(species), generator)]
+    def _index(self, count: int) -> int:
+        return _random_index(count, self.generator)
 
+    def _uniform(self, count: int) -> list[float]:
+        return torch.rand(count, generator=self.generator).tolist()
 
-def _singles(
-    species: Sequence[Species],
-    settings: SpecimenSettings,
-    field: _Field,
-    discs: _Discs,
-    generator: torch.Generator,
-) -> Iterator[tuple[Particle, Tensor]]:
-    """Particles one by one until the coverage is reached or no more fit."""
-    area_to_cover = settings.coverage * field.area_angstrom2
-    smallest = min(kind.radius_angstrom for kind in species)
-    covered = 0.0
-    misses = 0
-    room: np.ndarray | None = None
-    side = 0.0
-    while covered < area_to_cover and misses < MISSES:
-        if misses and misses % SEARCH_AFTER == 0:
-            room, side = discs.room(field.extent, smallest)
-            room = room[field.holds_any(room, side)]
-            if len(room) == 0:
-                return
-        kind = _any(species, generator)
-        u, v, w = torch.rand(3, generator=generator).tolist()
-        if discs.all and _happens(settings.clustering, generator):
-            other = discs.all[_random_index(len(discs.all), generator)]
-            # a pixel more, as snapping to pixels could bring them nearer than the gap
-            apart = max(0.0, other[2] + kind.radius_angstrom + settings.gap_angstrom)
-            y, x = _away(field, other, apart + field.pixel, u)
-        elif room is not None:
-            y, x = room[_random_index(len(room), generator)].tolist()
-            y, x = field.snapped(y + u * side, x + v * side)
-        else:
-            y, x = field.anywhere(u, v, generator)
-        if not (field.holds(y, x) and discs.free(y, x, kind.radius_angstrom)):
-            misses += 1
-            continue
+    def _happens(self, chance: float) -> bool:
+        """Whether something of that chance happens; draws nothing where it cannot."""
+        return chance > 0 and float(torch.rand(1, generator=self.generator)) < chance
+
+    def _any_species(self) -> Species:
+        return self.species[self._index(len(self.species))]
+
+    def singles(self) -> Iterator[tuple[Particle, Tensor]]:
+        """Particles one by one until the coverage is reached or no more fit."""
+        area_to_cover = self.settings.coverage * self.field.area_angstrom2
+        covered = 0.0
         misses = 0
-        discs.add(y, x, kind.radius_angstrom)
-        covered += math.pi * kind.radius_angstrom**2
-        yield _particle(kind, (y, x), 2 * w - 1, settings, field, generator)
+        room: Room | None = None
+        while covered < area_to_cover and misses < MISSES:
+            if misses and misses % SEARCH_AFTER == 0:
+                room = self._room()
+                if len(room.corners) == 0:
+                    return
+            kind = self._any_species()
+            u, v, w = self._uniform(3)
+            y, x = self._candidate(kind.radius_angstrom, u, v, room)
+            disc = Disc(y, x, kind.radius_angstrom)
+            if not (self.field.holds(y, x) and self.discs.free(disc)):
+                misses += 1
+                continue
+            misses = 0
+            self.discs.add(disc)
+            covered += math.pi * disc.radius**2
+            yield self._particle(kind, disc, 2 * w - 1)
 
+    def _room(self) -> Room:
+        """What the discs and the field leave."""
+        room = self.discs.room(self.field.extent, self.smallest_radius)
+        is_allowed = self.field.holds_any(room.corners, room.side)
+        return Room(room.corners[is_allowed], room.side)
 
-def _away(
-    field: _Field, disc: tuple[float, float, float], apart: float, turn: float
-) -> tuple[float, float]:
-    """The pixel's centre nearest to a place so far from a disc's, in a direction in turns."""
-    angle = 2 * math.pi * turn
-    return field.snapped(disc[0] + apart * math.sin(angle), disc[1] + apart * math.cos(angle))
+    def _candidate(
+        self, radius: float, u: float, v: float, room: Room | None
+    ) -> tuple[float, float]:
+        """A centre (y, x) to try for a disc, from uniform `u` and `v`: by chance beside an earlier
+        disc, else in the room that is left, or anywhere where that is not known.
+        """
+        if self.discs.all and self._happens(self.settings.clustering):
+            other = self.discs.all[self._index(len(self.discs.all))]
+            touching = max(0.0, other.radius + radius + self.settings.gap_angstrom)
+            # A pixel more, as snapping to pixels could bring them nearer than the gap.
+            return self._away(other, touching + self.field.pixel, u)
+        if room is not None:
+            y, x = room.corners[self._index(len(room.corners))].tolist()
+            return self.field.snapped(y + u * room.side, x + v * room.side)
+        return self.field.anywhere(u, v, self.generator)
 
+    def _away(self, disc: Disc, apart: float, turns: float) -> tuple[float, float]:
+        """The pixel's centre nearest to a place so far from a disc's, in a direction in turns."""
+        angle = 2 * math.pi * turns
+        y = disc.y + apart * math.sin(angle)
+        x = disc.x + apart * math.cos(angle)
+        return self.field.snapped(y, x)
 
-def _aggregates(
-    species: Sequence[Species],
-    settings: SpecimenSettings,
-    field: _Field,
-    discs: _Discs,
-    generator: torch.Generator,
-) -> Iterator[tuple[Particle, Tensor]]:
-    """Lumps in which every particle overlaps an earlier one."""
-    if settings.aggregates_per_um2 == 0:
-        return
-    expected = torch.tensor([settings.aggregates_per_um2 * field.area_angstrom2 * 1e-8])
-    low, high = AGGREGATE_SIZES
-    for _ in range(int(torch.poisson(expected, generator=generator))):
-        members: list[tuple[float, float, float]] = []
-        for _ in range(low + _random_index(high - low + 1, generator)):
-            kind = _any(species, generator)
-            place = _beside(members, kind.radius_angstrom, field, generator)
-            if place is None:  # the hole's edge leaves no room
-                break
-            members.append((*place, kind.radius_angstrom))
-            height = 2 * float(torch.rand(1, generator=generator)) - 1
-            yield _particle(kind, place, height, settings, field, generator)
-        for member in members:
-            discs.add(*member)
+    def aggregates(self) -> Iterator[tuple[Particle, Tensor]]:
+        """Lumps in which every particle overlaps an earlier one."""
+        per_um2 = self.settings.aggregates_per_um2
+        if per_um2 == 0:
+            return
+        expected = torch.tensor([per_um2 * self.field.area_angstrom2 * 1e-8])
+        count = int(torch.poisson(expected, generator=self.generator))
+        fewest, most = AGGREGATE_SIZES
+        for _ in range(count):
+            members: list[Disc] = []
+            for _ in range(fewest + self._index(most - fewest + 1)):
+                kind = self._any_species()
+                centre = self._beside(members, kind.radius_angstrom)
+                if centre is None:  # the hole's edge leaves no room
+                    break
+                disc = Disc(*centre, kind.radius_angstrom)
+                members.append(disc)
+                (w,) = self._uniform(1)
+                yield self._particle(kind, disc, 2 * w - 1)
+            for member in members:
+                self.discs.add(member)
 
+    def _beside(self, members: list[Disc], radius: float) -> tuple[float, float] | None:
+        """A centre from which a particle overlaps one of `members`, or any centre for the first;
+        None where 100 tries find none.
+        """
+        if not members:
+            u, v = self._uniform(2)
+            return self.field.anywhere(u, v, self.generator)
+        for _ in range(100):
+            turns, part, which = self._uniform(3)
+            other = members[int(which * len(members))]
+            apart = (0.3 + 0.5 * part) * (other.radius + radius)
+            y, x = self._away(other, apart, turns)
+            if self.field.holds(y, x):
+                return y, x
+        return None
 
-def _beside(
-    members: list[tuple[float, float, float]],
-    radius: float,
-    field: _Field,
-    generator: torch.Generator,
-) -> tuple[float, float] | None:
-    """A centre from which a particle overlaps one of `members`, or any centre for the first; None
-    where 100 tries find none.
-    """
-    if not members:
-        u, v = torch.rand(2, generator=generator).tolist()
-        return field.anywhere(u, v, generator)
-    for _ in range(100):
-        angle, part, which = torch.rand(3, generator=generator).tolist()
-        other = members[int(which * len(members))]
-        apart = (0.3 + 0.5 * part) * (other[2] + radius)
-        y, x = _away(field, other, apart, angle)
-        if field.holds(y, x):
-            return y, x
-    return None
-
-
-def _particle(
-    kind: Species,
-    place: tuple[float, float],
-    height: float,
-    settings: SpecimenSettings,
-    field: _Field,
-    generator: torch.Generator,
-) -> tuple[Particle, Tensor]:
-    """A particle at a place (y, x), at `height` -1 to 1 of the way from the ice's middle to its
-    surface or, by chance, at a surface itself.
-    """
-    if _happens(settings.at_interface, generator):
-        height = math.copysign(1.0, height)
-    rotation, patch = kind.draw(generator)
-    height_angstrom = height * field.slack(*place, kind.radius_angstrom)
-    return Particle(kind.name, *place, height_angstrom, rotation), patch
+    def _particle(self, kind: Species, disc: Disc, height: float) -> tuple[Particle, Tensor]:
+        """A particle on its disc, at `height` -1 to 1 of the way from the ice's middle to its
+        surface or, by chance, at a surface itself; and its phase patch.
+        """
+        if self._happens(self.settings.at_interface):
+            height = math.copysign(1.0, height)
+        rotation, patch = kind.draw(self.generator)
+        height_angstrom = height * self.field.slack(disc.y, disc.x, disc.radius)
+        return Particle(kind.name, disc.y, disc.x, height_angstrom, rotation), patch

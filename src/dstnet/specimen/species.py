@@ -54,22 +54,20 @@ def draw_rotation(settings: PoseSettings, generator: torch.Generator) -> Tensor:
     if settings.preferred_spread_deg is None:
         return random_rotation(generator)
     concentration = 1 / math.radians(settings.preferred_spread_deg) ** 2
-    u, around, psi = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-    cosine = max(
-        -1.0, 1 + math.log(u + (1 - u) * math.exp(-2 * concentration) + 1e-300) / concentration
-    )
+    u, azimuth_turns, psi_turns = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+    least = math.exp(-2 * concentration)
+    cosine = 1 + math.log(u + (1 - u) * least + 1e-300) / concentration  # 1e-300: no log of 0
+    cosine = max(-1.0, cosine)
     sine = math.sqrt(1 - cosine * cosine)
-    favoured = rotation_of_angles(
-        settings.preferred_rot_deg, settings.preferred_tilt_deg, 0.0
-    ).double()
-    local = torch.tensor(
-        [sine * math.cos(2 * math.pi * around), sine * math.sin(2 * math.pi * around), cosine],
-        dtype=torch.float64,
-    )
-    x, y, z = (local @ favoured).tolist()
-    return rotation_of_angles(
-        math.degrees(math.atan2(y, x)), math.degrees(math.atan2(math.hypot(x, y), z)), 360 * psi
-    )
+    azimuth = 2 * math.pi * azimuth_turns
+    # The viewing direction about the favoured one, and then in the structure's frame.
+    about_favoured = [sine * math.cos(azimuth), sine * math.sin(azimuth), cosine]
+    favoured = rotation_of_angles(settings.preferred_rot_deg, settings.preferred_tilt_deg, 0.0)
+    direction = torch.tensor(about_favoured, dtype=torch.float64) @ favoured.double()
+    x, y, z = direction.tolist()
+    rot_deg = math.degrees(math.atan2(y, x))
+    tilt_deg = math.degrees(math.atan2(math.hypot(x, y), z))
+    return rotation_of_angles(rot_deg, tilt_deg, 360 * psi_turns)
 
 
 UNIFORM = PoseSettings()
@@ -116,13 +114,15 @@ class ProjectedSpecies:
         poses: PoseSettings = UNIFORM,
         device: torch.device | str | None = None,
     ) -> Self:
-        """The species of a potential."""
-        return cls(
-            potential.name,
-            potential.radius_angstrom,
-            Projector(potential, voltage_kv, device),
-            poses,
-        )
+        """The species of a potential.
+
+        Raises
+        ------
+        BadInputError
+            If the potential is not on a cube.
+        """
+        projector = Projector(potential, voltage_kv, device)
+        return cls(potential.name, potential.radius_angstrom, projector, poses)
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         rotation = draw_rotation(self.poses, generator)
@@ -142,11 +142,15 @@ def load_structure(source: str | Path) -> Atoms:
     ------
     BadInputError
         If the file or entry is missing or no such thing.
+    OutputError
+        If the folder of downloads cannot be written.
     """
     kind, _, rest = str(source).partition(":")
     if kind == "phantom" and rest.isdecimal():
         return phantom(int(rest))
-    return read_structure(fetch_structure(rest) if kind == "pdb" and rest else Path(source))
+    if kind == "pdb" and rest:
+        return read_structure(fetch_structure(rest))
+    return read_structure(Path(source))
 
 
 def load_potential(
@@ -185,6 +189,17 @@ class ProjectionBank:
 
     Flips and quarter turns of the patch stand for further poses (and the mirror image) of the
     structure; the rotation returned is the banked one, so use this where poses are not read.
+
+    Parameters
+    ----------
+    name
+        Of the species.
+    radius_angstrom
+        Of the sphere around its origin that holds it.
+    rotations
+        ``[pose, 3, 3]``.
+    patches
+        Projected phase in rad of each pose, ``[pose, n, n]``.
     """
 
     def __init__(self, name: str, radius_angstrom: float, rotations: Tensor, patches: Tensor):
@@ -206,15 +221,11 @@ class ProjectionBank:
         relative error 5e-4).
         """
         rotations = torch.stack([random_rotation(generator) for _ in range(poses)])
-        return cls(
-            name,
-            radius_angstrom,
-            rotations,
-            torch.stack([projector.phase(r).half() for r in rotations]),
-        )
+        patches = torch.stack([projector.phase(rotation).half() for rotation in rotations])
+        return cls(name, radius_angstrom, rotations, patches)
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        index, turn = (int(i) for i in torch.randint(0, 1 << 20, (2,), generator=generator))
+        index, turn = torch.randint(0, 1 << 20, (2,), generator=generator).tolist()
         pose = index % len(self.patches)
         patch = self.patches[pose].float()
         # An even patch has its centre at n // 2: flipping about that pixel drops row and column 0,

@@ -11,7 +11,7 @@ from dstnet.core.constants import MOTT_VOLT_ANGSTROM2
 from dstnet.core.fourier import radial_frequency
 from dstnet.core.randomness import stream
 from dstnet.core.shapes import Image
-from dstnet.specimen.settings import SpecimenSettings
+from dstnet.specimen.field import SpecimenField
 from dstnet.specimen.white_noise import fill_white_noise
 
 # Of amorphous carbon of 1.75 g/cm3, Wanner et al., Ultramicroscopy 106, 341 (2006).
@@ -40,13 +40,7 @@ class SupportFilm:
     noise_phase: Image
 
 
-def distance_to_edge_angstrom(
-    shape: tuple[int, int],
-    pixel_size_angstrom: float,
-    settings: SpecimenSettings,
-    seed: int,
-    device: torch.device | str = "cpu",
-) -> Image | None:
+def distance_to_edge_angstrom(field: SpecimenField, seed: int) -> Image | None:
     """Distance of each pixel to the hole's edge, positive inside, ``[y, x]``; None without a hole.
 
     The field's middle lies in the hole, and the edge passes it at 0.1 to 0.3 of the field's shorter
@@ -54,83 +48,58 @@ def distance_to_edge_angstrom(
 
     Parameters
     ----------
-    shape
-        (y, x) in pixels, margins included.
-    pixel_size_angstrom
-        Of that field.
-    settings
-        The specimen.
+    field
+        Where the film lies.
     seed
         Of the movie. The stream "film", "hole" is drawn from.
-    device
-        Where the image is made.
     """
-    if settings.hole_diameter_angstrom is None:
+    if field.settings.hole_diameter_angstrom is None:
         return None
-    radius = settings.hole_diameter_angstrom / 2
+    radius = field.settings.hole_diameter_angstrom / 2
     u, v = torch.rand(2, generator=stream(seed, "film", "hole")).tolist()
-    in_view = min(radius, (0.1 + 0.2 * u) * min(shape) * pixel_size_angstrom)
-    beyond = radius - in_view  # from the field's middle to the hole's
+    in_view = (0.1 + 0.2 * u) * min(field.shape) * field.pixel_size_angstrom
+    to_hole_centre = radius - min(radius, in_view)  # from the field's
     direction = 2 * math.pi * v
-    y = _from_middle(shape[0], pixel_size_angstrom, device) - beyond * math.sin(direction)
-    x = _from_middle(shape[1], pixel_size_angstrom, device) - beyond * math.cos(direction)
+    height, width = field.shape
+    y = _from_middle(height, field) - to_hole_centre * math.sin(direction)
+    x = _from_middle(width, field) - to_hole_centre * math.cos(direction)
     return radius - torch.hypot(y[:, None], x[None, :])
 
 
-def _from_middle(pixels: int, pixel_size_angstrom: float, device: torch.device | str) -> Tensor:
-    """Distance in Å of rows or columns from the field's middle."""
-    return (torch.arange(pixels, device=device) - pixels / 2) * pixel_size_angstrom
+def _from_middle(pixels: int, field: SpecimenField) -> Tensor:
+    """Distance in Å of rows or columns, so many `pixels`, from the field's middle."""
+    index = torch.arange(pixels, device=field.device)
+    return (index - pixels / 2) * field.pixel_size_angstrom
 
 
 def draw_film(
-    shape: tuple[int, int],
-    pixel_size_angstrom: float,
-    settings: SpecimenSettings,
-    volts_to_rad: float,
-    seed: int,
-    distance_to_edge: Image | None,
-    device: torch.device | str = "cpu",
+    field: SpecimenField, seed: int, distance_to_edge: Image | None
 ) -> SupportFilm | None:
     """The support film; None where there is none at all.
 
     Parameters
     ----------
-    shape
-        (y, x) in pixels, margins included.
-    pixel_size_angstrom
-        Of that field.
-    settings
-        The specimen.
-    volts_to_rad
-        Phase per projected potential, rad/(V Å).
+    field
+        Where the film lies.
     seed
         Of the movie. The stream "film", "noise" is drawn from.
     distance_to_edge
         Of `distance_to_edge_angstrom`.
-    device
-        Where the film is made.
     """
-    if settings.film_thickness_angstrom <= 0:
+    film_thickness = field.settings.film_thickness_angstrom
+    if film_thickness <= 0:
         return None
     if distance_to_edge is None:
-        covered = torch.ones(shape, device=device)
+        covered = torch.ones(field.shape, device=field.device)
     else:
         covered = (0.5 - distance_to_edge / FILM_EDGE_ANGSTROM).clamp(0, 1)
-    thickness = covered * settings.film_thickness_angstrom
-    noise = _carbon_noise(
-        shape, pixel_size_angstrom, settings, volts_to_rad, stream(seed, "film", "noise")
-    )
-    mean_phase = thickness * (CARBON_POTENTIAL_VOLT * volts_to_rad)
-    return SupportFilm(thickness, mean_phase, covered * noise.to(device))
+    thickness = covered * film_thickness
+    noise = _carbon_noise(field, stream(seed, "film", "noise"))
+    mean_phase = thickness * (CARBON_POTENTIAL_VOLT * field.volts_to_rad)
+    return SupportFilm(thickness, mean_phase, covered * noise.to(field.device))
 
 
-def _carbon_noise(
-    shape: tuple[int, int],
-    pixel: float,
-    settings: SpecimenSettings,
-    volts_to_rad: float,
-    generator: torch.Generator,
-) -> Image:
+def _carbon_noise(field: SpecimenField, generator: torch.Generator) -> Image:
     """Structure of a film of amorphous carbon about its mean, phase in rad ``[y, x]``, as of atoms
     placed independently of each other.
 
@@ -138,15 +107,16 @@ def _carbon_noise(
     Peng et al. 1996. True films are correlated: below 0.5 / Å their power is this within a factor
     of about two.
     """
+    pixel = field.pixel_size_angstrom
+    k2 = radial_frequency(field.shape, pixel) ** 2
     table = gemmi.Element("C").c4322
-    k2 = radial_frequency(shape, pixel) ** 2
-    factor = torch.zeros_like(k2)
+    form_factor = torch.zeros_like(k2)
     for a, b in zip(table.a, table.b, strict=True):
-        factor += a * torch.exp(-b * k2 / 4)
-    atoms_per_area = CARBON_ATOMS_PER_ANGSTROM3 * settings.film_thickness_angstrom
-    factor *= math.sqrt(atoms_per_area) * volts_to_rad * MOTT_VOLT_ANGSTROM2 / pixel
+        form_factor += a * torch.exp(-b * k2 / 4)
+    atoms_per_area = CARBON_ATOMS_PER_ANGSTROM3 * field.settings.film_thickness_angstrom
+    scale = math.sqrt(atoms_per_area) * field.volts_to_rad * MOTT_VOLT_ANGSTROM2 / pixel
     white = torch.empty(k2.shape, dtype=torch.complex64)
-    fill_white_noise(white, shape, generator)
-    white *= factor
+    fill_white_noise(white, field.shape, generator)
+    white *= form_factor * scale
     white[0, 0] = 0  # the mean is that of the film
-    return torch.fft.irfft2(white, s=shape)
+    return torch.fft.irfft2(white, s=field.shape)

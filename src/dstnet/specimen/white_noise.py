@@ -25,10 +25,14 @@ def fill_white_noise(out: Tensor, shape: tuple[int, int], generator: torch.Gener
     """
     # rfft2 of unit white noise has variance N a term, N / 2 a part; a uniform number from -a to a
     # has a^2 / 3.
-    bound = math.sqrt(1.5 * shape[0] * shape[1])
-    torch.view_as_real(out).uniform_(-bound, bound, generator=generator)
-    real_columns = {0, shape[1] // 2} if shape[1] % 2 == 0 else {0}
-    for column in real_columns:
+    height, width = shape
+    bound = math.sqrt(1.5 * height * width)
+    parts = torch.view_as_real(out)
+    parts.uniform_(-bound, bound, generator=generator)
+    lone_columns = [0]
+    if width % 2 == 0:
+        lone_columns.append(width // 2)
+    for column in lone_columns:
         # These stand for themselves and must be conjugate at -ky. The root keeps the variance,
         # doubled by the sum.
         line = out[:, column]
