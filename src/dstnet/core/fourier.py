@@ -87,7 +87,8 @@ def irfft2(spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
     if spectrum.device.type != "cpu":
         return torch.fft.irfft2(spectrum, s=shape)
     threads = torch.get_num_threads()
-    return torch.from_numpy(scipy.fft.irfft2(spectrum.numpy(), shape, workers=threads))
+    images = scipy.fft.irfft2(spectrum.numpy(), shape, workers=threads)
+    return torch.from_numpy(images)
 
 
 def apply_transfer(image: Tensor, transfer: Tensor) -> Tensor:
@@ -112,17 +113,20 @@ def crop_spectrum(
     height, width = shape
     new_height, new_width = new_shape
     # Frequencies 0 .. positive - 1; the lone Nyquist row of an even axis is left out.
-    positive = (min(height, new_height) + 1) // 2
+    rows = min(height, new_height)
+    positive = (rows + 1) // 2
     negative = positive - 1
-    columns = slice((min(width, new_width) + 1) // 2)
+    columns = min(width, new_width)
+    left = slice((columns + 1) // 2)
     stack = spectrum.shape[:-2]
     out = spectrum.new_zeros((*stack, new_height, new_width // 2 + 1))
     top = slice(positive)
-    out[..., top, columns] = spectrum[..., top, columns]
+    out[..., top, left] = spectrum[..., top, left]
     if negative:
         bottom = slice(-negative, None)
-        out[..., bottom, columns] = spectrum[..., bottom, columns]
-    return out * (new_height * new_width / (height * width))
+        out[..., bottom, left] = spectrum[..., bottom, left]
+    area_factor = new_height * new_width / (height * width)
+    return out * area_factor
 
 
 def resample(images: Tensor, new_shape: tuple[int, int]) -> Tensor:

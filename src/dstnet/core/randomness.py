@@ -12,9 +12,11 @@ def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> 
     """A generator on `device` for the stream called by `names` under `seed`. Equal arguments give
     equal streams on every machine.
     """
-    path = "/".join(str(part) for part in (seed, *names))
+    parts = [str(part) for part in (seed, *names)]
+    path = "/".join(parts)
     digest = hashlib.sha256(path.encode()).digest()
-    number = int.from_bytes(digest[:8], "little") >> 1  # a seed is a signed number of 64 bits
+    number = int.from_bytes(digest[:8], "little")
+    number >>= 1  # a seed is a signed number of 64 bits
     generator = torch.Generator(device)
     generator.manual_seed(number)
     return generator

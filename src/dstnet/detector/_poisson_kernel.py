@@ -23,6 +23,9 @@ TAIL = 1e-3  # below this chance a pixel leaves the table for the double-precisi
 _F = np.float32  # numba's float() leaves a float32 as it is; np.float64() does not
 _U = np.uint32
 _W = np.uint64
+_ZERO = _F(0)
+_HALF = _F(0.5)
+_ONE = _F(1)
 _LOG2E = _F(1.4426950408889634)
 # Cody & Waite's split of ln 2.
 _LN2_HIGH = _F(0.693359375)
@@ -63,7 +66,8 @@ _scramble: Any = intrinsic(_scrambler)
 @numba.njit(nogil=True)
 def _uniform(state):
     """A double in (0, 1) from a counter."""
-    return (np.float64(_mix64(state) >> _W(11)) + 0.5) * 2.0**-53
+    bits = _mix64(state) >> _W(11)
+    return (np.float64(bits) + 0.5) * 2.0**-53
 
 
 @numba.njit(nogil=True)
@@ -104,13 +108,15 @@ def _rejection(rate, state):
         v = _uniform(state + _W(1))
         state += _W(2)
         margin = 0.5 - abs(u)
-        k = math.floor((2.0 * a / margin + b) * u + rate + 0.43)
+        width = 2.0 * a / margin + b
+        k = math.floor(width * u + rate + 0.43)
         if margin >= 0.07 and v <= squeeze:
             return k
         if k < 0 or (margin < 0.013 and v > margin):
             continue
-        bound = k * log_rate - rate - math.lgamma(k + 1.0)
-        if math.log(v * inverse_alpha / (a / (margin * margin) + b)) <= bound:
+        log_chance = k * log_rate - rate - math.lgamma(k + 1.0)
+        hat = a / (margin * margin) + b
+        if math.log(v * inverse_alpha / hat) <= log_chance:
             return k
 
 
@@ -133,7 +139,7 @@ def _allowed_rates(rates, rate, highest_rate):
     bits = rate.view(np.int32)
     for i in range(rates.size):
         value = rates[i]
-        value = value if value > _F(0) else _F(0)  # NaN compares false
+        value = value if value > _ZERO else _ZERO  # NaN compares false
         rate[i] = value if value < highest_rate else highest_rate
     # Bits of positive floats sort as they do; unlike a maximum of floats, one of integers is
     # vectorised.
@@ -147,13 +153,15 @@ def _allowed_rates(rates, rate, highest_rate):
 def _fill_by_rejection(rate, out, start, seed):
     """Counts of a block with high rates, each drawn on its own."""
     for i in range(out.size):
-        state = _mix64(seed + _W(start + i) * _STEP_64)
-        if rate[i] >= _F(10):
-            out[i] = _F(_rejection(np.float64(rate[i]), state))
-        elif rate[i] > _F(0):
-            out[i] = _F(_tail(np.float64(rate[i]), 0, state))
+        place = _W(start + i)
+        state = _mix64(seed + place * _STEP_64)
+        expected = np.float64(rate[i])
+        if expected >= 10.0:
+            out[i] = _F(_rejection(expected, state))
+        elif expected > 0.0:
+            out[i] = _F(_tail(expected, 0, state))
         else:
-            out[i] = _F(0)
+            out[i] = _ZERO
 
 
 @numba.njit(nogil=True)
@@ -169,7 +177,8 @@ def _fill_uniform(uniform, n, key):
         x = _scramble(x, _U(16), _MURMUR_A)
         x = _scramble(x, _U(15), _MURMUR_B)
         x = _scramble(x, _U(16), _U(1))
-        uniform[i] = (_F(np.int32(x >> _U(1))) + _F(0.5)) * _F(2.0**-31)
+        bits = np.int32(x >> _U(1))
+        uniform[i] = (_F(bits) + _HALF) * _F(2.0**-31)
 
 
 @numba.njit(nogil=True)
@@ -181,20 +190,22 @@ def _fill_first_chances(rate, chance, above, n):
     3e-10.
     """
     for i in range(n):
-        halvings = np.int32(rate[i] * _LOG2E + _F(0.5))
-        t = rate[i] - _F(halvings) * _LN2_HIGH
-        t = t - _F(halvings) * _LN2_LOW
-        q = _F(1) - t * _F(1 / 8)
-        q = _F(1) - t * _F(1 / 7) * q
-        q = _F(1) - t * _F(1 / 6) * q
-        q = _F(1) - t * _F(1 / 5) * q
-        q = _F(1) - t * _F(1 / 4) * q
-        q = _F(1) - t * _F(1 / 3) * q
-        q = _F(1) - t * _F(1 / 2) * q
+        halvings = np.int32(rate[i] * _LOG2E + _HALF)
+        whole = _F(halvings)
+        t = rate[i] - whole * _LN2_HIGH
+        t = t - whole * _LN2_LOW
+        q = _ONE - t * _F(1 / 8)
+        q = _ONE - t * _F(1 / 7) * q
+        q = _ONE - t * _F(1 / 6) * q
+        q = _ONE - t * _F(1 / 5) * q
+        q = _ONE - t * _F(1 / 4) * q
+        q = _ONE - t * _F(1 / 3) * q
+        q = _ONE - t * _F(1 / 2) * q
+        fallen = t * q  # 1 - exp(-t)
         exponent = np.int32((np.int32(127) - halvings) << np.int32(23))
         power = exponent.view(np.float32)  # 2^-halvings
-        above[i] = power * (t * q) + (_F(1) - power)
-        chance[i] = power * (_F(1) - t * q)
+        above[i] = power * fallen + (_ONE - power)
+        chance[i] = power * (_ONE - fallen)
 
 
 @numba.njit(nogil=True)
@@ -205,7 +216,7 @@ def _count_chances(rate, chance, above, uniform, out, length):
     1 loses.
     """
     for i in range(out.size):
-        out[i] = _F(0)
+        out[i] = _ZERO
     for k in range(1, length + 1, 4):
         a = _F(1.0 / k)
         b = _F(1.0 / (k + 1))
@@ -216,16 +227,16 @@ def _count_chances(rate, chance, above, uniform, out, length):
             lam = rate[i]
             p = chance[i]
             over = above[i]
-            count = _F(1) if u < over else _F(0)
+            count = _ONE if u < over else _ZERO
             p = p * lam * a
             over -= p
-            count += _F(1) if u < over else _F(0)
+            count += _ONE if u < over else _ZERO
             p = p * lam * b
             over -= p
-            count += _F(1) if u < over else _F(0)
+            count += _ONE if u < over else _ZERO
             p = p * lam * c
             over -= p
-            count += _F(1) if u < over else _F(0)
+            count += _ONE if u < over else _ZERO
             p = p * lam * d
             over -= p
             chance[i] = p
@@ -246,14 +257,18 @@ def _fill(rates, counts, first, last, seed_table, seed_tail, highest_rate):
         if highest > _F(HIGHEST_TABLED_RATE):
             _fill_by_rejection(rate, out, start, seed_tail)
             continue
-        _fill_uniform(uniform, n, _mix64(seed_table + _W(block) * _STEP_64))
+        key = _mix64(seed_table + _W(block) * _STEP_64)
+        _fill_uniform(uniform, n, key)
         _fill_first_chances(rate, chance, above, n)
         length = _table_length(np.float64(highest))
         _count_chances(rate, chance, above, uniform, out, length)
         for i in range(n):
-            if out[i] == _F(length):
-                state = _mix64(seed_tail + _W(start + i) * _STEP_64)
-                out[i] = _F(_tail(np.float64(rate[i]), length, state))
+            is_beyond_table = out[i] == _F(length)
+            if is_beyond_table:
+                place = _W(start + i)
+                state = _mix64(seed_tail + place * _STEP_64)
+                expected = np.float64(rate[i])
+                out[i] = _F(_tail(expected, length, state))
 
 
 fill = compiled(_fill, "void(float32[::1], float32[::1], int64, int64, uint64, uint64, float32)")

@@ -61,10 +61,10 @@ class Camera:
         self.shape = (shape[0], shape[1])
         self.device = torch.device(device)
         self.dtype = _written_type(settings, mean_electrons)
-        top = float(np.iinfo(self.dtype).max) if self.dtype.kind == "u" else math.inf
-        self._top = min(top, settings.saturation or math.inf)
+        self._top = _highest_value(self.dtype, settings.saturation)
 
-        self._sensor = sensor = Sensor(settings, self.shape)
+        sensor = Sensor(settings, self.shape)
+        self._sensor = sensor
         self.defects: Bool[Tensor, "y x"] | None = None
         if bool(sensor.is_defect.any()):
             self.defects = sensor.is_defect.to(device)
@@ -73,10 +73,15 @@ class Camera:
         gain = sensor.gain()
         if gain is not None:
             self.gain = gain.to(device)
-            self._sensitivity = torch.where(sensor.is_dead, 0.0, 1 / gain).to(device)
+            sensitivity = torch.where(sensor.is_dead, 0.0, 1 / gain)
+            self._sensitivity = sensitivity.to(device)
+        self._hot: tuple[Tensor, ...] | None = None
         hot = sensor.hot_pixels()
-        self._hot = None if hot is None else tuple(values.to(device) for values in hot)
-        self._blur = mtf(self.shape, settings, device) if settings.mode == "integrating" else None
+        if hot is not None:
+            self._hot = tuple(values.to(device) for values in hot)
+        self._blur: Tensor | None = None
+        if settings.mode == "integrating":
+            self._blur = mtf(self.shape, settings, device)
 
     def defect_list(self) -> list[tuple[int, int, int, int]]:
         """Dead columns, dead and hot pixels as rectangles (x, y, width, height) in written pixels
@@ -91,7 +96,9 @@ class Camera:
         `shape` may be larger than the camera (padding). None for an integrating camera, which blurs
         in `detect`, and for a perfect one.
         """
-        return mtf(shape, self.settings, self.device) if self.settings.mode == "counting" else None
+        if self.settings.mode != "counting":
+            return None
+        return mtf(shape, self.settings, self.device)
 
     def detect(
         self, expected: Float[Tensor, "*frame y x"], generator: torch.Generator
@@ -129,10 +136,11 @@ class Camera:
         BadInputError
             If frames have another shape than the camera.
         """
-        if tuple(expected.shape[-2:]) != self.shape:
+        frame_shape = tuple(expected.shape[-2:])
+        if frame_shape != self.shape:
             raise BadInputError(
-                f"frames of {tuple(expected.shape[-2:])} pixels for a camera of {self.shape}; build"
-                " a camera of that shape"
+                f"frames of {frame_shape} pixels for a camera of {self.shape}; build a camera of"
+                " that shape"
             )
         rate = expected.clamp(min=0)  # a copy, so it may be changed in place below
         mean = rate.mean(dim=(-2, -1), keepdim=True)
@@ -148,14 +156,16 @@ class Camera:
         if s.rate_e_per_px_per_s is None:
             return
         crowding = s.coincidence_area_px * s.rate_e_per_px_per_s / s.readout_frames_per_s
-        rate *= torch.exp(rate * (-crowding / mean.clamp(min=1e-20)))
+        loss_per_electron = -crowding / mean.clamp(min=1e-20)
+        rate *= torch.exp(rate * loss_per_electron)
 
     def _counted(self, rate: Tensor, mean: Tensor, generator: torch.Generator) -> Tensor:
         """What a counting camera writes, from the electrons that it finds; overwrites `rate`."""
         if self._sensitivity is not None:
             rate *= self._sensitivity
         self._heat(rate, mean)
-        return self._cut(poisson(rate, generator))  # counts are integers already
+        counts = poisson(rate, generator)  # integers already
+        return self._cut(counts)
 
     def _integrated(self, rate: Tensor, mean: Tensor, generator: torch.Generator) -> Tensor:
         """What an integrating camera writes, from the electrons that it finds."""
@@ -186,7 +196,17 @@ class Camera:
         """Cut at what a written pixel holds, in place."""
         if self.dtype.kind == "u":
             return values.clamp_(0, self._top)
-        return values.clamp_(max=self._top) if self._top < math.inf else values
+        if self._top == math.inf:
+            return values
+        return values.clamp_(max=self._top)
+
+
+def _highest_value(dtype: np.dtype, saturation: float | None) -> float:
+    """What a written pixel holds at most; infinity where nothing cuts it."""
+    highest = saturation or math.inf
+    if dtype.kind == "u":
+        highest = min(highest, float(np.iinfo(dtype).max))
+    return highest
 
 
 def _written_type(settings: DetectorSettings, mean_electrons: float | None) -> np.dtype:
@@ -201,7 +221,10 @@ def _written_type(settings: DetectorSettings, mean_electrons: float | None) -> n
     # Fringes, uneven ice and gain keep within three times the mean; ten standard errors beyond, no
     # count of any movie lies.
     highest = 3 * mean_electrons * settings.quantum_efficiency
-    return np.dtype(np.uint8 if highest + 10 * math.sqrt(highest) + 10 < 256 else np.uint16)
+    with_noise = highest + 10 * math.sqrt(highest) + 10
+    if with_noise < 256:
+        return np.dtype(np.uint8)
+    return np.dtype(np.uint16)
 
 
 def _deposit(electrons: Tensor, variance: float, generator: torch.Generator) -> Tensor:
@@ -214,6 +237,8 @@ def _deposit(electrons: Tensor, variance: float, generator: torch.Generator) -> 
     """
     ninth = variance / (9 * electrons.clamp(min=1))  # 1 / 9a
     z = torch.randn(electrons.shape, generator=generator, device=electrons.device)
-    root = 1 - ninth + z * ninth.sqrt()
+    deviation = z * ninth.sqrt()
+    root = 1 - ninth + deviation
     cube = root.clamp(min=0).pow(3)
-    return electrons * cube / (1 - ninth.pow(3))
+    mean = 1 - ninth.pow(3)
+    return electrons * cube / mean

@@ -1,5 +1,6 @@
 """Poisson counts that depend on the generator alone: not on threads, and not on other pixels."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -40,11 +41,13 @@ def poisson(rate: Tensor, generator: torch.Generator) -> Tensor:
     seeds = torch.randint(2**63 - 1, (2,), generator=generator)
     seed_table, seed_tail = (np.uint64(seed) for seed in seeds.tolist())
     highest = np.float32(HIGHEST_RATE)
-    rates = rate.detach().float().contiguous().view(-1).numpy()
+    contiguous = rate.detach().float().contiguous()
+    rates = contiguous.view(-1).numpy()
     counts = torch.empty(rate.shape)
     flat = counts.view(-1).numpy()
-    blocks = -(-rates.size // kernel.BLOCK)
-    threads = max(1, min(torch.get_num_threads(), rates.size // _SMALLEST_SHARE))
+    blocks = math.ceil(rates.size / kernel.BLOCK)
+    shares = rates.size // _SMALLEST_SHARE
+    threads = max(1, min(torch.get_num_threads(), shares))
     edges = [blocks * thread // threads for thread in range(threads + 1)]
 
     def fill(thread: int) -> None:

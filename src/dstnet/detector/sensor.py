@@ -51,14 +51,16 @@ class Sensor:
         # (super-resolution).
         self._rows = self._physical_index(shape[0])
         self._columns = self._physical_index(shape[1])
-        self._size = (int(self._rows[-1]) + 1, int(self._columns[-1]) + 1)
-        if settings.dead_columns >= self._size[1]:
+        rows = int(self._rows[-1]) + 1
+        columns = int(self._columns[-1]) + 1
+        self._size = (rows, columns)
+        if settings.dead_columns >= columns:
             raise SettingsError(
-                f"dead_columns {settings.dead_columns} leave nothing of a camera of"
-                f" {self._size[1]} columns; give fewer"
+                f"dead_columns {settings.dead_columns} leave nothing of a camera of {columns}"
+                " columns; give fewer"
             )
-        columns = _distinct(self._size[1], settings.dead_columns, self._stream("columns"))
-        self._dead_columns = sorted(columns.tolist())
+        dead_columns = _distinct(columns, settings.dead_columns, self._stream("columns"))
+        self._dead_columns = sorted(dead_columns.tolist())
         is_dead = torch.zeros(self._size, dtype=torch.bool)
         is_dead[:, self._dead_columns] = True
         self._dead = self._draw_pixels("dead", settings.dead_pixels_ppm, is_dead)
@@ -77,7 +79,8 @@ class Sensor:
     def _physical_index(self, written: int) -> Tensor:
         """Which physical row or column each written one lies in."""
         share = min(1.0, self.settings.binning)
-        return (torch.arange(written) * share).floor().long()
+        physical = torch.arange(written) * share
+        return physical.floor().long()
 
     def _expand(self, of_sensor: Tensor) -> Tensor:
         """Values of physical pixels on the written ones."""
@@ -85,11 +88,13 @@ class Sensor:
 
     def _draw_pixels(self, kind: str, ppm: float, is_dead: Tensor) -> Tensor:
         """Places of defects of a kind among the sensor's pixels, in order."""
-        total = self._size[0] * self._size[1]
-        places = _distinct(total, round(ppm * 1e-6 * total), self._stream(kind))
+        total = is_dead.numel()
+        number = round(ppm * 1e-6 * total)
+        places = _distinct(total, number, self._stream(kind))
         # What is dead already is neither dead twice nor hot.
-        alive = ~is_dead.flatten()[places]
-        return places[alive].sort().values
+        is_alive = ~is_dead.flatten()[places]
+        alive = places[is_alive]
+        return alive.sort().values
 
     @property
     def is_uneven(self) -> bool:
@@ -111,7 +116,8 @@ class Sensor:
         if self.is_uneven:
             gain = 1 / self._sensitivity()
         gain = torch.where(self.is_dead, 0.0, gain)
-        mean = gain.double().sum() / (~self.is_dead).sum()
+        living = (~self.is_dead).sum()
+        mean = gain.double().sum() / living
         return gain / mean.float()
 
     def _sensitivity(self) -> Image:
@@ -123,29 +129,37 @@ class Sensor:
             self._apply_tiles(sensitivity, settings.gain_tiles)
         sensitivity = self._expand(sensitivity.clamp(min=LEAST_SENSITIVITY))
         if settings.binning < 1:
-            quarters = 1 + SUBPIXEL_SPREAD * _clamped_normal((2, 2), self._stream("quarters"))
-            y = self._quarter_index(self.shape[0])
-            x = self._quarter_index(self.shape[1])
-            sensitivity = sensitivity * quarters[y[:, None], x[None, :]]
+            sensitivity = sensitivity * self._quarters()
         return sensitivity
+
+    def _quarters(self) -> Image:
+        """Sensitivity of the quarter of its pixel that each written one is."""
+        deviation = _clamped_normal((2, 2), self._stream("quarters"))
+        quarters = 1 + SUBPIXEL_SPREAD * deviation
+        y = self._quarter_index(self.shape[0])
+        x = self._quarter_index(self.shape[1])
+        return quarters[y[:, None], x[None, :]]
 
     def _apply_tiles(self, sensitivity: Tensor, tiles: tuple[int, int]) -> None:
         """Make tiles unlike, and their seams visible, in place."""
         height, width = self._size
-        if tiles[0] > height // 2 or tiles[1] > width // 2:
+        down, across = tiles
+        if down > height // 2 or across > width // 2:
             raise SettingsError(
                 f"no room for {tiles} gain_tiles on a camera of {self._size} pixels; give fewer"
             )
-        level = 1 + TILE_SPREAD * torch.randn(tiles, generator=self._stream("tiles"))
-        tile_y = torch.arange(height) * tiles[0] // height
-        tile_x = torch.arange(width) * tiles[1] // width
+        deviation = torch.randn(tiles, generator=self._stream("tiles"))
+        level = 1 + TILE_SPREAD * deviation
+        tile_y = torch.arange(height) * down // height
+        tile_x = torch.arange(width) * across // width
         sensitivity *= level[tile_y[:, None], tile_x[None, :]]
         sensitivity *= _seams(tile_y)[:, None]
         sensitivity *= _seams(tile_x)
 
     def _quarter_index(self, written: int) -> Tensor:
         """Which half of its physical pixel each written row or column is."""
-        return (torch.arange(written) * self.settings.binning * 2).floor().long() % 2
+        halves = torch.arange(written) * self.settings.binning * 2
+        return halves.floor().long() % 2
 
     def hot_pixels(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """Rows, columns and excess of hot written pixels; None if there are none."""
@@ -153,8 +167,9 @@ class Sensor:
             return None
         low, high = HOT_RANGE
         uniform = torch.rand(len(self._hot), generator=self._stream("heat"))
+        log_uniform = low * (high / low) ** uniform
         excess = torch.zeros(self._size)
-        excess.view(-1)[self._hot] = low * (high / low) ** uniform
+        excess.view(-1)[self._hot] = log_uniform
         written = self._expand(excess)
         y, x = torch.nonzero(written, as_tuple=True)
         return y, x, written[y, x]
@@ -180,16 +195,19 @@ def _distinct(total: int, number: int, generator: torch.Generator) -> Tensor:
     """Distinct numbers below `total`: the places of the largest of as many random numbers."""
     if not number:  # spare a large camera without defects its random numbers
         return torch.empty(0, dtype=torch.long)
-    return torch.rand(total, generator=generator).topk(number).indices
+    random = torch.rand(total, generator=generator)
+    return random.topk(number).indices
 
 
 def _clamped_normal(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
+    normal = torch.randn(shape, generator=generator)
+    return normal.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
 
 
 def _seams(tile: Tensor) -> Tensor:
     """Sensitivity of rows or columns whose tiles are numbered: more on either side of a seam."""
-    last_of_tile = torch.nonzero(tile[1:] != tile[:-1])[:, 0]
+    is_last = tile[1:] != tile[:-1]
+    last_of_tile = torch.nonzero(is_last)[:, 0]
     sensitivity = torch.ones(len(tile))
     sensitivity[last_of_tile] = SEAM_SENSITIVITY
     sensitivity[last_of_tile + 1] = SEAM_SENSITIVITY
@@ -198,5 +216,6 @@ def _seams(tile: Tensor) -> Tensor:
 
 def _span(index: Tensor, place: int) -> tuple[int, int]:
     """First written row or column of a physical one, and how many it has."""
-    first, end = torch.searchsorted(index, torch.tensor([place, place + 1])).tolist()
+    bounds = torch.tensor([place, place + 1])
+    first, end = torch.searchsorted(index, bounds).tolist()
     return first, end - first

@@ -16,7 +16,9 @@ def correlation(a: Tensor, b: Tensor) -> float:
     """Pearson correlation of two images; 0 where one of them is constant."""
     a = (a - a.mean()).double()
     b = (b - b.mean()).double()
-    power = float(a.square().sum() * b.square().sum())
+    power_of_a = a.square().sum()
+    power_of_b = b.square().sum()
+    power = float(power_of_a * power_of_b)
     if not power > 0:
         return 0.0
     cross = float((a * b).sum())
@@ -52,14 +54,16 @@ def best_shift(image: Image, truth: Image, span: int = 24) -> tuple[float, float
     """
     spectrum = torch.fft.rfft2(image - image.mean())
     of_truth = torch.fft.rfft2(truth - truth.mean())
-    cross = torch.fft.irfft2(spectrum * of_truth.conj(), s=image.shape)
+    product = spectrum * of_truth.conj()
+    cross = torch.fft.irfft2(product, s=image.shape)
     width = 2 * span + 1
     rolled = torch.roll(cross, (span, span), (0, 1))
     window = rolled[:width, :width]
-    row, column = divmod(int(window.argmax()), width)
-    dy = _peak_offset(window[:, column], row)
-    dx = _peak_offset(window[row], column)
-    return row - span + dy, column - span + dx
+    highest = int(window.argmax())
+    row, column = divmod(highest, width)
+    dy = row - span + _peak_offset(window[:, column], row)
+    dx = column - span + _peak_offset(window[row], column)
+    return dy, dx
 
 
 def _peak_offset(values: Tensor, peak: int) -> float:

@@ -53,4 +53,5 @@ def average_precision(picks_px: np.ndarray, centres_px: np.ndarray, tolerance_px
     right = match_picks(picks_px, centres_px, tolerance_px)
     picked = np.arange(1, len(right) + 1)
     precision = right.cumsum() / picked
-    return float((precision * right).sum() / len(centres_px))
+    of_found = precision * right
+    return float(of_found.sum() / len(centres_px))

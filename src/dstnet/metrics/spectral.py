@@ -132,13 +132,12 @@ def band_correlation(
     k = radial_frequency(shape, pixel_size_angstrom, a.device)
     inside = (k > 1 / coarsest_angstrom) & (k < 1 / finest_angstrom)
     field_angstrom = shape[0] * pixel_size_angstrom
-    powers = ring_powers(
-        torch.fft.rfft2(a)[inside],
-        torch.fft.rfft2(b)[inside],
-        (k * field_angstrom).long()[inside],
-    )
-    filled = powers.own * powers.other > 0
-    correlations = powers.correlation()[filled]
+    ring = (k * field_angstrom).long()
+    own = torch.fft.rfft2(a)
+    other = torch.fft.rfft2(b)
+    powers = ring_powers(own[inside], other[inside], ring[inside])
+    is_filled = powers.own * powers.other > 0
+    correlations = powers.correlation()[is_filled]
     return float(correlations.mean())
 
 

@@ -54,8 +54,10 @@ class Picks:
 
     def searched(self, centres_px: np.ndarray) -> np.ndarray:
         """Which of some centres [centre, 2] lie where particles were looked for."""
-        inside = (centres_px > self.low_px) & (centres_px < self.high_px)
-        return np.logical_and(inside[:, 0], inside[:, 1])
+        is_above = centres_px > self.low_px
+        is_below = centres_px < self.high_px
+        inside = is_above & is_below
+        return inside.all(axis=1)
 
 
 def pick_blobs(image: Image, diameter_px: float) -> Picks:
@@ -115,7 +117,8 @@ def _searched(response: np.ndarray, radius_px: float) -> tuple[np.ndarray, np.nd
     """Where particles are looked for: the least and the largest place, each (y, x)."""
     border = radius_px * BORDER
     low = np.array([border, border])
-    return low, np.array(response.shape) - border
+    high = np.array(response.shape) - border
+    return low, high
 
 
 def _peaks(response: np.ndarray, radius_px: float) -> np.ndarray:
@@ -126,16 +129,20 @@ def _peaks(response: np.ndarray, radius_px: float) -> np.ndarray:
     peaks = np.argwhere(is_peak)
     low, high = _searched(response, radius_px)
     inside = (peaks > low) & (peaks < high)
-    return peaks[inside.all(axis=1)]
+    is_searched = inside.all(axis=1)
+    return peaks[is_searched]
 
 
 def _binned(image: np.ndarray, step: int) -> np.ndarray:
     """Means of squares of `step` pixels a side; rows and columns that fill none are left out."""
     if step == 1:
         return image
-    rows, columns = (side // step for side in image.shape)
+    height, width = image.shape
+    rows = height // step
+    columns = width // step
     used = image[: rows * step, : columns * step]
-    return used.reshape(rows, step, columns, step).mean((1, 3))
+    squares = used.reshape(rows, step, columns, step)
+    return squares.mean((1, 3))
 
 
 def _unbinned(places: np.ndarray, step: int) -> np.ndarray:
