@@ -69,14 +69,17 @@ def plain_sum(aligned: AlignedMovie) -> Image:
 
 def dose_weighted_sum(aligned: AlignedMovie) -> Image:
     """The dose-weighted sum; the plain one where the exposure is not known."""
-    return aligned.total if aligned.dose_weighted is None else aligned.dose_weighted
+    if aligned.dose_weighted is None:
+        return aligned.total
+    return aligned.dose_weighted
 
 
 def gaussian(aligned: AlignedMovie, resolution_angstrom: float = GAUSSIAN_ANGSTROM) -> Image:
     """The dose-weighted sum through a Gaussian that falls to 1/e at `resolution_angstrom`."""
     image = dose_weighted_sum(aligned)
     k = radial_frequency(aligned.shape, aligned.pixel_size_angstrom, image.device)
-    return apply_transfer(image, torch.exp(-((k * resolution_angstrom) ** 2)))
+    transfer = torch.exp(-((k * resolution_angstrom) ** 2))
+    return apply_transfer(image, transfer)
 
 
 def wiener(aligned: AlignedMovie) -> Image:
@@ -90,7 +93,8 @@ def wiener(aligned: AlignedMovie) -> Image:
     """
     image = dose_weighted_sum(aligned)
     total, mean, noise = unit_noise(image, aligned.movie.name)
-    return mean + noise * apply_transfer(total, wiener_filter(total))
+    filtered = apply_transfer(total, wiener_filter(total))
+    return mean + noise * filtered
 
 
 def gaussian_of(argument: str) -> Callable[[AlignedMovie], Image]:

@@ -51,10 +51,14 @@ def transfer_match(total: Image, enhanced: Image, pixel_size_angstrom: float) ->
     cycles = fit.mean_rad_angstrom2 * k * k / (math.pi * CYCLES)
     blur = torch.exp(-2 * cycles.square())
     phase = fit.phase(shape, pixel_size_angstrom, device)
-    wave = (1 - 2 * LEAST) / 2 * torch.cos(2 * phase)
-    q = (0.5 - wave) / (0.5 - wave * blur)
-    index = ring_index(shape, RINGS, device).clamp(max=RINGS - 1)
-    h = FAINT * _mean_filter(total, enhanced)[index]
+    amplitude = (1 - 2 * LEAST) / 2
+    wave = amplitude * torch.cos(2 * phase)
+    transfer = 0.5 - wave
+    blurred_transfer = 0.5 - wave * blur
+    q = transfer / blurred_transfer
+    ring = ring_index(shape, RINGS, device)
+    ring = ring.clamp(max=RINGS - 1)
+    h = FAINT * _mean_filter(total, enhanced)[ring]
     return q / (1 + h * (q - 1))
 
 
@@ -64,14 +68,20 @@ def _mean_filter(total: Image, enhanced: Image) -> Tensor:
     """
     shape = (total.shape[0], total.shape[1])
     own = torch.fft.rfft2(enhanced)
-    shared = (own.conj() * torch.fft.rfft2(total)).real
-    own_power = _smoothed(radial_mean(own.abs().square(), shape, RINGS))
-    shared_power = _smoothed(radial_mean(shared, shape, RINGS))
-    return (own_power / shared_power.clamp(min=1e-6)).clamp(0, 1)
+    input_spectrum = torch.fft.rfft2(total)
+    own_power = own.abs().square()
+    shared_power = (own.conj() * input_spectrum).real
+    of_own = _smoothed(radial_mean(own_power, shape, RINGS))
+    of_shared = _smoothed(radial_mean(shared_power, shape, RINGS))
+    passed = of_own / of_shared.clamp(min=1e-6)
+    return passed.clamp(0, 1)
 
 
 def _smoothed(rings: Tensor) -> Tensor:
+    """Gaussian means over neighbouring rings, [ring]."""
     number = torch.arange(len(rings), device=rings.device)
     distance = number[:, None] - number
-    weight = torch.exp(-0.5 * (distance / SMOOTH_RINGS).square())
-    return weight @ rings / weight.sum(1)
+    deviations = distance / SMOOTH_RINGS
+    weight = torch.exp(-0.5 * deviations.square())
+    sums = weight @ rings
+    return sums / weight.sum(1)

@@ -83,10 +83,12 @@ def finish(
         added = linear_part(units.total, done["micrograph"], pixel, total_exposure_e_per_a2)
         done["micrograph"] = done["micrograph"] + added
         notes = notes_on(added, done["micrograph"])
+        # The network knows nothing of what was added, most of it noise.
+        added_variance = added.square().mean()
         for name, image in done.items():
             if OUTPUTS[name].unit == "error":
-                # The network knows nothing of what was added, most of it noise.
-                done[name] = (image.square() + added.square().mean()).sqrt()
+                variance = image.square() + added_variance
+                done[name] = variance.sqrt()
     if settings.fill and {"contrast", "particles"} <= done.keys():
         done["contrast"] = filled(done["contrast"], done["particles"], pixel)
     return Finished(done, match, added, notes)
@@ -110,9 +112,12 @@ def on_sum_grid(
             case "error":
                 # Resampling rings at steps: no error is less than the least expected anywhere.
                 least = units.noise * float(image.min())
-                results[name] = (units.noise * resample(image, shape)).clamp(min=least)
+                error = units.noise * resample(image, shape)
+                results[name] = error.clamp(min=least)
             case "chance":
-                results[name] = -resample(image, shape).clamp(0, 1)
+                chance = resample(image, shape).clamp(0, 1)
+                # Dark where particles are, as in the micrograph.
+                results[name] = -chance
     return results
 
 

@@ -110,7 +110,8 @@ class WindowRestorer(TrainedRestorer):
         images = on_sum_grid(done.images, units, aligned.shape, requested)
         if frames is not None:
             if done.added is not None and done.added.any():
-                _share_out(units.noise * done.added / len(movie), aligned, units, frames)
+                share = units.noise * done.added / len(movie)
+                _share_out(share, aligned, units, frames)
             images["frames"] = frames
         notes = self._range_notes(movie)
         return Restored(images, (*notes, *done.notes))
@@ -124,12 +125,14 @@ class WindowRestorer(TrainedRestorer):
         BadInputError
             If a frame is constant, not finite or without noise.
         """
+        first_frame = movie.subset([0])
         motionless = Motion.of_shifts(torch.zeros(1, 2))
-        first = accumulate(movie.subset([0]), motionless, groupings=[self._grouping])
+        first = accumulate(first_frame, motionless, groupings=[self._grouping])
         working = first.groups[self._grouping].images
-        grid = (working.shape[1], working.shape[2])
-        for enhanced in self._slide(movie, grid):
-            yield enhanced.mean + enhanced.noise * enhanced.images[0]
+        _, height, width = working.shape
+        for enhanced in self._slide(movie, (height, width)):
+            micrograph = enhanced.images[0]
+            yield enhanced.mean + enhanced.noise * micrograph
 
     def _noise_units(self, aligned: AlignedMovie) -> NoiseUnits:
         """The sum of all frames on the working grid, in units of its noise."""
@@ -144,18 +147,22 @@ class WindowRestorer(TrainedRestorer):
         chances the mean; and the frames themselves on the grid of the sums, where asked for.
         """
         count = len(aligned.movie)
-        total = units.total
-        sums = {name: torch.zeros_like(total) for name in heads}
-        frames = total.new_empty(count, *aligned.shape) if keep_frames else None
-        for i, enhanced in enumerate(self._slide(aligned.movie, (total.shape[0], total.shape[1]))):
+        pixel = units.pixel_size_angstrom
+        height, width = units.total.shape
+        sums = {name: torch.zeros_like(units.total) for name in heads}
+        frames = None
+        if keep_frames:
+            frames = units.total.new_empty(count, *aligned.shape)
+        for i, enhanced in enumerate(self._slide(aligned.movie, (height, width))):
             motion = aligned.motion.window([i])
             own = dict(zip(self.trained.outputs, enhanced.images, strict=True))
             for name in heads:
                 scale = 1.0 if _is_chance(name) else enhanced.noise
-                sums[name] += undo_motion(scale * own[name], motion, units.pixel_size_angstrom)
+                image = scale * own[name]
+                sums[name] += undo_motion(image, motion, pixel)
             if frames is not None:
-                signal = resample(enhanced.noise * own["micrograph"], aligned.shape)
-                frames[i] = enhanced.mean + signal
+                signal = enhanced.noise * own["micrograph"]
+                frames[i] = enhanced.mean + resample(signal, aligned.shape)
         for name, image in sums.items():
             image /= count if _is_chance(name) else units.noise
         return sums, frames
@@ -172,14 +179,19 @@ class WindowRestorer(TrainedRestorer):
                 yield self._enhance(movie, window, middle)
 
     def _read(self, movie: Movie, index: int, grid: tuple[int, int]) -> _UnitFrame:
-        frame = resample(checked_frame(movie, index, self.trained.device), grid)
-        return _UnitFrame(*unit_noise(frame, f"{movie.name}: frame {index + 1}"))
+        frame = checked_frame(movie, index, self.trained.device)
+        binned = resample(frame, grid)
+        image, mean, noise = unit_noise(binned, f"{movie.name}: frame {index + 1}")
+        return _UnitFrame(image, mean, noise)
 
     def _enhance(self, movie: Movie, window: dict[int, _UnitFrame], middle: int) -> _UnitFrame:
         """The network's outputs for the frame in the middle of a window."""
         frame = window[middle]
-        frames = torch.stack([other.images for other in window.values()])
-        exposure = movie.exposure and movie.exposure.subset(window)
+        images = [neighbour.images for neighbour in window.values()]
+        frames = torch.stack(images)
+        exposure = movie.exposure
+        if exposure is not None:
+            exposure = exposure.subset(window)
         inputs = exposure_inputs(exposure, len(window), frames.device)
         out = self.trained.run(frames, frame.images, inputs)
         check_finite(out, movie.name, f" for frame {middle + 1}")

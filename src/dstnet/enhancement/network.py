@@ -41,12 +41,15 @@ class NetworkRestorer(TrainedRestorer):
     def outputs(self) -> tuple[str, ...]:
         """Those of the network, and "frames" if it gives them."""
         names = self.trained.outputs
-        return (*names, "frames") if self.trained.network.gives_frames else names
+        if self.trained.network.gives_frames:
+            return (*names, "frames")
+        return names
 
     def needs(self, movie: Movie) -> Needs:
         """Groups of frames on the grid that the weights were trained on."""
         most = self.settings.groups or min(USUAL_GROUPS, self.card.groups)
-        return Needs(Grouping(self.card.working_pixel_angstrom, min(most, len(movie))))
+        groups = min(most, len(movie))
+        return Needs(Grouping(self.card.working_pixel_angstrom, groups))
 
     def __call__(
         self, aligned: AlignedMovie, *, outputs: Collection[str] = ("micrograph",)
@@ -96,7 +99,8 @@ class NetworkRestorer(TrainedRestorer):
         """The network's outputs that are of use for those asked for; errors calibrated."""
         names = self.trained.outputs
         named = dict(zip(names, images, strict=True))
-        heads = {name: named[name] for name in needed_heads(self.settings, outputs, names)}
+        needed = needed_heads(self.settings, outputs, names)
+        heads = {name: named[name] for name in needed}
         factor, power = self.card.uncertainty_calibration
         for name, image in heads.items():
             if OUTPUTS[name].unit == "error":

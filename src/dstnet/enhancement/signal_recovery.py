@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from dstnet.core.fourier import (
+    NYQUIST,
     irfft2,
     radial_frequency,
     radial_mean,
@@ -64,10 +65,12 @@ class _Rings:
         self.shape = (total.shape[0], total.shape[1])
         self._pixel_size_angstrom = pixel_size_angstrom
         self._k = radial_frequency(self.shape, device=device)  # cycles per pixel
-        self._index = ring_index(self.shape, RINGS, device).clamp(max=RINGS - 1)
+        index = ring_index(self.shape, RINGS, device)
+        self._index = index.clamp(max=RINGS - 1)
         # A complex term's power is exponentially distributed: its mean over n independent ones has
         # a standard error of 1 / sqrt(n).
-        self._limit = SIGNIFICANCE / ring_count(self._index, RINGS).sqrt()
+        terms = ring_count(self._index, RINGS)
+        self._limit = SIGNIFICANCE / terms.sqrt()
 
     def power(self, spectrum: Tensor) -> Tensor:
         """Mean power of each ring, of white noise of deviation one 1."""
@@ -83,25 +86,36 @@ class _Rings:
     def wiener(self, power: Tensor) -> Tensor:
         """The Wiener filter of each ring's power, on the ``rfft2`` grid."""
         rings = self.excess(power) / power.clamp(min=1e-6)
-        return rings[self._index] * (self._k < 0.5)
+        is_below_nyquist = self._k < NYQUIST
+        return rings[self._index] * is_below_nyquist
 
     def band(self, coarsest_angstrom: float, finest_angstrom: float) -> Tensor:
         """1 on the ``rfft2`` grid for detail between two sizes, else 0."""
         k = self._k / self._pixel_size_angstrom
-        return (k > 1 / coarsest_angstrom) & (k < 1 / finest_angstrom)
+        return _is_between(k, coarsest_angstrom, finest_angstrom)
 
     def share_left(self, residual: Tensor, enhanced: Tensor) -> float:
         """The part of the signal that an output leaves in the residual, from 0 to 1; both as
         spectra.
         """
         number = torch.arange(RINGS, device=residual.device) + 0.5
-        frequency = number / RINGS * 0.5 / self._pixel_size_angstrom
-        judged = (frequency > 1 / COARSEST_ANGSTROM) & (frequency < 1 / FINEST_ANGSTROM)
-        terms = frequency * judged  # terms in a ring grow with its radius
-        left = float((self.excess(self.power(residual)) * terms).sum())
+        frequency = number / RINGS * NYQUIST / self._pixel_size_angstrom
+        is_judged = _is_between(frequency, COARSEST_ANGSTROM, FINEST_ANGSTROM)
+        terms = frequency * is_judged  # terms in a ring grow with its radius
+        excess = self.excess(self.power(residual))
+        left = float((excess * terms).sum())
         if left == 0:
             return 0.0
-        return left / (left + float((self.power(enhanced) * terms).sum()))
+        power = self.power(enhanced)
+        passed = float((power * terms).sum())
+        return left / (left + passed)
+
+
+def _is_between(k: Tensor, coarsest_angstrom: float, finest_angstrom: float) -> Tensor:
+    """Which frequencies in 1/Angstrom are those of detail between two sizes."""
+    is_finer = k > 1 / coarsest_angstrom
+    is_coarser = k < 1 / finest_angstrom
+    return is_finer & is_coarser
 
 
 def wiener_filter(total: Image) -> Tensor:
@@ -113,7 +127,8 @@ def wiener_filter(total: Image) -> Tensor:
         [y, x], mean zero and unit noise.
     """
     rings = _Rings(total)
-    return rings.wiener(rings.power(torch.fft.rfft2(total)))
+    spectrum = torch.fft.rfft2(total)
+    return rings.wiener(rings.power(spectrum))
 
 
 def linear_part(
@@ -126,10 +141,8 @@ def linear_part(
 
     Parameters
     ----------
-    total
-        The network's input, mean zero and unit noise.
-    enhanced
-        Its output, in the same units.
+    total, enhanced
+        The network's input and its output, in units of the input's noise; the input's mean is zero.
     pixel_size_angstrom
         Of both.
     exposure_e_per_a2
@@ -141,14 +154,19 @@ def linear_part(
     share = rings.share_left(spectrum - own, own)
     if share == 0:
         return torch.zeros_like(enhanced)
-    is_complete = (exposure_e_per_a2 or 0.0) >= NOT_FADED_E_PER_A2
-    fade = 0.0 if is_complete else share**SHARE_POWER
-    linear = rings.wiener(rings.power(spectrum))
-    added = fade * (linear * spectrum - own)
+    fade = share**SHARE_POWER
+    if exposure_e_per_a2 is not None and exposure_e_per_a2 >= NOT_FADED_E_PER_A2:
+        fade = 0.0
+    wiener = rings.wiener(rings.power(spectrum))
+    filtered = wiener * spectrum
+    added = fade * (filtered - own)
     left = spectrum - own - added
-    added += rings.band(*GIVEN_BACK_ANGSTROM) * rings.wiener(rings.power(left)) * left
+    coarse = rings.band(*GIVEN_BACK_ANGSTROM)
+    wiener_of_left = rings.wiener(rings.power(left))
+    added += coarse * wiener_of_left * left
     left = spectrum - own - added
-    added += rings.band(*FAINT_ANGSTROM) * FAINT * linear * left
+    faint = rings.band(*FAINT_ANGSTROM)
+    added += faint * FAINT * wiener * left
     return irfft2(added, rings.shape)
 
 
@@ -157,7 +175,9 @@ def notes_on(added: Image, enhanced: Image) -> list[str]:
     something: nothing in the usual case.
     """
     of_network = enhanced - added
-    if not float(added.square().mean()) > float(of_network.square().mean()):
+    added_power = float(added.square().mean())
+    network_power = float(of_network.square().mean())
+    if not added_power > network_power:
         return []
     return [
         "the network recognises little of the signal in this sum: most of the enhanced micrograph"
@@ -187,10 +207,13 @@ def filled(contrast: Image, particles: Image, pixel_size_angstrom: float) -> Ima
     thickness = (dome * (2 - dome)).sqrt()
     own = torch.fft.rfft2(contrast)
     balls = torch.fft.rfft2(thickness)
-    coarse = (k > 0) & (k < 1 / COARSE_ANGSTROM)
-    shared = (own * balls.conj()).real[coarse].sum()
-    power = balls.abs().square()[coarse].sum()
-    scale = float(shared / power.clamp(min=1e-12))
+    is_coarse = (k > 0) & (k < 1 / COARSE_ANGSTROM)
+    shared = (own * balls.conj()).real
+    power = balls.abs().square()
+    shared_sum = shared[is_coarse].sum()
+    power_sum = power[is_coarse].sum()
+    scale = float(shared_sum / power_sum.clamp(min=1e-12))
+    scale = min(scale, 0.0)  # protein is dark: balls that fit badly do not turn it over
     passed = torch.exp(-0.5 * (k * FILLED_ANGSTROM) ** 2)
-    # Protein is dark: where particles do not fit the contrast it is not turned over.
-    return irfft2(own + passed * (min(scale, 0.0) * balls - own), shape)
+    change = scale * balls - own
+    return irfft2(own + passed * change, shape)

@@ -2,6 +2,7 @@
 grows with the image.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -28,14 +29,18 @@ def spans(length: int, tile: int, overlap: int, stride: int) -> tuple[int, list[
         return length * stride, [0]
     overlap = min(overlap, tile - 1)
     count = _divide_up(length - overlap, tile - overlap)
-    side = _divide_up(length + (count - 1) * overlap, count)
-    step = length - side
-    starts = [round(i * step / (count - 1)) for i in range(count)]
-    return side * stride, [start * stride for start in starts]
+    gaps = count - 1
+    side = _divide_up(length + gaps * overlap, count)
+    last = length - side
+    starts = []
+    for number in range(count):
+        start = round(number * last / gaps)
+        starts.append(start * stride)
+    return side * stride, starts
 
 
 def _divide_up(number: int, by: int) -> int:
-    return -(-number // by)
+    return math.ceil(number / by)
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,10 @@ class _Axis:
         if self.length == 1:
             return torch.zeros(self.side, dtype=torch.long, device=device)
         period = 2 * self.length - 2
-        phase = torch.arange(start, start + self.side, device=device) % period
-        return torch.where(phase < self.length, phase, period - phase)
+        number = torch.arange(start, start + self.side, device=device)
+        phase = number % period
+        is_inside = phase < self.length
+        return torch.where(is_inside, phase, period - phase)
 
     def weight(self, start: int, device: torch.device) -> Tensor:
         """Blending weight of a tile's pixels inside the image: zero over the outermost quarter of
@@ -85,15 +92,21 @@ class _Axis:
             weight[: len(rise)] = rise
         if start + self.side < self.length:
             # Times: with a large overlap both ramps reach the same pixels.
-            weight[self.side - len(rise) :] *= rise.flip(0)
+            fall_start = self.side - len(rise)
+            weight[fall_start:] *= rise.flip(0)
         inside = self.inside(start)
-        return weight[: inside.stop - start].to(device)
+        pixels = inside.stop - start
+        return weight[:pixels].to(device)
 
     def _rise(self) -> Tensor:
+        """Weights over an overlap, but for its last quarter, where they are one."""
         trim = self.overlap // 4
         width = self.overlap - 2 * trim
-        phase = torch.pi * (torch.arange(width, device="cpu") + 0.5) / width
-        return torch.cat((torch.zeros(trim, device="cpu"), 0.5 - 0.5 * torch.cos(phase)))
+        middles = torch.arange(width, device="cpu") + 0.5
+        phase = torch.pi * middles / width
+        cosine = 0.5 - 0.5 * torch.cos(phase)
+        zeros = torch.zeros(trim, device="cpu")
+        return torch.cat((zeros, cosine))
 
 
 def blend_tiles(
@@ -122,12 +135,15 @@ def blend_tiles(
     for top, left in product(vertical.starts, horizontal.starts):
         rows = vertical.pixels(top, device)[:, None]
         columns = horizontal.pixels(left, device)
-        result = run(frames[:, rows, columns], total[rows, columns])
+        tile_frames = frames[:, rows, columns]
+        tile_total = total[rows, columns]
+        result = run(tile_frames, tile_total).to(device)
         weight_y = vertical.weight(top, device)
         weight_x = horizontal.weight(left, device)
         weight = weight_y[:, None] * weight_x
-        inside = (vertical.inside(top), horizontal.inside(left))
         seen = result[:, : len(weight_y), : len(weight_x)]
-        out[:, *inside] += seen.to(device) * weight
-        norm[inside] += weight
+        inside_y = vertical.inside(top)
+        inside_x = horizontal.inside(left)
+        out[:, inside_y, inside_x] += seen * weight
+        norm[inside_y, inside_x] += weight
     return out.div_(norm)

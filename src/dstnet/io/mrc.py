@@ -54,17 +54,11 @@ _LABELS = 10  # of 80 characters
 
 
 class MrcFrames(StoredFrames):
-    """The frames of an MRC file, each read from the file when asked for: ``frames[i]`` is a new
-    array ``[y, x]``.
+    """The frames of an MRC file; parameters and attributes are those of `StoredFrames`.
 
     Modes 0 (signed bytes, unless IMOD's flags say unsigned), 1, 2, 6, 12 and 101 (two pixels a
     byte, the lower half first), in either byte order. An image is a movie of one frame, a volume
     one of its sections.
-
-    Parameters
-    ----------
-    path
-        The file.
 
     Raises
     ------

@@ -10,6 +10,11 @@ class StoredFrames:
 
     No file is kept open, so a reader can be sent to worker processes.
 
+    Parameters
+    ----------
+    path
+        The file.
+
     Attributes
     ----------
     path

@@ -101,15 +101,9 @@ def page_offsets(tif: tifffile.TiffFile, path: Path) -> list[int]:
 
 
 class TiffFrames(StoredFrames):
-    """The frames of a TIFF file, each read from the file when asked for: ``frames[i]`` is a new
-    array ``[y, x]``.
+    """The frames of a TIFF file; parameters and attributes are those of `StoredFrames`.
 
     One grey image a page, all pages of one size and number type.
-
-    Parameters
-    ----------
-    path
-        The file.
 
     Raises
     ------

@@ -72,8 +72,9 @@ class Conv(nn.Conv2d):
 
     def forward(self, *parts: Tensor) -> Tensor:
         """Of images whose channels are given in one or more parts."""
-        images = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        return super().forward(images)
+        if len(parts) == 1:
+            return super().forward(parts[0])
+        return super().forward(torch.cat(parts, 1))
 
 
 class ResidualDenseBlock(nn.Module):
@@ -107,4 +108,5 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(self.act(self.first(x)))
+        hidden = self.act(self.first(x))
+        return x + self.second(hidden)

@@ -109,8 +109,10 @@ class TemporalExtractor(nn.Module):
         self.mix = Conv(2 * self.features, 2 * self.features)
 
     def forward(self, features: Tensor, state: Tensor) -> Tensor:
-        update, candidate = self.mix(features, state).split(self.features, 1)
-        return torch.lerp(state, F.leaky_relu(candidate, 0.1), update.sigmoid())
+        mixed = self.mix(features, state)
+        update, candidate = mixed.split(self.features, 1)
+        candidate = F.leaky_relu(candidate, 0.1)
+        return torch.lerp(state, candidate, update.sigmoid())
 
 
 class Fusion(nn.Module):
@@ -131,10 +133,13 @@ class Fusion(nn.Module):
         frame.
         """
         # Bounded, so that no running maximum is needed.
-        logit = 4 * torch.tanh(self.logit(features, state) / 4)
-        own_weight = torch.exp(logit).float()
+        logit = self.logit(features, state)
+        bounded = 4 * torch.tanh(logit / 4)
+        own_weight = torch.exp(bounded).float()
         own_value = self.value(features, state).float()
-        return torch.addcmul(value, own_weight, own_value), weight + own_weight
+        value = torch.addcmul(value, own_weight, own_value)
+        weight = weight + own_weight
+        return value, weight
 
 
 class Reconstructor(nn.Module):
@@ -156,7 +161,8 @@ class Reconstructor(nn.Module):
         self.leave = Conv(widths[0], 4 * (1 + len(self.heads)))
 
     def forward(self, fused: Tensor, own: Tensor, state: Tensor, total: Tensor) -> Tensor:
-        x = self.enter(fused, own, state, F.pixel_unshuffle(total, 2))
+        half_size_total = F.pixel_unshuffle(total, 2)
+        x = self.enter(fused, own, state, half_size_total)
         skips = []
         for i, stage in enumerate(self.down):
             x = stage(x)
@@ -164,12 +170,16 @@ class Reconstructor(nn.Module):
                 skips.append(x)
                 x = self.shrink[i](x)
         for i in reversed(range(len(self.up))):
-            coarse = F.interpolate(self.grow[i](x), scale_factor=2, mode="nearest")
+            grown = self.grow[i](x)
+            coarse = F.interpolate(grown, scale_factor=2, mode="nearest")
             x = self.up[i](coarse + skips[i])
-        channels = F.pixel_shuffle(self.leave(x), 2).float().split(1, 1)
+        full_size = F.pixel_shuffle(self.leave(x), 2)
+        channels = full_size.float().split(1, 1)
+        names = ("micrograph", *self.heads)
         images = []
-        for name, channel in zip(("micrograph", *self.heads), channels, strict=True):
-            images.append(OUTPUTS[name].activation(channel))
+        for name, channel in zip(names, channels, strict=True):
+            activation = OUTPUTS[name].activation
+            images.append(activation(channel))
         return torch.cat(images, 1)
 
 
@@ -177,7 +187,8 @@ def _stages(widths: Sequence[int], blocks: Sequence[int]) -> nn.ModuleList:
     """Residual blocks of each scale."""
     stages = nn.ModuleList()
     for width, count in zip(widths, blocks, strict=True):
-        stages.append(nn.Sequential(*(ResidualBlock(width) for _ in range(count))))
+        of_scale = [ResidualBlock(width) for _ in range(count)]
+        stages.append(nn.Sequential(*of_scale))
     return stages
 
 
@@ -233,8 +244,9 @@ class DSTNet(MovieNetwork):
         total = total[:, None]
         images = [self.reconstructor(fused, mean, state, total)]
         for features in own:
+            of_frame = self.reconstructor(fused, features, state, total)
             # Its first output is the micrograph.
-            images.append(self.reconstructor(fused, features, state, total)[:, :1])
+            images.append(of_frame[:, :1])
         return torch.cat(images, 1)
 
     def _over_frames(
@@ -254,7 +266,8 @@ class DSTNet(MovieNetwork):
         state = torch.zeros_like(value)
         own = []
         for t in range(count):
-            features = self.spatial(frames[:, t : t + 1], exposure[:, t])
+            frame = frames[:, t : t + 1]
+            features = self.spatial(frame, exposure[:, t])
             if self.temporal is None:
                 state = features
             else:

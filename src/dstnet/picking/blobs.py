@@ -57,7 +57,7 @@ class Picks:
         is_above = centres_px > self.low_px
         is_below = centres_px < self.high_px
         inside = is_above & is_below
-        return inside.all(axis=1)
+        return np.logical_and(inside[:, 0], inside[:, 1])
 
 
 def pick_blobs(image: Image, diameter_px: float) -> Picks:

@@ -167,17 +167,19 @@ def _matching(pattern: str) -> Iterator[_Found]:
 
 
 def _in_folder(folder: Path) -> Iterator[_Found]:
-    paths = sorted(
-        path
-        for path in folder.iterdir()
-        if is_movie_name(path) and not path.name.startswith(".") and not path.is_dir()
-    )
+    paths = sorted(path for path in folder.iterdir() if _is_visible_movie(path))
     if not paths:
         raise BadInputError(
             f"no movie lies in the folder {folder}; name the movies, or a pattern such as"
             f" '{folder}/**/*.tif'"
         )
-    yield from (_Found(path) for path in paths)
+    for path in paths:
+        yield _Found(path)
+
+
+def _is_visible_movie(path: Path) -> bool:
+    is_hidden = path.name.startswith(".")
+    return is_movie_name(path) and not is_hidden and not path.is_dir()
 
 
 def _from_file(path: Path) -> Iterator[_Found]:
@@ -194,12 +196,17 @@ def _listed(path: Path) -> Iterator[_Found]:
         raise BadInputError(
             f"cannot read the list {path}: {_reason(error)}; give a text file of one path a line"
         ) from error
-    lines = (line.strip() for line in text.splitlines())
-    names = [line for line in lines if line and not line.startswith("#")]
+    names = []
+    for line in text.splitlines():
+        name = line.strip()
+        is_comment = name.startswith("#")
+        if name and not is_comment:
+            names.append(name)
     if not names:
         raise BadInputError(f"the list {path} names no movie; write one path a line")
     finder = _Finder(path)
-    yield from (_Found(finder(name)) for name in names)
+    for name in names:
+        yield _Found(finder(name))
 
 
 def _starred(path: Path) -> Iterator[_Found]:
@@ -213,8 +220,11 @@ def _starred(path: Path) -> Iterator[_Found]:
         group = str(row.get(_GROUP_COLUMN))
         optics = {**own, **groups.get(group, {})}
         movie = finder(str(row[column]))
-        gain = str(row.get(_GAIN_COLUMN, "None"))
-        yield _Found(movie, optics, None if gain in _EMPTY_CELLS else gain_finder(gain))
+        gain_name = str(row.get(_GAIN_COLUMN, "None"))
+        gain = None
+        if gain_name not in _EMPTY_CELLS:
+            gain = gain_finder(gain_name)
+        yield _Found(movie, optics, gain)
 
 
 def _read_tables(path: Path) -> dict[str, pd.DataFrame]:
@@ -281,11 +291,12 @@ class _Finder:
 
     def __call__(self, name: str) -> Path:
         for base in self._bases:
-            if os.path.exists(base / name):
+            candidate = base / name
+            if os.path.exists(candidate):
                 # The next one lies there too, most likely.
                 self._bases.remove(base)
                 self._bases.insert(0, base)
-                return base / name
+                return candidate
         return Path(name)
 
 

@@ -66,7 +66,10 @@ def write_micrographs_star(folder: Path, micrographs: Sequence[Micrograph]) -> N
     if not micrographs:
         return
     groups = _OpticsGroups()
-    rows = [_row(micrograph, groups.number(micrograph)) for micrograph in micrographs]
+    rows = []
+    for micrograph in micrographs:
+        number = groups.number(micrograph)
+        rows.append(_row(micrograph, number))
     # A column that not every micrograph can fill is left out: RELION knows no empty name.
     table = pd.DataFrame(rows).dropna(axis=1)
     write_star(folder / "micrographs.star", {"optics": groups.table(), "micrographs": table})
@@ -117,10 +120,12 @@ class _OpticsGroups:
         """The number asked for, or the lowest one where another group has it."""
         if requested not in self._taken:
             return requested
-        return min(set(range(1, len(self._taken) + 2)) - self._taken)
+        candidates = range(1, len(self._taken) + 2)
+        return min(set(candidates) - self._taken)
 
     def table(self) -> pd.DataFrame:
         """The groups by their numbers."""
-        table = pd.DataFrame(sorted(self._groups.values(), key=lambda group: group[_GROUP]))
+        groups = sorted(self._groups.values(), key=lambda group: group[_GROUP])
+        table = pd.DataFrame(groups)
         table.insert(1, _GROUP, table.pop(_GROUP))
         return table

@@ -136,12 +136,8 @@ class CameraReferences:
         )
 
     def describe(self) -> dict[str, Any] | None:
-        """The corrections for the record, with the digests of the files.
-
-        Raises
-        ------
-        BadInputError
-            If a reference cannot be used.
+        """The corrections for the record, with the digests of the files; errors are those of
+        `corrections`.
         """
         if self.correction is None:
             return None
