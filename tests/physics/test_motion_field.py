@@ -16,7 +16,7 @@ from dstnet.errors import BadInputError
 from dstnet.motion import Motion
 from dstnet.motion import warp as warping
 from dstnet.motion.local_field import cubic_courses, local_basis, local_displacement
-from dstnet.motion.relion import from_relion, to_relion
+from dstnet.motion.relion import RelionMovie, from_relion, to_relion
 from dstnet.motion.simulated_motion import (
     MotionSettings,
     SimulatedMotion,
@@ -554,7 +554,9 @@ def relion_tables(motion, **changes):
         **changes,
     }
     return to_relion(
-        motion.motion.global_shift_angstrom, motion.local_coefficients_angstrom, **options
+        motion.motion.global_shift_angstrom,
+        motion.local_coefficients_angstrom,
+        RelionMovie(**options),
     )
 
 

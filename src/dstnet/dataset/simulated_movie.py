@@ -39,7 +39,7 @@ from dstnet.io import (
 )
 from dstnet.io.reference import read_defects, read_gain
 from dstnet.io.star import write_star
-from dstnet.motion import Motion
+from dstnet.motion import Motion, RelionMovie
 from dstnet.movie import Movie
 from dstnet.simulation import MovieSimulator
 
@@ -346,7 +346,7 @@ class SimulatedMovie(MovieFiles):
         settings = self.settings
         truth = simulator.truth
         movie = self.movie_path(movie_format).relative_to(self.folder).as_posix()
-        motion = truth.motion.to_relion(
+        described = RelionMovie(
             shape=settings.shape,
             pixel_size_angstrom=settings.pixel_size_angstrom,
             movie_name=movie,
@@ -354,6 +354,7 @@ class SimulatedMovie(MovieFiles):
             pre_exposure_e_per_a2=settings.pre_exposure_e_per_a2,
             voltage_kv=settings.optics.voltage_kv,
         )
+        motion = truth.motion.to_relion(described)
         if simulator.camera.gain is not None:
             gain = self.gain_path.relative_to(self.folder).as_posix()
             motion["general"] = {**motion["general"], "rlnMicrographGainName": gain}

@@ -90,15 +90,10 @@ def b_factor_amplitude(
     Parameters
     ----------
     k, exposure_e_per_a2
-        As those of `damage_amplitude`.
+        As those of `damage_amplitude`; so is what it returns.
     b_factor_angstrom2_per_e
         B in A^2 per e-/A^2. The published values are for 300 kV; no dependence on the voltage is
         known of them.
-
-    Returns
-    -------
-    Tensor
-        Amplitude from 0 to 1, of the shape of `k`; 1 at k = 0.
 
     References
     ----------

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dstnet.core.shapes import Stack, Trajectory
-from dstnet.motion.relion import from_relion, to_relion
+from dstnet.motion.relion import RelionMovie, from_relion, to_relion
 from dstnet.movie.exposure import Exposure
 
 _EARLY_E_PER_A2 = 4.0  # where RELION 3.1 parts early from late motion
@@ -112,29 +112,10 @@ class Motion:
         late = float(steps[early_steps:].sum())
         return length, early, late
 
-    def to_relion(
-        self,
-        *,
-        shape: tuple[int, int],
-        pixel_size_angstrom: float,
-        movie_name: str,
-        exposure_e_per_a2: float,
-        pre_exposure_e_per_a2: float = 0.0,
-        voltage_kv: float = 300.0,
-    ) -> dict[str, Any]:
-        """The tables of RELION's STAR file of a movie; parameters are those of
-        `dstnet.motion.relion.to_relion`.
-        """
-        return to_relion(
-            self.global_shift_angstrom.cpu(),
-            self.local_coefficients_angstrom.cpu(),
-            shape=shape,
-            pixel_size_angstrom=pixel_size_angstrom,
-            movie_name=movie_name,
-            exposure_e_per_a2=exposure_e_per_a2,
-            pre_exposure_e_per_a2=pre_exposure_e_per_a2,
-            voltage_kv=voltage_kv,
-        )
+    def to_relion(self, movie: RelionMovie) -> dict[str, Any]:
+        """The tables of RELION's STAR file of a movie; see `dstnet.motion.relion.to_relion`."""
+        shift = self.global_shift_angstrom.cpu()
+        return to_relion(shift, self.local_coefficients_angstrom.cpu(), movie)
 
     @classmethod
     def from_relion(cls, tables: Mapping[str, Any]) -> "Motion":

@@ -18,6 +18,7 @@ against the program itself in the tests.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -31,16 +32,36 @@ from dstnet.motion.local_field import cubic_courses
 _COEFFICIENTS = 36
 
 
+@dataclass(frozen=True)
+class RelionMovie:
+    """A movie as RELION's tables describe it.
+
+    Attributes
+    ----------
+    shape
+        (y, x) of a frame in pixels.
+    pixel_size_angstrom
+        Of the movie's pixels.
+    movie_name
+        Path of the movie file, as RELION is to find it.
+    exposure_e_per_a2
+        Of one frame.
+    pre_exposure_e_per_a2
+        Before the first frame.
+    voltage_kv
+        Acceleration voltage.
+    """
+
+    shape: tuple[int, int]
+    pixel_size_angstrom: float
+    movie_name: str
+    exposure_e_per_a2: float
+    pre_exposure_e_per_a2: float = 0.0
+    voltage_kv: float = 300.0
+
+
 def to_relion(
-    global_shift_angstrom: Trajectory,
-    local_coefficients_angstrom: Stack,
-    *,
-    shape: tuple[int, int],
-    pixel_size_angstrom: float,
-    movie_name: str,
-    exposure_e_per_a2: float,
-    pre_exposure_e_per_a2: float = 0.0,
-    voltage_kv: float = 300.0,
+    global_shift_angstrom: Trajectory, local_coefficients_angstrom: Stack, movie: RelionMovie
 ) -> dict[str, Any]:
     """Motion as the tables ``general`` (a dict), ``global_shift`` and ``local_motion_model``
     (DataFrames), ready for `starfile`.
@@ -57,35 +78,32 @@ def to_relion(
         [frame, 2], (y, x).
     local_coefficients_angstrom
         [frame, 2, 5], as in `Motion`.
-    shape
-        (y, x) of a frame in pixels.
-    movie_name
-        Path of the movie file, as RELION is to find it.
-    exposure_e_per_a2, pre_exposure_e_per_a2
-        Of one frame, and before the first.
+    movie
+        What has so moved.
     """
-    height, width = shape
+    height, width = movie.shape
     frames = len(global_shift_angstrom)
-    shift = (global_shift_angstrom[0] - global_shift_angstrom).double().cpu()
-    shift = shift / pixel_size_angstrom + 0.0  # no -0
-    model = _relion_model(local_coefficients_angstrom, shape, pixel_size_angstrom)
+    from_first = global_shift_angstrom[0] - global_shift_angstrom
+    shift_px = from_first.double().cpu() / movie.pixel_size_angstrom
+    shift_px = shift_px + 0.0  # no -0
+    model = _relion_model(local_coefficients_angstrom, movie)
     general = {
         "rlnImageSizeX": width,
         "rlnImageSizeY": height,
         "rlnImageSizeZ": frames,
-        "rlnMicrographMovieName": movie_name,
+        "rlnMicrographMovieName": movie.movie_name,
         "rlnMicrographBinning": 1.0,
-        "rlnMicrographOriginalPixelSize": pixel_size_angstrom,
-        "rlnMicrographDoseRate": exposure_e_per_a2,
-        "rlnMicrographPreExposure": pre_exposure_e_per_a2,
-        "rlnVoltage": voltage_kv,
+        "rlnMicrographOriginalPixelSize": movie.pixel_size_angstrom,
+        "rlnMicrographDoseRate": movie.exposure_e_per_a2,
+        "rlnMicrographPreExposure": movie.pre_exposure_e_per_a2,
+        "rlnVoltage": movie.voltage_kv,
         "rlnMicrographStartFrame": 1,
         "rlnMotionModelVersion": 1,
     }
     global_shift = {
         "rlnMicrographFrameNumber": range(1, frames + 1),
-        "rlnMicrographShiftX": shift[:, 1].numpy(),
-        "rlnMicrographShiftY": shift[:, 0].numpy(),
+        "rlnMicrographShiftX": shift_px[:, 1].numpy(),
+        "rlnMicrographShiftY": shift_px[:, 0].numpy(),
     }
     local_model = {
         "rlnMotionModelCoeffsIdx": range(_COEFFICIENTS),
@@ -98,20 +116,19 @@ def to_relion(
     }
 
 
-def _relion_model(
-    local_coefficients_angstrom: Stack, shape: tuple[int, int], pixel_size_angstrom: float
-) -> Tensor:
+def _relion_model(local_coefficients_angstrom: Stack, movie: RelionMovie) -> Tensor:
     """RELION's coefficients [axis, term, power], y first."""
     courses = cubic_courses(local_coefficients_angstrom.cpu()).double()
-    courses = (courses[0] - courses) / pixel_size_angstrom
+    courses_px = (courses[0] - courses) / movie.pixel_size_angstrom
     frames = len(courses)
     last = max(frames - 1, 1)
     z = torch.arange(frames, dtype=torch.float64)
     # Fitted over 0 to 1, where powers are of one order; then stretched to frame numbers.
     powers = (z[:, None] / last) ** torch.arange(1, 4)
     stretch = float(last) ** -torch.arange(1, 4, dtype=torch.float64)
-    fitted = torch.einsum("zf,fak->akz", torch.linalg.pinv(powers), courses)
-    return torch.einsum("rk,akz->arz", _ours_in_relion_terms(shape), fitted * stretch)
+    fitted = torch.einsum("zf,fak->akz", torch.linalg.pinv(powers), courses_px)
+    terms = _ours_in_relion_terms(movie.shape)
+    return torch.einsum("rk,akz->arz", terms, fitted * stretch)
 
 
 def from_relion(tables: Mapping[str, Any]) -> tuple[Trajectory, Stack]:
@@ -134,7 +151,8 @@ def from_relion(tables: Mapping[str, Any]) -> tuple[Trajectory, Stack]:
     try:
         general = tables["general"]
         table = tables["global_shift"]
-        shape = (int(general["rlnImageSizeY"]), int(general["rlnImageSizeX"]))
+        height = int(general["rlnImageSizeY"])
+        width = int(general["rlnImageSizeX"])
         pixel = float(general["rlnMicrographOriginalPixelSize"])
         version = int(general["rlnMotionModelVersion"])
         start = int(general.get("rlnMicrographStartFrame", 1))
@@ -156,20 +174,24 @@ def from_relion(tables: Mapping[str, Any]) -> tuple[Trajectory, Stack]:
         )
     shift = torch.tensor([shift_y, shift_x], dtype=torch.float64).T
     z = torch.arange(len(shift), dtype=torch.float64) - (start - 1)
-    courses = _our_courses(flat, shape, z)
+    courses = _our_courses(flat, (height, width), z)
     shift = (shift + courses[:, :, 5]) * -pixel
     local = courses[:, :, :5] * -pixel
-    return (shift - shift.mean(0)).float(), (local - local.mean(0)).float()
+    shift = shift - shift.mean(0)
+    local = local - local.mean(0)
+    return shift.float(), local.float()
 
 
 def _our_courses(flat: list[float], shape: tuple[int, int], z: Tensor) -> Tensor:
     """RELION's local model as coefficients of our terms and the constant, [frame, axis, 6], at
     frames `z`.
     """
-    model = torch.tensor(flat, dtype=torch.float64).reshape(2, 6, 3).flip(0)
-    right = model.transpose(0, 1).flatten(1)
+    coefficients = torch.tensor(flat, dtype=torch.float64)
+    model = coefficients.reshape(2, 6, 3).flip(0)  # [axis, term, power], y first
+    by_term = model.transpose(0, 1).flatten(1)
     terms = _ours_in_relion_terms(shape, with_constant=True)
-    ours = torch.linalg.lstsq(terms, right).solution.reshape(6, 2, 3)
+    solution = torch.linalg.lstsq(terms, by_term).solution
+    ours = solution.reshape(6, 2, 3)
     powers = z[:, None] ** torch.arange(1, 4)
     return torch.einsum("kaz,fz->fak", ours, powers)
 

@@ -117,10 +117,22 @@ def draw_motion(
     field_angstrom: tuple[float, float],
     generator: torch.Generator,
 ) -> SimulatedMotion:
-    """A random motion of `frames` frames of `exposure_e_per_a2` each, over a field of
-    `field_angstrom` (y, x).
+    """A random motion.
 
     Each part has a stream of its own, so that turning one on or off leaves the others as they are.
+
+    Parameters
+    ----------
+    settings
+        How specimens move.
+    frames
+        How many there are.
+    exposure_e_per_a2, pre_exposure_e_per_a2
+        Of each frame, and before the first.
+    field_angstrom
+        (y, x) of the field.
+    generator
+        On the CPU.
     """
     streams = _streams(generator)
     number = torch.arange(frames + 1, dtype=torch.float32)
@@ -136,10 +148,12 @@ def draw_motion(
         "jumps": _jumps(settings, frames, streams["jumps"]),
     }
     doming = _doming(settings, edges, streams["doming"])
-    local = doming + _walk(settings, edges, field_angstrom, streams["walk"])
+    walk = _walk(settings, edges, field_angstrom, streams["walk"])
+    local = doming + walk
     path = burst[1:] - burst[:-1] + drift[1:] - drift[:-1]
-    middle = course[1:] + course[:-1]
-    height = settings.height_drift_angstrom * middle / (2 * (course[-1] - course[0]))
+    twice_middle = course[1:] + course[:-1]
+    twice_length = 2 * (course[-1] - course[0])
+    height = settings.height_drift_angstrom * twice_middle / twice_length
     return SimulatedMotion(
         parts={name: part - part.mean(0) for name, part in parts.items()},
         path_angstrom=path,
@@ -159,7 +173,7 @@ def _streams(generator: torch.Generator) -> dict[str, torch.Generator]:
 
 
 def _burst(settings: MotionSettings, course: Tensor, generator: torch.Generator) -> Trajectory:
-    """Place by the burst at the frames' edges, [edge, 2]."""
+    """Place by the burst at the frames' edges in Angstrom, [edge, 2]."""
     # The burst turns a little, as tracks of real movies do.
     bend = 0.4 * torch.randn(1, generator=generator)
     start = 2 * math.pi * torch.rand(1, generator=generator)
@@ -170,13 +184,14 @@ def _burst(settings: MotionSettings, course: Tensor, generator: torch.Generator)
 
 
 def _drift(settings: MotionSettings, edges: Tensor, generator: torch.Generator) -> Trajectory:
-    """Place by the drift at the frames' edges, [edge, 2]."""
+    """Place by the drift at the frames' edges in Angstrom, [edge, 2]."""
     angle = 2 * math.pi * torch.rand(1, generator=generator)
     direction = torch.cat((torch.sin(angle), torch.cos(angle)))
     return settings.drift_angstrom_per_e * edges[:, None] * direction
 
 
 def _jumps(settings: MotionSettings, frames: int, generator: torch.Generator) -> Trajectory:
+    """Place by the stage's jumps in each frame in Angstrom, [frame, 2]."""
     number = 0
     if frames > 1:
         mean = torch.tensor(settings.jumps_per_movie)
@@ -242,13 +257,17 @@ def _walk(
     system = unit + stiffness[:, None, None] * covariance
     held = torch.linalg.solve(system, covariance @ projection.T)
     factor = torch.linalg.cholesky(projection @ held)  # [cosine, 5, 5]
-    drawn = factor @ torch.randn(steps, 5, 2, generator=generator, dtype=torch.float64)
-    place = torch.einsum("js,jka->sak", cosines, drawn).cumsum(0).float()
-    place = torch.cat((torch.zeros(1, 2, 5), place))
-    seen = (middle - edges[0]).clamp(max=steps)
-    step = seen.long().clamp(max=steps - 1)
-    part = (seen - step)[:, None, None]
-    return place[step] + part * (place[step + 1] - place[step])
+    white = torch.randn(steps, 5, 2, generator=generator, dtype=torch.float64)
+    velocities = torch.einsum("js,jka->sak", cosines, factor @ white)
+    moved = velocities.cumsum(0).float()
+    place = torch.cat((torch.zeros(1, 2, 5), moved))
+    # At the frames' middles, between the ends of the steps.
+    exposure = (middle - edges[0]).clamp(max=steps)
+    step = exposure.long().clamp(max=steps - 1)
+    part = (exposure - step)[:, None, None]
+    before = place[step]
+    after = place[step + 1]
+    return before + part * (after - before)
 
 
 def _walk_prior(
@@ -259,7 +278,9 @@ def _walk_prior(
     """
     number = torch.arange(_PLACES, dtype=torch.float64)
     nodes = (number + 0.5) * (2 / _PLACES) - 1
-    y, x = (axis.reshape(-1) for axis in torch.meshgrid(nodes, nodes, indexing="ij"))
+    grid_y, grid_x = torch.meshgrid(nodes, nodes, indexing="ij")
+    y = grid_y.reshape(-1)
+    x = grid_x.reshape(-1)
     height, width = field_angstrom
     places = 0.5 * torch.stack((y * height, x * width), 1)
     distance = torch.cdist(places, places)
@@ -274,11 +295,12 @@ def _cosines(steps: int) -> tuple[Tensor, Tensor]:
     """Cosines over the steps, [cosine, step], each of length 1; and the sum of squared differences
     from step to step of each, [cosine].
     """
-    j = torch.arange(steps, dtype=torch.float64)
-    angle = math.pi / steps * j
-    length = torch.where(j > 0, math.sqrt(2 / steps), math.sqrt(1 / steps))
-    cosines = torch.cos(angle[:, None] * (j + 0.5)) * length[:, None]
-    return cosines, 2 - 2 * torch.cos(angle)
+    number = torch.arange(steps, dtype=torch.float64)
+    angle = math.pi / steps * number
+    height = torch.where(number > 0, math.sqrt(2 / steps), math.sqrt(1 / steps))
+    waves = torch.cos(angle[:, None] * (number + 0.5))
+    squared_differences = 2 - 2 * torch.cos(angle)
+    return waves * height[:, None], squared_differences
 
 
 def blur_of_path(

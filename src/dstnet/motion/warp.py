@@ -42,7 +42,10 @@ def kernel_polynomials() -> np.ndarray:
     """
     conditions, right = _kernel_conditions()
     k = np.linspace(0, _BAND, 60)
-    images = [_transform(sign * k + n) for n in (1, 2, 3, 4) for sign in (1, -1)]
+    images = []
+    for multiple in (1, 2, 3, 4):
+        images.append(_transform(k + multiple))
+        images.append(_transform(-k + multiple))
     at_band = _transform(k)
     count = conditions.shape[1]
     system = np.zeros((count + len(right), count + len(right)))
@@ -62,14 +65,16 @@ def kernel_polynomials() -> np.ndarray:
 
 def _transform(k: np.ndarray) -> np.ndarray:
     """Fourier transform at `k` of each power on each piece, [k, (piece, power)]."""
+    # Gauss-Legendre quadrature over a piece, on which s runs from -1/2 to 1/2.
     node, weight = np.polynomial.legendre.leggauss(40)
-    node = node / 2
-    weight = weight / 2
-    powers = weight[:, None] * node[:, None] ** np.arange(_DEGREE + 1)
+    s = node / 2
+    powers = s[:, None] ** np.arange(_DEGREE + 1)
+    weighted = (weight / 2)[:, None] * powers
     pieces = []
     for piece in range(_PIECES):
-        waves = 2 * np.cos(2 * np.pi * k[:, None] * (node + 0.5 + piece))
-        pieces.append(waves @ powers)
+        distance = s + 0.5 + piece
+        waves = 2 * np.cos(2 * np.pi * k[:, None] * distance)
+        pieces.append(waves @ weighted)
     return np.concatenate(pieces, 1)
 
 
@@ -84,11 +89,12 @@ def _kernel_conditions() -> tuple[np.ndarray, np.ndarray]:
         """Each power on each piece at `s` of one piece."""
         return np.concatenate([s**powers * (p == piece) for p in pieces])
 
-    steps = [end(p, 0.5) - end(p + 1, -0.5) for p in pieces[:-1]]
+    outermost = end(_PIECES - 1, 0.5)
+    steps = [end(piece, 0.5) - end(piece + 1, -0.5) for piece in pieces[:-1]]
     # Of the weights' sum the odd powers cancel; each even one but the constant must.
     even = powers[powers % 2 == 0]
     sums = [np.tile(2.0 * (powers == power), _PIECES) for power in even]
-    conditions = np.array([end(_PIECES - 1, 0.5), *steps, *sums])
+    conditions = np.array([outermost, *steps, *sums])
     right = np.concatenate([np.zeros(_PIECES), even == 0])
     return conditions, right
 
@@ -108,9 +114,11 @@ def warp_prefilter(shape: tuple[int, int], device: torch.device | str | None = N
 def _one_over_kernel(k: Tensor) -> Tensor:
     """One over the transform of the kernel at integer places, along one axis."""
     at_left = (-0.5) ** np.arange(_DEGREE + 1)
-    values = (kernel_polynomials() @ at_left).tolist()  # phi(0), phi(1), phi(2)
-    waves = sum(v * torch.cos(2 * math.pi * n * k) for n, v in enumerate(values) if n)
-    return 1 / (values[0] + 2 * waves)
+    centre, *beside = (kernel_polynomials() @ at_left).tolist()  # phi(0), phi(1), phi(2)
+    waves = torch.zeros_like(k)
+    for place, value in enumerate(beside, start=1):
+        waves = waves + value * torch.cos(2 * math.pi * place * k)
+    return 1 / (centre + 2 * waves)
 
 
 def warp_local(
@@ -149,14 +157,15 @@ def warp_local(
         [y, x], on the image's device; the same to the last bit for any number of threads.
     """
     height, width = shape or (image.shape[0], image.shape[1])
-    c = coefficients_px.detach().double().cpu()
+    c = coefficients_px.detach().double().cpu()  # [axis, term]
     y = torch.linspace(-1, 1, height, dtype=torch.float64)[:, None]
     x = torch.linspace(-1, 1, width)
     # Where row y takes its values from: -u as a quadratic in x, [y, axis, power]
     shift = torch.tensor(shift_px, dtype=torch.float64)
-    constant = shift + c[:, 1] * y - c[:, 2] / 3 + c[:, 3] * (y * y - 1 / 3)
-    linear = c[:, 0] + c[:, 4] * y
-    quadratic = c[:, 2].expand(height, 2)
+    of_x, of_y, of_x2, of_y2, of_xy = c.unbind(1)
+    constant = shift + of_y * y - of_x2 / 3 + of_y2 * (y * y - 1 / 3)
+    linear = of_x + of_xy * y
+    quadratic = of_x2.expand(height, 2)
     rows = -torch.stack((constant, linear, quadratic), -1).float()
     if image.device.type == "cpu":
         return _warp_compiled(image.contiguous(), rows, x, offset)
@@ -166,10 +175,10 @@ def warp_local(
 def _warp_torch(image: Tensor, rows: Tensor, x: Tensor, offset: tuple[int, int]) -> Tensor:
     """The same on any device."""
     height, width = image.shape
-    numbers = torch.arange(len(rows), device=x.device)[:, None]
-    base_y, s_y = _places(rows[:, 0], x, numbers + offset[0])
-    numbers = torch.arange(len(x), device=x.device)
-    base_x, s_x = _places(rows[:, 1], x, numbers + offset[1])
+    row_numbers = torch.arange(len(rows), device=x.device)[:, None]
+    column_numbers = torch.arange(len(x), device=x.device)
+    base_y, s_y = _places(rows[:, 0], x, row_numbers + offset[0])
+    base_x, s_x = _places(rows[:, 1], x, column_numbers + offset[1])
     flat = image.reshape(-1)
     columns = [(base_x + tap - 2) % width for tap in range(_TAPS)]
     weights = [_tap_weight(tap, s_x) for tap in range(_TAPS)]
@@ -186,10 +195,11 @@ def _places(quadratic: Tensor, x: Tensor, pixels: Tensor) -> tuple[Tensor, Tenso
     """Along one axis, the pixel below the place that each value is taken from, and how far the
     place lies above it, less a half.
     """
-    c = quadratic[:, :, None]
-    moved = c[:, 0] + x * (c[:, 1] + x * c[:, 2])
+    constant, linear, square = quadratic[:, :, None].unbind(1)
+    moved = constant + x * (linear + x * square)
     below = moved.floor()
-    return pixels + below.long(), moved - below - 0.5
+    above = moved - below
+    return pixels + below.long(), above - 0.5
 
 
 def _tap_weight(tap: int, s: Tensor) -> Tensor:
@@ -204,6 +214,7 @@ def _tap_weight(tap: int, s: Tensor) -> Tensor:
 
 
 def _warp_compiled(image: Tensor, rows: Tensor, x: Tensor, offset: tuple[int, int]) -> Tensor:
+    """The same on the CPU, a share of the rows to each thread."""
     out = torch.empty(len(rows), len(x))
     kernel = _compiled()
     arrays = (
@@ -219,8 +230,12 @@ def _warp_compiled(image: Tensor, rows: Tensor, x: Tensor, offset: tuple[int, in
         kernel(*arrays, 0, len(rows))
         return out
     edges = [len(rows) * i // threads for i in range(threads + 1)]
+
+    def warp_rows(first: int, last: int) -> None:
+        kernel(*arrays, first, last)
+
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda first, last: kernel(*arrays, first, last), edges[:-1], edges[1:]))
+        list(pool.map(warp_rows, edges[:-1], edges[1:]))
     return out
 
 

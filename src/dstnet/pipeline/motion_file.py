@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dstnet.io.star import write_star
-from dstnet.motion import Motion
+from dstnet.motion import Motion, RelionMovie
 from dstnet.movie import Movie
 from dstnet.pipeline.micrographs_star import as_relion_finds
 
@@ -53,7 +53,7 @@ class MotionFile:
         exposure = self.movie.exposure
         own = exposure.frame_e_per_a2[0] if exposure else 0.0
         before = exposure.pre_exposure_e_per_a2 if exposure else 0.0
-        tables = self._motion_of_the_file().to_relion(
+        described = RelionMovie(
             shape=movie.shape,
             pixel_size_angstrom=movie.pixel_size_angstrom,
             movie_name=as_relion_finds(self.movie_path),
@@ -61,6 +61,7 @@ class MotionFile:
             pre_exposure_e_per_a2=before - movie.frame_numbers[0] * own,
             voltage_kv=movie.voltage_kv,
         )
+        tables = self._motion_of_the_file().to_relion(described)
         general = tables["general"]
         binning = self.pixel_size_angstrom / movie.pixel_size_angstrom
         general["rlnMicrographBinning"] = round(binning, 6)

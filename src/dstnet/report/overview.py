@@ -96,8 +96,12 @@ def read_overview(movie: SimulatedMovie) -> Overview:
     for i in range(1, len(frames)):
         total += frames.frame(i)
     motion = movie.motion()
-    parts = movie.motion_parts_angstrom()
-    local = motion.local_coefficients_angstrom
+    coefficients = motion.local_coefficients_angstrom
+    local = local_displacement(coefficients[-1] - coefficients[0], (9, 9))
+    parts = {}
+    for name, part in movie.motion_parts_angstrom().items():
+        if part.any():
+            parts[name] = part.numpy()
     counts = float(total.mean()) / settings.frames
     return Overview(
         name=movie.name,
@@ -106,8 +110,8 @@ def read_overview(movie: SimulatedMovie) -> Overview:
         phase=movie.truth("phase")[0],
         pixel_size_angstrom=settings.pixel_size_angstrom,
         track=motion.global_shift_angstrom.double().numpy(),
-        parts={name: part.numpy() for name, part in parts.items() if part.any()},
-        local=local_displacement(local[-1] - local[0], (9, 9)).numpy(),
+        parts=parts,
+        local=local.numpy(),
         optics=settings.optics,
         numbers=_numbers(movie, counts),
     )

@@ -18,6 +18,7 @@ from dstnet.errors import BadInputError
 from dstnet.io import MrcFrames, atomic_path
 from dstnet.pipeline.products import PRODUCTS
 from dstnet.pipeline.records import MadeWith, Record, Results, read_records
+from dstnet.report.picture import averaged_down
 
 MOST_PICTURES = 100  # movies shown with pictures: some 15 kB each
 SIDE_PIXELS = 220
@@ -138,10 +139,11 @@ def _jpeg(image: np.ndarray, pixel_size_angstrom: float, low_pass_angstrom: floa
     base64.
     """
     # A rough mean first: transforms of full size would take the time.
-    step = max(1, min(image.shape) // (2 * SIDE_PIXELS))
-    small = _block_mean(image.astype(np.float32), step)
+    step = min(image.shape) // (2 * SIDE_PIXELS)
+    small, step = averaged_down(image.astype(np.float32), step)
     if low_pass_angstrom is not None:
-        small = _low_passed(small, low_pass_angstrom / (pixel_size_angstrom * step))
+        small_pixel_angstrom = pixel_size_angstrom * step
+        small = _low_passed(small, low_pass_angstrom / small_pixel_angstrom)
     picture = Image.fromarray(_grey(small))
     picture.thumbnail((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
@@ -157,15 +159,6 @@ def _grey(image: np.ndarray) -> np.ndarray:
     return np.clip(levels, 0, 255).astype(np.uint8)
 
 
-def _block_mean(image: np.ndarray, step: int) -> np.ndarray:
-    """Means over squares of `step` pixels a side; what is left over at the end is cut off."""
-    rows = image.shape[0] // step
-    columns = image.shape[1] // step
-    cut = image[: rows * step, : columns * step]
-    blocks = cut.reshape(rows, step, columns, step)
-    return blocks.mean((1, 3))
-
-
 def _low_passed(image: np.ndarray, pixels: float) -> np.ndarray:
     """Through a Gaussian that falls to 1/e at a period of `pixels`."""
     height, width = image.shape
@@ -178,20 +171,22 @@ def _low_passed(image: np.ndarray, pixels: float) -> np.ndarray:
 
 
 def _track(shifts_angstrom: list[list[float]]) -> dict[str, Any] | None:
-    """The way of the motion as a line, y downwards as in the pictures; None for a single image."""
+    """The motion's path as a line, y downwards as in the pictures; None for a single image."""
     if len(shifts_angstrom) < 2:
         return None
-    way = np.asarray(shifts_angstrom)
-    lowest = way.min(0)
-    highest = way.max(0)
+    shifts = np.asarray(shifts_angstrom)
+    lowest = shifts.min(0)
+    highest = shifts.max(0)
     middle = (highest + lowest) / 2
     extent = float((highest - lowest).max())
     side = max(1.0, extent * _TRACK_MARGIN)
-    places = ((way - middle) / side + 0.5) * TRACK_PIXELS
+    from_middle = (shifts - middle) / side
+    places = (from_middle + 0.5) * TRACK_PIXELS
     first_y, first_x = places[0]
+    points = [f"{x:.1f},{y:.1f}" for y, x in places]
     return {
         "size": TRACK_PIXELS,
-        "points": " ".join(f"{x:.1f},{y:.1f}" for y, x in places),
+        "points": " ".join(points),
         "x": f"{first_x:.1f}",
         "y": f"{first_y:.1f}",
         "side": f"{side:.1f}",

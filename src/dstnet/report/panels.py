@@ -8,14 +8,17 @@ import numpy as np
 from scipy import ndimage
 
 from dstnet.optics.ctf import OpticsSettings
-from dstnet.report.picture import averaged_down
+from dstnet.report.picture import show_grey
 from dstnet.report.spectrum import FINEST_ANGSTROM, ctf_zeros, power_spectrum, radial_profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHOWN_PIXELS = 560  # an image's longer side on the page
-INK, ACCENT, MUTED = "#1d2733", "#c2452d", "#7b8794"
+PERCENTILES = (0.3, 99.7)  # of an image, that are black and white
+INK = "#1d2733"
+ACCENT = "#c2452d"
+MUTED = "#7b8794"
 COURSES = ("#2f6f9f", "#d08c2c", "#5b8c5a", "#8a5a9e", "#8c6d5a")
 
 
@@ -33,45 +36,26 @@ def draw_image(axes: "Axes", image: np.ndarray, pixel_size_angstrom: float, titl
     title
         Above it.
     """
-    small, step = averaged_down(image, math.ceil(max(image.shape) / SHOWN_PIXELS))
-    height = small.shape[0] * step
-    width = small.shape[1] * step
-    low, high = np.percentile(small, (0.3, 99.7))
-    axes.imshow(
-        small,
-        cmap="gray",
-        vmin=low,
-        vmax=max(high, low + 1e-12),
-        extent=(0, width, height, 0),
-        interpolation="nearest",
-    )
+    step = math.ceil(max(image.shape) / SHOWN_PIXELS)
+    height, width = show_grey(axes, image, step, PERCENTILES)
     axes.set_title(title, fontsize=11, color=INK)
-    axes.set_axis_off()
     length = scale_bar_angstrom(width * pixel_size_angstrom)
     x = width * 0.04
     y = height * 0.96
-    axes.plot(
-        [x, x + length / pixel_size_angstrom],
-        [y, y],
-        color="white",
-        linewidth=4,
-        solid_capstyle="butt",
-    )
-    axes.text(
-        x,
-        y - height * 0.018,
-        f"{length / 10:g} nm",
-        color="white",
-        fontsize=10,
-        va="bottom",
-        bbox={"facecolor": "black", "alpha": 0.35, "pad": 1.5, "edgecolor": "none"},
-    )
+    end = x + length / pixel_size_angstrom
+    axes.plot([x, end], [y, y], color="white", linewidth=4, solid_capstyle="butt")
+    box = {"facecolor": "black", "alpha": 0.35, "pad": 1.5, "edgecolor": "none"}
+    label = f"{length / 10:g} nm"
+    above = y - height * 0.018
+    axes.text(x, above, label, color="white", fontsize=10, va="bottom", bbox=box)
 
 
 def scale_bar_angstrom(width_angstrom: float) -> float:
     """A round length of about a fifth of the field's width."""
-    power = 10 ** math.floor(math.log10(width_angstrom / 5))
-    return max(m * power for m in (1, 2, 5) if m * power <= width_angstrom / 5)
+    fifth = width_angstrom / 5
+    power = 10 ** math.floor(math.log10(fifth))
+    round_lengths = (power, 2 * power, 5 * power)
+    return max(length for length in round_lengths if length <= fifth)
 
 
 def draw_rings(
@@ -91,7 +75,7 @@ def draw_rings(
         What the CTF follows from.
     """
     spectrum, edge = power_spectrum(image, pixel_size_angstrom)
-    spectrum = ndimage.gaussian_filter(spectrum, 1.0)  # for the eye: single samples are all speckle
+    spectrum = ndimage.gaussian_filter(spectrum, 1.0)  # for the eye: single samples are speckle
     low, high = np.percentile(spectrum, (1, 99))
     axes.imshow(
         spectrum,
@@ -102,15 +86,16 @@ def draw_rings(
         interpolation="bilinear",
     )
     angles = np.arange(-90, 91, 3)  # the right half: the left stays free for the rings themselves
-    radians = np.radians(angles)
+    cosines = np.cos(np.radians(angles))
+    sines = np.sin(np.radians(angles))
     zeros = [ctf_zeros(optics, float(angle), edge) for angle in angles]
+    # A line for each zero that lies within the spectrum in all directions.
     for k in map(np.array, zip(*zeros, strict=False)):
-        axes.plot(k * np.cos(radians), k * np.sin(radians), color=ACCENT, linewidth=0.9, alpha=0.9)
+        axes.plot(k * cosines, k * sines, color=ACCENT, linewidth=0.9, alpha=0.9)
     axes.set_xlim(-edge, edge)
     axes.set_ylim(edge, -edge)
-    axes.set_title(
-        f"power of the sum to {1 / edge:.1f} Å, zeros of the CTF", fontsize=11, color=INK
-    )
+    title = f"power of the sum to {1 / edge:.1f} Å, zeros of the CTF"
+    axes.set_title(title, fontsize=11, color=INK)
     axes.set_axis_off()
 
 
@@ -174,14 +159,17 @@ def draw_local_motion(axes: "Axes", local: np.ndarray, shape: tuple[int, int]) -
     """
     height, width = shape
     n = local.shape[-1]
-    y, x = np.meshgrid(np.linspace(0, height - 1, n), np.linspace(0, width - 1, n), indexing="ij")
+    rows = np.linspace(0, height - 1, n)
+    columns = np.linspace(0, width - 1, n)
+    y, x = np.meshgrid(rows, columns, indexing="ij")
     dy, dx = local
     length = np.hypot(dy, dx)
     largest = float(length.max())
     _style(axes, f"local motion, first to last frame, to {largest:.1f} Å")
     if largest > 0:
         # The longest arrow spans one cell of the grid.
-        scale = largest / (0.95 * min(height, width) / (n - 1))
+        longest_arrow = 0.95 * min(height, width) / (n - 1)
+        scale = largest / longest_arrow
         arrows = axes.quiver(
             x,
             y,
@@ -206,12 +194,13 @@ def draw_local_motion(axes: "Axes", local: np.ndarray, shape: tuple[int, int]) -
 def draw_numbers(axes: "Axes", numbers: Sequence[tuple[str, str]]) -> None:
     """Names and values, a line each."""
     axes.set_axis_off()
+    style: dict[str, Any] = {"fontsize": 10.5, "transform": axes.transAxes, "va": "baseline"}
     for i, (name, value) in enumerate(numbers):
         y = 0.94 - i * 0.98 / max(len(numbers), 9)
-        shown = value if len(value) <= 36 else value[:35] + "…"
-        style: dict[str, Any] = {"fontsize": 10.5, "transform": axes.transAxes, "va": "baseline"}
+        if len(value) > 36:
+            value = value[:35] + "…"
         axes.text(0.0, y, name, color=MUTED, **style)
-        axes.text(0.29, y, shown, color=INK, **style)
+        axes.text(0.29, y, value, color=INK, **style)
 
 
 def draw_profile(
@@ -221,32 +210,29 @@ def draw_profile(
 
     Parameters
     ----------
-    axes
-        Where it is drawn.
-    image
-        ``[y, x]``.
-    pixel_size_angstrom
-        Of the image.
-    optics
-        What the CTF follows from.
+    axes, image, pixel_size_angstrom, optics
+        As those of `draw_rings`.
     """
     _style(axes, "rotational power of the sum over its noise")
     k, profile = radial_profile(image, pixel_size_angstrom)
-    shown = (k > 1 / 200) & (k < min(1 / FINEST_ANGSTROM, 0.5 / pixel_size_angstrom))
-    highest = float(k[shown].max())
-    noise = float(profile[int(0.9 * len(profile)) :].mean())  # beyond all signal
+    edge = min(1 / FINEST_ANGSTROM, 0.5 / pixel_size_angstrom)
+    is_shown = (k > 1 / 200) & (k < edge)
+    highest = float(k[is_shown].max())
+    beyond_signal = profile[int(0.9 * len(profile)) :]
+    noise = float(beyond_signal.mean())
     label: str | None = "the CTF's zeros"
     for zero in ctf_zeros(optics, optics.astigmatism_angle_deg + 45, highest):
         dashes = (0, (4, 2))
         axes.axvline(zero, color=ACCENT, linewidth=0.9, alpha=0.8, linestyle=dashes, label=label)
         label = None
-    axes.plot(k[shown], profile[shown] / noise, color=COURSES[0], linewidth=1.5)
+    axes.plot(k[is_shown], profile[is_shown] / noise, color=COURSES[0], linewidth=1.5)
     axes.set_xlim(0, highest)
     # The first ring and those after it; what lies before is the ice's and the particles' shape,
     # many times as strong.
-    ringed = profile[shown & (k > 1 / 40)] / noise
-    axes.set_ylim(min(0.9, float(ringed.min()) * 0.97), max(1.2, float(ringed.max()) * 1.15))
-    ticks = [r for r in (50, 20, 10, 7, 5, 4) if 1 / r <= highest * 1.001]
-    axes.set_xticks([1 / r for r in ticks], [str(r) for r in ticks])
+    ringed = profile[is_shown & (k > 1 / 40)] / noise
+    lowest = min(0.9, float(ringed.min()) * 0.97)
+    axes.set_ylim(lowest, max(1.2, float(ringed.max()) * 1.15))
+    ticks = [spacing for spacing in (50, 20, 10, 7, 5, 4) if 1 / spacing <= highest * 1.001]
+    axes.set_xticks([1 / spacing for spacing in ticks], [str(spacing) for spacing in ticks])
     axes.set_xlabel("resolution, Å", fontsize=10, color=INK)
     axes.legend(fontsize=8.5, loc="upper right", edgecolor="none", framealpha=0.85)

@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dstnet.io import atomic_path
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 SHOWN_PIXELS = 700  # about, of an image's shorter side: as a screen shows it
+PERCENTILES = (0.5, 99.5)  # of an image, that are black and white
 
 
 def averaged_down(image: np.ndarray, step: int) -> tuple[np.ndarray, int]:
@@ -16,8 +21,47 @@ def averaged_down(image: np.ndarray, step: int) -> tuple[np.ndarray, int]:
     """
     step = max(1, step)
     rows, columns = (n // step for n in image.shape)
-    squares = image[: rows * step, : columns * step].reshape(rows, step, columns, step)
+    kept = image[: rows * step, : columns * step]
+    squares = kept.reshape(rows, step, columns, step)
     return squares.mean((1, 3)), step
+
+
+def show_grey(
+    axes: "Axes", image: np.ndarray, step: int, percentiles: tuple[float, float]
+) -> tuple[int, int]:
+    """Draw an image in grey on axes that count its own pixels, row 0 at the top.
+
+    Parameters
+    ----------
+    axes
+        Where it is drawn.
+    image
+        ``[y, x]``.
+    step
+        It is averaged over squares of so many pixels first.
+    percentiles
+        Of the image, that are black and white.
+
+    Returns
+    -------
+    tuple
+        Height and width in pixels of what is shown.
+    """
+    small, step = averaged_down(image, step)
+    rows, columns = small.shape
+    height = rows * step
+    width = columns * step
+    low, high = np.percentile(small, percentiles)
+    axes.imshow(
+        small,
+        cmap="gray",
+        vmin=low,
+        vmax=max(high, low + 1e-12),
+        extent=(0, width, height, 0),
+        interpolation="nearest",
+    )
+    axes.set_axis_off()
+    return height, width
 
 
 def picture(
@@ -33,6 +77,17 @@ def picture(
     Row 0 is drawn at the top. Large images are averaged down to about 700 pixels, as a screen shows
     them.
 
+    Parameters
+    ----------
+    images
+        The name above each, and the image.
+    path
+        Of the PNG file.
+    pixel_size_angstrom
+        Of the images.
+    title
+        Above them all.
+
     Raises
     ------
     OutputError
@@ -45,28 +100,25 @@ def picture(
     FigureCanvasAgg(figure)
     panels = np.atleast_1d(figure.subplots(1, len(images)))
     for axes, (name, image) in zip(panels, images, strict=True):
-        small, step = averaged_down(image, min(image.shape) // SHOWN_PIXELS)
-        height = small.shape[0] * step
-        width = small.shape[1] * step
-        low, high = np.percentile(small, (0.5, 99.5))
-        axes.imshow(
-            small,
-            cmap="gray",
-            vmin=low,
-            vmax=high,
-            extent=(0, width, height, 0),
-            interpolation="nearest",
-        )
+        step = min(image.shape) // SHOWN_PIXELS
+        shape = show_grey(axes, image, step, PERCENTILES)
         axes.set_title(name, fontsize=11)
-        axes.set_axis_off()
         if image is images[0][1]:
-            bar = 200.0 if width * pixel_size_angstrom < 2000 else 500.0
-            x = width * 0.05
-            y = height * 0.95
-            length = bar / pixel_size_angstrom
-            axes.plot([x, x + length], [y, y], color="white", linewidth=3, solid_capstyle="butt")
-            label = f"{bar / 10:.0f} nm"
-            axes.text(x, y - height * 0.015, label, color="white", fontsize=10, va="bottom")
+            _draw_scale_bar(axes, shape, pixel_size_angstrom)
     figure.suptitle(title, fontsize=12)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
+
+
+def _draw_scale_bar(axes: "Axes", shape: tuple[int, int], pixel_size_angstrom: float) -> None:
+    """A bar of 20 nm, or of 50 nm in a wide image, at the lower left."""
+    height, width = shape
+    length_angstrom = 500.0
+    if width * pixel_size_angstrom < 2000:
+        length_angstrom = 200.0
+    x = width * 0.05
+    y = height * 0.95
+    end = x + length_angstrom / pixel_size_angstrom
+    axes.plot([x, end], [y, y], color="white", linewidth=3, solid_capstyle="butt")
+    label = f"{length_angstrom / 10:.0f} nm"
+    axes.text(x, y - height * 0.015, label, color="white", fontsize=10, va="bottom")
