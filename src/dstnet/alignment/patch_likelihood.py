@@ -145,6 +145,7 @@ def polynomial_courses(frames: int) -> Tensor:
     columns = torch.stack(powers, 1)
     basis = torch.linalg.qr(columns).Q
     orthogonal = basis[:, 1:] * math.sqrt(frames)
+    # Of movies too short for all three, those left out are zero.
     missing = orthogonal.new_zeros(frames, 3 - degrees)
     return torch.cat((orthogonal, missing), 1)
 
@@ -181,8 +182,9 @@ def statistics(spectra: Tensor, patches: Patches, power: Tensor) -> Statistics:
     kept = float(patches.window.square().mean())
     noise_of_others = noise / (n - 1)
     wiener = signal / (signal + noise_of_others)
-    weights = kept * 2 * wiener / (noise * (n - 1))
-    expected = kept * 2 * wiener * signal / noise
+    twice = kept * 2 * wiener
+    weights = twice / (noise * (n - 1))
+    expected = twice * signal / noise
     ring = patches.ring
     weights = weights[ring].T  # [patch, term]
     expected = expected[ring].T

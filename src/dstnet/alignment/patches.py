@@ -132,10 +132,13 @@ class Patches:
     def coefficients(self, binned: Image) -> Tensor:
         """The kept terms of every patch of a binned frame, [patch, term]: linear in the frame."""
         height, width = self.window.shape
-        cut = torch.stack(
-            [binned[top : top + height, left : left + width] for top, left in self.corners]
-        )
-        windowed = (cut - cut.mean((1, 2), keepdim=True)) * self.window
+        patches = []
+        for top, left in self.corners:
+            rows = binned[top : top + height]
+            patches.append(rows[:, left : left + width])
+        cut = torch.stack(patches)
+        mean = cut.mean((1, 2), keepdim=True)
+        windowed = (cut - mean) * self.window
         # The columns beyond need not be transformed along y.
         kept = int(self.columns.max()) + 1
         along_x = torch.fft.rfft(windowed)[..., :kept]

@@ -27,7 +27,8 @@ def likeliest_step(
     """
     n = len(gradient)
     if acceleration_angstrom is None or n < 3:
-        return torch.linalg.solve(curvature, gradient.T).T
+        step = torch.linalg.solve(curvature, gradient.T)
+        return step.T
     each = torch.eye(n, dtype=torch.float64, device=gradient.device)
     both = torch.eye(2, dtype=torch.float64, device=gradient.device)
     second = each.diff(n=2, dim=0) / acceleration_angstrom

@@ -52,8 +52,10 @@ def best_shift(image: Image, truth: Image, span: int = 24) -> tuple[float, float
     """Shift (dy, dx) in pixels, at most `span`, that moves `truth` onto `image`: the correlation's
     peak, refined by a parabola per axis.
     """
-    spectrum = torch.fft.rfft2(image - image.mean())
-    of_truth = torch.fft.rfft2(truth - truth.mean())
+    centred = image - image.mean()
+    centred_truth = truth - truth.mean()
+    spectrum = torch.fft.rfft2(centred)
+    of_truth = torch.fft.rfft2(centred_truth)
     product = spectrum * of_truth.conj()
     cross = torch.fft.irfft2(product, s=image.shape)
     width = 2 * span + 1

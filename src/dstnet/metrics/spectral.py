@@ -130,7 +130,9 @@ def band_correlation(
     """
     shape = (a.shape[0], a.shape[1])
     k = radial_frequency(shape, pixel_size_angstrom, a.device)
-    inside = (k > 1 / coarsest_angstrom) & (k < 1 / finest_angstrom)
+    is_finer = k > 1 / coarsest_angstrom
+    is_coarser = k < 1 / finest_angstrom
+    inside = is_finer & is_coarser
     field_angstrom = shape[0] * pixel_size_angstrom
     ring = (k * field_angstrom).long()
     own = torch.fft.rfft2(a)

@@ -32,13 +32,12 @@ def error_classes(
         How many.
     """
     order = np.argsort(expected)
-    return [
-        ErrorClass(
-            expected=_root_mean_square(expected[pixels]),
-            actual=_root_mean_square(actual[pixels]),
-        )
-        for pixels in np.array_split(order, classes)
-    ]
+    results = []
+    for pixels in np.array_split(order, classes):
+        of_expected = _root_mean_square(expected[pixels])
+        of_actual = _root_mean_square(actual[pixels])
+        results.append(ErrorClass(expected=of_expected, actual=of_actual))
+    return results
 
 
 def fit_calibration(classes: list[ErrorClass]) -> tuple[float, float]:

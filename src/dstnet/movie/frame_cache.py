@@ -45,13 +45,7 @@ class FrameCache:
         return self.shape[0]
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        """Frame `index` as a new array.
-
-        Raises
-        ------
-        BadInputError
-            If the frame cannot be read.
-        """
+        """Frame `index` as a new array; errors are those of the stack's own frames."""
         number = range(self.shape[0])[operator.index(index)]
         if number in self._kept and self._type is not None:
             flat = self._kept[number].unpacked(self._type)

@@ -91,8 +91,9 @@ def noise_scales(frames: Tensor, name: str = "movie") -> tuple[Tensor, Tensor, f
     band = noise_band((height, width), frames.device)
     scales = frames.new_empty(count, 2)
     for i, frame in enumerate(frames):
+        group = f"{name}: group {i + 1}"
         scales[i, 0] = frame.mean()
-        scales[i, 1] = noise_level(frame, f"{name}: group {i + 1}", band)
+        scales[i, 1] = noise_level(frame, group, band)
     total = frames.sum(0)
     mean = float(total.mean())
     noise = noise_level(total, name, band)
@@ -103,19 +104,8 @@ def noise_scales(frames: Tensor, name: str = "movie") -> tuple[Tensor, Tensor, f
 def normalised(frames: Tensor, name: str = "movie") -> tuple[Tensor, Tensor, float, float]:
     """Frames [frame, y, x] and their sum, each with mean zero and unit noise.
 
-    Parameters are those of `noise_scales`.
-
-    Returns
-    -------
-    frames, total
-        [frame, y, x] and [y, x].
-    mean, noise
-        Of the sum, in input units: sum = mean + noise * total.
-
-    Raises
-    ------
-    BadInputError
-        As `noise_level`.
+    Parameters and errors are those of `noise_scales`; so is what is returned, but for the frames
+    themselves in place of their scales.
     """
     scales, total, mean, noise = noise_scales(frames, name)
     unit_frames = apply_scales(frames, scales)

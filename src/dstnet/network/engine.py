@@ -204,13 +204,15 @@ class _OpenVINO(Engine):
         if self._network is not network:
             self._network = network
             self._made = {}
-        arrays = [tensor.contiguous() for tensor in inputs]
-        key = (tuple(arrays[0].shape), every, torch.get_num_threads())
+        tensors = [tensor.contiguous() for tensor in inputs]
+        key = (tuple(tensors[0].shape), every, torch.get_num_threads())
         if key not in self._made:
-            self._made[key] = self._compiled(network, tuple(arrays), every)
+            self._made[key] = self._compiled(network, tuple(tensors), every)
         model = self._made[key]
-        out = model([x.numpy() for x in arrays], share_inputs=True, share_outputs=True)[0]
-        return torch.from_numpy(out).clone()  # the model writes its next output there
+        arrays = [tensor.numpy() for tensor in tensors]
+        outputs = model(arrays, share_inputs=True, share_outputs=True)
+        out = torch.from_numpy(outputs[0])
+        return out.clone()  # the model writes its next output there
 
     def _compiled(self, network: MovieNetwork, inputs: tuple[Tensor, ...], every: bool) -> Any:
         with torch.no_grad():

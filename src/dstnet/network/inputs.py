@@ -37,5 +37,6 @@ def exposure_inputs(
     rows = exposure.frame_e_per_a2, exposure.accumulated_e_per_a2
     own, accumulated = torch.tensor(rows, dtype=torch.float32, device=device)
     known = torch.ones_like(own)
-    log_own = own.clamp(min=LEAST_E_PER_A2).log() / LOG_SCALE
-    return torch.stack((known, log_own, accumulated / ACCUMULATED_E_PER_A2), 1)
+    log_own = own.clamp(min=LEAST_E_PER_A2).log()
+    columns = (known, log_own / LOG_SCALE, accumulated / ACCUMULATED_E_PER_A2)
+    return torch.stack(columns, 1)
