@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from dstnet.errors import OutputError, SettingsError
+from dstnet.io.leftovers import hidden_path, remove_leftovers
 from dstnet.runs import (
     Done,
     Shard,
     SlurmSettings,
     WorkerCrash,
     Workplace,
-    hidden_path,
-    remove_leftovers,
     run_tasks,
 )
 

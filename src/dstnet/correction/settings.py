@@ -55,7 +55,9 @@ class CorrectionSettings(Settings):
     )
     drop_bad_frames: bool = Field(
         default=True,
-        description="leave out frames that are constant, repeated, not finite or oddly bright",
+        description=(
+            "leave out frames that are constant, repeated, not finite or oddly bright or dark"
+        ),
     )
     frame_mean_range: tuple[float, float] = Field(
         default=(0.5, 2.0), description="mean of a good frame over that of the others"

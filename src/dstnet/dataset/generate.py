@@ -14,7 +14,8 @@ from dstnet.dataset.simulated_movie import SimulatedMovie
 from dstnet.dataset.species_store import SpeciesStore
 from dstnet.errors import DstnetError, OutputError
 from dstnet.io import ensure_writable_folder
-from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare, remove_leftovers
+from dstnet.io.leftovers import remove_leftovers
+from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
 from dstnet.simulation.movie_simulator import MovieSimulator
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dstnet.errors import OutputError
-from dstnet.runs.leftovers import hidden_path
+from dstnet.io.leftovers import hidden_path
 
 _REMEDIES = {
     errno.ENOSPC: "free some space or choose another folder",

@@ -53,7 +53,8 @@ class MadeWith(_Stored):
         Whether images are 16-bit floats.
     """
 
-    # Results that name what this version does not know were made with something else.
+    # What a method says of itself beyond weights is kept too; results that name what this version
+    # does not know were made with something else.
     model_config = ConfigDict(frozen=True, extra="allow")
 
     version: str

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstnet.errors import SettingsError
+from dstnet.io.leftovers import remove_leftovers
 from dstnet.pipeline.inputs import InputMovie
 from dstnet.pipeline.process import MovieJob, Task
 from dstnet.pipeline.records import Record, Records, Status
 from dstnet.pipeline.settings import RunSettings
-from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare, remove_leftovers
+from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
 
 
 @dataclass

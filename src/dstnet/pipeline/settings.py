@@ -225,14 +225,13 @@ class RunSettings:
             If the weights or a reference cannot be used.
         """
         restorer = self.restorer("cpu")
-        described = {}
+        described: dict[str, Any] = {}
         if restorer is not None:
             check_outputs(restorer, self.products.restorer_outputs)
             described = restorer.describe()
         return MadeWith(
             version=__version__,
-            weights=described.get("weights"),
-            weights_sha256=described.get("weights_sha256"),
+            **described,
             settings=self.method.model_dump(mode="json"),
             eer=self.movies.eer.model_dump(mode="json"),
             correction=self.references.describe(),

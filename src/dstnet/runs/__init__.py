@@ -1,7 +1,6 @@
 """Work dealt to processes here or on a cluster: one call, typed outcomes."""
 
 from dstnet.runs.cluster import SlurmSettings
-from dstnet.runs.leftovers import hidden_path, remove_leftovers
 from dstnet.runs.local import torch_threads
 from dstnet.runs.memory import keep_freed_memory, peak_memory_bytes
 from dstnet.runs.signals import stop_signals
@@ -17,11 +16,9 @@ __all__ = [
     "SlurmSettings",
     "WorkerCrash",
     "Workplace",
-    "hidden_path",
     "keep_freed_memory",
     "peak_memory_bytes",
     "prepare",
-    "remove_leftovers",
     "run_tasks",
     "stop_signals",
     "torch_threads",

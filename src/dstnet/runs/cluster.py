@@ -75,12 +75,17 @@ def scheduler_client(scheduler_file: Path) -> Any:
     Raises
     ------
     SettingsError
-        If dask is not installed, or no scheduler answers.
+        If dask is not installed, there is no such file, or no scheduler answers.
     """
     try:
         from distributed import Client  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise SettingsError(_MISSING) from None
+    if not scheduler_file.is_file():  # for which dask would wait without an end
+        raise SettingsError(
+            f"there is no {scheduler_file}; start a scheduler that writes it: dask scheduler"
+            " --scheduler-file FILE"
+        )
     try:
         return Client(scheduler_file=str(scheduler_file), timeout=_CONNECT_SECONDS)
     except (OSError, ValueError) as error:

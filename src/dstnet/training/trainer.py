@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dstnet.core.randomness import stream
 from dstnet.errors import DstnetError, SettingsError, WeightsError
+from dstnet.io.leftovers import remove_leftovers
 from dstnet.network.blocks import MovieNetwork
 from dstnet.network.weights import ModelCard, build, load_matching_weights, save_weights
-from dstnet.runs import remove_leftovers
 from dstnet.training.averaging import copy_weights, update_average
 from dstnet.training.batch import Batch
 from dstnet.training.checkpoint import Progress, State, load_checkpoint, save_checkpoint
