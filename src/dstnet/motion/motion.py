@@ -61,7 +61,7 @@ class Motion:
         moved_x = of_x + 2 * a * of_x2 + b * of_xy
         moved_y = of_y + 2 * b * of_y2 + a * of_xy
         terms = local.new_tensor([a, b, a * a, b * b, a * b])
-        constant = shift + local @ terms
+        constant = shift + local @ terms  # the polynomial at the shift
         return torch.stack((moved_x, moved_y, of_x2, of_y2, of_xy, constant), 1)
 
     def window(self, frames: Sequence[int] | slice) -> "Motion":

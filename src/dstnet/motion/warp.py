@@ -47,8 +47,10 @@ def kernel_polynomials() -> np.ndarray:
         images.append(_transform(k + multiple))
         images.append(_transform(-k + multiple))
     at_band = _transform(k)
+    # Least squares under conditions, by Lagrange's multipliers.
     count = conditions.shape[1]
-    system = np.zeros((count + len(right), count + len(right)))
+    unknowns = count + len(right)
+    system = np.zeros((unknowns, unknowns))
     system[count:, :count] = conditions
     system[:count, count:] = conditions.T
     goal = np.concatenate([np.zeros(count), right])
@@ -56,8 +58,8 @@ def kernel_polynomials() -> np.ndarray:
     passed = np.ones(len(k))
     # The cost is relative to what the solution itself passes; this settles at once.
     for _ in range(8):
-        cost = sum((image / passed[:, None] ** 2).T @ image for image in images)
-        system[:count, :count] = cost
+        weight = passed[:, None] ** 2
+        system[:count, :count] = sum((image / weight).T @ image for image in images)
         solution = np.linalg.solve(system, goal)[:count]
         passed = at_band @ solution
     return solution.reshape(_PIECES, -1)
@@ -184,9 +186,11 @@ def _warp_torch(image: Tensor, rows: Tensor, x: Tensor, offset: tuple[int, int])
     weights = [_tap_weight(tap, s_x) for tap in range(_TAPS)]
     out = torch.zeros_like(s_x)
     for tap in range(_TAPS):
-        row = (base_y + tap - 2) % height * width
-        pairs = zip(weights, columns, strict=True)
-        along_row = sum(weight * flat[row + column] for weight, column in pairs)
+        row = (base_y + tap - 2) % height
+        row_start = row * width
+        along_row = torch.zeros_like(s_x)
+        for weight, column in zip(weights, columns, strict=True):
+            along_row += weight * flat[row_start + column]
         out += _tap_weight(tap, s_y) * along_row
     return out
 

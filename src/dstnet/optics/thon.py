@@ -175,16 +175,16 @@ def _least_squares(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
 def _polar_power(image: Image, pixel_size_angstrom: float) -> _Cells:
     """The cells of rings and sectors within the band that hold any power."""
     spectrum = torch.fft.rfft2(image - image.mean())
-    ky, kx = frequencies((image.shape[0], image.shape[1]), pixel_size_angstrom, image.device)
+    height, width = image.shape
+    ky, kx = frequencies((height, width), pixel_size_angstrom, image.device)
     k = torch.hypot(ky, kx)
     low = 1 / COARSEST_ANGSTROM
     high = min(1 / FINEST_ANGSTROM, 0.45 / pixel_size_angstrom)
     inside = (k > low) & (k < high) & (kx > 0)  # the first column holds conjugates
     k_inside = k[inside]
-    angle = torch.atan2(ky.expand_as(k)[inside], kx.expand_as(k)[inside])  # -90 to 90 degrees
-    half_turns = angle / math.pi + 0.5
-    sector = (half_turns * SECTORS).long().clamp(0, SECTORS - 1)
-    ring = ((k_inside - low) / (high - low) * RINGS).long().clamp(max=RINGS - 1)
+    ring = _numbered((k_inside - low) / (high - low), RINGS)
+    angle = torch.atan2(ky.expand_as(k)[inside], kx.expand_as(k)[inside])
+    sector = _numbered(angle / math.pi + 0.5, SECTORS)  # from -90 to 90 degrees
     cell = ring * SECTORS + sector
 
     def total(values: Tensor) -> np.ndarray:
@@ -196,6 +196,13 @@ def _polar_power(image: Image, pixel_size_angstrom: float) -> _Cells:
     count = total(torch.ones_like(angle))[holds_power]
     mean_k = total(k_inside)[holds_power] / count
     mean_power = power[holds_power] / count
-    sectors = np.tile(np.arange(SECTORS), RINGS)[holds_power]
-    double_angle = (sectors + 0.5) / SECTORS * 2 * math.pi - math.pi
+    all_sectors = np.tile(np.arange(SECTORS), RINGS)
+    middle = (all_sectors[holds_power] + 0.5) / SECTORS
+    double_angle = middle * 2 * math.pi - math.pi
     return _Cells(mean_k, double_angle, mean_power, count)
+
+
+def _numbered(part: Tensor, count: int) -> Tensor:
+    """Which of `count` equal intervals from 0 to 1 holds each value."""
+    number = (part * count).long()
+    return number.clamp(0, count - 1)

@@ -87,16 +87,19 @@ def potential_from_map(
         `dstnet.potential.potential.MAX_BOX` voxels; if nothing or everything lies above the
         threshold.
     """
-    settings = settings or MapSettings()
+    if settings is None:
+        settings = MapSettings()
     path = Path(path)
     check_pixel_size(pixel_size_angstrom, str(path))
     density, voxel = _read(path, settings.voxel_size_angstrom)
     density, inside = _cut_out(density, voxel, settings, path)
-    density *= settings.inner_contrast_volt / float(density[inside].mean())
+    mean = float(density[inside].mean())
+    density *= settings.inner_contrast_volt / mean
 
     mass = np.where(inside, density.clip(min=0), 0)
     centre = np.array(ndimage.center_of_mass(mass))
-    squared_distance = ((np.argwhere(inside) - centre) ** 2).sum(axis=1)
+    from_centre = np.argwhere(inside) - centre
+    squared_distance = (from_centre**2).sum(axis=1)
     radius = float(np.sqrt(squared_distance.max())) * voxel
     n = box_size(2 * radius, pixel_size_angstrom, str(path))
     volume = torch.from_numpy(density)
@@ -104,7 +107,8 @@ def potential_from_map(
         matrix = _resampling(density.shape[axis], voxel, n, pixel_size_angstrom, middle)
         lines = volume.movedim(axis, 0)
         resampled = matrix @ lines.flatten(1)
-        volume = resampled.reshape(n, *lines.shape[1:]).movedim(0, axis)
+        resampled = resampled.reshape(n, *lines.shape[1:])
+        volume = resampled.movedim(0, axis)
     name = path.name.removesuffix(".gz").rsplit(".", 1)[0]
     return Potential(volume.contiguous().numpy(), pixel_size_angstrom, name, radius)
 
@@ -241,14 +245,16 @@ def _resampling(size: int, voxel: float, n: int, pixel: float, centre: float) ->
     """
     from_centre = torch.arange(n, dtype=torch.float64) - n // 2
     place = centre + from_centre * (pixel / voxel)
-    distance = place[:, None] - torch.arange(size, dtype=torch.float64)
-    angle = 2 * math.pi / size * distance
+    voxel_index = torch.arange(size, dtype=torch.float64)
+    angle = 2 * math.pi / size * (place[:, None] - voxel_index)
+    highest_of_map = (size - 1) // 2
     highest_kept = math.ceil(0.5 * size * voxel / pixel) - 1
-    highest = min((size - 1) // 2, highest_kept)
+    highest = min(highest_of_map, highest_kept)
     # 1 + 2 sum cos(h angle) for h from 1 to `highest`: Dirichlet's kernel.
     sine = torch.sin(angle / 2)
     ratio = torch.sin((highest + 0.5) * angle) / sine
-    kernel = torch.where(sine.abs() < 1e-9, 2.0 * highest + 1, ratio) / size
+    at_zero = 2.0 * highest + 1
+    kernel = torch.where(sine.abs() < 1e-9, at_zero, ratio) / size
     is_beyond = (place < -0.5) | (place > size - 0.5)
     kernel[is_beyond] = 0
     return kernel.float()

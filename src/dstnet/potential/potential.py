@@ -160,7 +160,8 @@ def build_potential(
     BadInputError
         If no atom scatters, or one is of an element without tabulated factors.
     """
-    settings = settings or PotentialSettings()
+    if settings is None:
+        settings = PotentialSettings()
     check_pixel_size(pixel_size_angstrom, atoms.name)
     n = box_size(atoms.diameter_angstrom, pixel_size_angstrom, atoms.name)
     used = _scattering_atoms(atoms, settings)
@@ -168,7 +169,8 @@ def build_potential(
     if settings.file_b_factor_cap is not None:
         # Some programs write negative ones.
         b_factors += atoms.b_factors.clip(0, settings.file_b_factor_cap)
-    spectrum = _atoms_spectrum(atoms, used, b_factors, n, pixel_size_angstrom) * settings.scale
+    spectrum = _atoms_spectrum(atoms, used, b_factors, n, pixel_size_angstrom)
+    spectrum = spectrum * settings.scale
     if settings.ice_potential_volt:
         envelope = _envelope(atoms, n, pixel_size_angstrom, settings)
         spectrum -= settings.ice_potential_volt * torch.fft.rfftn(envelope)
@@ -284,19 +286,24 @@ def _envelope(atoms: Atoms, n: int, pixel: float, settings: PotentialSettings) -
     is_heavy = atoms.elements > 1
     weights = np.where(is_heavy, atoms.occupancies, 0).astype(np.float32)
     weights = torch.from_numpy(weights)
-    phosphorus = atoms.occupancies[atoms.elements == 15].sum()
+    is_phosphorus = atoms.elements == 15
+    phosphorus = float(atoms.occupancies[is_phosphorus].sum())
     volume = PROTEIN_ATOM_VOLUME_ANGSTROM3 * float(weights.sum())
-    volume += PHOSPHORUS_VOLUME_CORRECTION_ANGSTROM3 * float(phosphorus)
+    volume += PHOSPHORUS_VOLUME_CORRECTION_ANGSTROM3 * phosphorus
     voxels = round(volume / pixel**3)
     voxels = max(1, min(n**3, voxels))
     nearest = np.rint(atoms.positions_angstrom / pixel).astype(np.int64)
-    x, y, z = (torch.from_numpy(nearest) + n // 2).unbind(1)
+    from_corner = torch.from_numpy(nearest) + n // 2
+    x, y, z = from_corner.unbind(1)
     index = (z * n + y) * n + x
-    density = torch.zeros(n**3).index_add_(0, index, weights).reshape(n, n, n)
-    density = _gaussian_blur(density, ENVELOPE_BLUR_ANGSTROM / pixel)
+    density = torch.zeros(n**3)
+    density.index_add_(0, index, weights)
+    density = _gaussian_blur(density.reshape(n, n, n), ENVELOPE_BLUR_ANGSTROM / pixel)
     # The k-th largest of the few voxels near atoms: the others' zero density is known to lie below.
-    candidates = density[density > 1e-6 * density.max()]
-    densest = torch.topk(candidates, min(voxels, len(candidates))).values
+    is_near = density > 1e-6 * density.max()
+    candidates = density[is_near]
+    voxels = min(voxels, len(candidates))
+    densest = torch.topk(candidates, voxels).values
     inside = (density >= densest[-1]).float()
     return _gaussian_blur(inside, settings.envelope_smoothing_angstrom / pixel)
 

@@ -69,7 +69,8 @@ class Projector:
         ky = cycles[:, None].expand(half_plane).flatten()
         kx = cycles[: n // 2 + 1].abs()
         kx = kx[None, :].expand(half_plane).flatten()
-        is_below_nyquist = ky**2 + kx**2 < (n / 2) ** 2
+        nyquist = n / 2
+        is_below_nyquist = ky**2 + kx**2 < nyquist**2
         self._inside = is_below_nyquist.nonzero()[:, 0]
         self._ky = ky[self._inside]
         self._kx = kx[self._inside]
@@ -106,10 +107,19 @@ def random_rotation(generator: torch.Generator) -> Tensor:
     """
     normals = torch.randn(4, generator=generator, dtype=torch.float64)
     w, x, y, z = torch.nn.functional.normalize(normals, dim=0).tolist()
+    xx = x * x
+    yy = y * y
+    zz = z * z
+    xy = x * y
+    xz = x * z
+    yz = y * z
+    wx = w * x
+    wy = w * y
+    wz = w * z
     rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        [1 - 2 * (yy + zz), 2 * (xy - wz), 2 * (xz + wy)],
+        [2 * (xy + wz), 1 - 2 * (xx + zz), 2 * (yz - wx)],
+        [2 * (xz - wy), 2 * (yz + wx), 1 - 2 * (xx + yy)],
     ]
     return torch.tensor(rows)
 
@@ -149,7 +159,8 @@ def _about_z(angle_deg: float) -> Tensor:
 
 def _kernel(u: Tensor) -> Tensor:
     """The interpolation kernel at distance `u` in samples, zero from TAPS / 2 on."""
-    semicircle = (1 - (2 * u / TAPS) ** 2).clamp(min=0).sqrt()
+    relative = 2 * u / TAPS
+    semicircle = (1 - relative**2).clamp(min=0).sqrt()
     return torch.exp(KERNEL_BETA * (semicircle - 1))
 
 
@@ -174,14 +185,17 @@ def _padded_spectrum(volume: Tensor, scale: float) -> Tensor:
     taps of a reading lie side by side.
     """
     n = volume.shape[0]
+    middle = n // 2
     padded = next_fast_size(math.ceil(PADDING * n))
     voxel = torch.arange(n, device=volume.device, dtype=torch.float64)
-    correction = (1 / _kernel_taper((voxel - n // 2) / padded)).float()
+    taper = _kernel_taper((voxel - middle) / padded)
+    correction = (1 / taper).float()
     volume = volume * (correction[:, None, None] * scale)
-    volume = volume * correction[None, :, None]
-    volume = volume * correction[None, None, :]
+    volume = volume * correction[:, None]
+    volume = volume * correction
     k = torch.fft.fftfreq(padded, device=volume.device, dtype=torch.float64)
-    to_origin = torch.polar(torch.ones_like(k), 2 * math.pi * k * (n // 2)).to(torch.complex64)
+    phase = 2 * math.pi * k * middle
+    to_origin = torch.polar(torch.ones_like(k), phase).to(torch.complex64)
     # Each axis is padded by its own transform, so that none runs over lines of zeros.
     spectrum = torch.fft.rfft(volume, n=padded, dim=2)
     spectrum *= to_origin[: padded // 2 + 1]  # real at Nyquist: its sign there does not matter
@@ -215,12 +229,14 @@ def _interpolate(spectrum: Tensor, k: Tensor) -> Tensor:
     tap = torch.arange(TAPS, device=k.device)
     distance = (k - first)[:, :, None] - tap
     weight_x, weight_y, weight_z = _kernel(distance).unbind(1)  # each [m, TAPS]
-    rows_y, rows_z = _wrapped(first[:, 1:, None].long() + tap, spectrum.shape[0]).unbind(1)
+    rows = first[:, 1:, None].long() + tap
+    rows_y, rows_z = _wrapped(rows, spectrum.shape[0]).unbind(1)
     column = below[:, 0].long()  # the stored columns start TAPS // 2 - 1 below zero
     samples = _read_runs(spectrum, rows_z, rows_y, column)
     plane = weight_z[:, :, None] * weight_y[:, None, :]
     plane = plane.view(len(k), 1, TAPS * TAPS)
-    line = torch.bmm(plane, samples).view(len(k), TAPS, 2)
+    line = torch.bmm(plane, samples)
+    line = line.view(len(k), TAPS, 2)
     parts = (line * weight_x[:, :, None]).sum(dim=1)
     value = torch.view_as_complex(parts)
     return torch.where(is_negative, value.conj(), value)
@@ -241,6 +257,7 @@ def _read_runs(spectrum: Tensor, rows_z: Tensor, rows_y: Tensor, column: Tensor)
     start = row * columns + column[:, None, None]
     # Rows of this view are the TAPS samples from each on along kx.
     values = torch.view_as_real(spectrum).flatten()
-    runs = values.as_strided((spectrum.numel() - TAPS + 1, 2 * TAPS), (2, 1))
+    run_count = spectrum.numel() - TAPS + 1
+    runs = values.as_strided((run_count, 2 * TAPS), (2, 1))
     samples = runs.index_select(0, start.flatten())
     return samples.view(len(column), TAPS * TAPS, TAPS * 2)

@@ -214,24 +214,28 @@ def draw_profile(
         As those of `draw_rings`.
     """
     _style(axes, "rotational power of the sum over its noise")
-    k, profile = radial_profile(image, pixel_size_angstrom)
+    k, power = radial_profile(image, pixel_size_angstrom)
     edge = min(1 / FINEST_ANGSTROM, 0.5 / pixel_size_angstrom)
     is_shown = (k > 1 / 200) & (k < edge)
     highest = float(k[is_shown].max())
-    beyond_signal = profile[int(0.9 * len(profile)) :]
-    noise = float(beyond_signal.mean())
+    signal_ends = int(0.9 * len(power))
+    noise = float(power[signal_ends:].mean())
+    relative = power / noise
     label: str | None = "the CTF's zeros"
-    for zero in ctf_zeros(optics, optics.astigmatism_angle_deg + 45, highest):
+    between_axes = optics.astigmatism_angle_deg + 45
+    for zero in ctf_zeros(optics, between_axes, highest):
         dashes = (0, (4, 2))
         axes.axvline(zero, color=ACCENT, linewidth=0.9, alpha=0.8, linestyle=dashes, label=label)
         label = None
-    axes.plot(k[is_shown], profile[is_shown] / noise, color=COURSES[0], linewidth=1.5)
+    axes.plot(k[is_shown], relative[is_shown], color=COURSES[0], linewidth=1.5)
     axes.set_xlim(0, highest)
     # The first ring and those after it; what lies before is the ice's and the particles' shape,
     # many times as strong.
-    ringed = profile[is_shown & (k > 1 / 40)] / noise
-    lowest = min(0.9, float(ringed.min()) * 0.97)
-    axes.set_ylim(lowest, max(1.2, float(ringed.max()) * 1.15))
+    has_rings = is_shown & (k > 1 / 40)
+    rings = relative[has_rings]
+    bottom = min(0.9, float(rings.min()) * 0.97)
+    top = max(1.2, float(rings.max()) * 1.15)
+    axes.set_ylim(bottom, top)
     ticks = [spacing for spacing in (50, 20, 10, 7, 5, 4) if 1 / spacing <= highest * 1.001]
     axes.set_xticks([1 / spacing for spacing in ticks], [str(spacing) for spacing in ticks])
     axes.set_xlabel("resolution, Å", fontsize=10, color=INK)

@@ -18,8 +18,10 @@ def low_passed(
     image: np.ndarray, pixel_size_angstrom: float, resolution_angstrom: float
 ) -> np.ndarray:
     """`image` with a Gaussian fall to 1/e of the amplitude at `resolution_angstrom`."""
-    k = radial_frequency((image.shape[0], image.shape[1]), pixel_size_angstrom)
-    fall = torch.exp(-((k * resolution_angstrom) ** 2))
+    height, width = image.shape
+    k = radial_frequency((height, width), pixel_size_angstrom)
+    relative = k * resolution_angstrom
+    fall = torch.exp(-(relative**2))
     return apply_transfer(torch.from_numpy(image), fall).numpy()
 
 
@@ -114,11 +116,13 @@ def ctf_zeros(
     elongation = math.cos(2 * from_major_axis)
     defocus = optics.defocus_angstrom + optics.astigmatism_angstrom / 2 * elongation
     k = np.linspace(0, finest, 4000)
-    spherical = 0.5 * optics.cs_mm * 1e7 * wavelength**2 * k**2
-    chi = math.pi * wavelength * k**2 * (defocus - spherical)
+    k2 = k**2
+    spherical = 0.5 * optics.cs_mm * 1e7 * wavelength**2 * k2
+    chi = math.pi * wavelength * k2 * (defocus - spherical)
     of_amplitude = math.asin(optics.amplitude_contrast)
     of_plate = math.radians(optics.phase_plate_deg)
     half_turns = (chi + of_amplitude + of_plate) / math.pi
     number = np.floor(half_turns)
     crossed = np.flatnonzero(np.diff(number))
-    return [float(k[i]) for i in crossed[:count]]
+    zeros = k[crossed[:count]]
+    return zeros.tolist()

@@ -1,7 +1,7 @@
 """Ice that does not belong there: particles of it on the surface, crystals of it in the ice."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import gemmi
@@ -93,21 +93,35 @@ def draw_contamination(field: SpecimenField, generator: torch.Generator) -> Imag
     """
     phase = torch.zeros(field.shape)
     pixel = field.pixel_size_angstrom
+    height, width = field.shape
     ratio = LARGEST_RADIUS_ANGSTROM / SMALLEST_RADIUS_ANGSTROM
     for _ in range(field.poisson_count(field.settings.contaminants_per_um2, generator)):
-        u = torch.rand(6, generator=generator)
-        radius = SMALLEST_RADIUS_ANGSTROM * ratio ** float(u[0]) / pixel
-        middle = (float(u[1] * field.shape[0]), float(u[2] * field.shape[1]))
+        u_radius, u_y, u_x, *u_lobes, u_height = torch.rand(6, generator=generator)
+        radius = SMALLEST_RADIUS_ANGSTROM * ratio ** float(u_radius) / pixel
+        middle = (float(u_y * height), float(u_x * width))
         patch = _Patch.around(middle, 1.4 * radius, field.shape)
-        angle = torch.atan2(patch.y, patch.x)
-        two_lobes = 0.25 * torch.sin(2 * angle + 6.3 * u[3])
-        five_lobes = 0.15 * torch.sin(5 * angle + 6.3 * u[4])
-        rim = radius * (1 + two_lobes + five_lobes)
-        cap = (1 - patch.squared_distance / rim**2).clamp(min=0).sqrt()
+        cap = _cap(patch, radius, u_lobes)
         highest = min(radius * pixel, HIGHEST_ANGSTROM)
-        thickness = cap * (0.3 + 0.7 * u[5]) * highest
+        thickness = cap * (0.3 + 0.7 * u_height) * highest
         phase[patch.inside] += thickness * ICE_POTENTIAL_VOLT * field.volts_to_rad
     return phase.to(field.device)
+
+
+def _cap(patch: _Patch, radius: float, turns: Sequence[Tensor]) -> Tensor:
+    """Profile, from 1 at its top to 0, of a cap of about `radius` pixels, ``[y, x]``; its rim has
+    two and five lobes, each turned at random.
+    """
+    angle = torch.atan2(patch.y, patch.x)
+    two_lobes = 0.25 * torch.sin(2 * angle + 6.3 * turns[0])
+    five_lobes = 0.15 * torch.sin(5 * angle + 6.3 * turns[1])
+    rim = radius * (1 + two_lobes + five_lobes)
+    return _dome(patch, rim)
+
+
+def _dome(patch: _Patch, radius: Tensor | float) -> Tensor:
+    """The upper half of an ellipsoid, 1 at its top and 0 from `radius` pixels on, ``[y, x]``."""
+    relative_squared = patch.squared_distance / radius**2
+    return (1 - relative_squared).clamp(min=0).sqrt()
 
 
 def add_crystals(phase: Image, field: SpecimenField, generator: torch.Generator) -> None:
@@ -129,22 +143,23 @@ def add_crystals(phase: Image, field: SpecimenField, generator: torch.Generator)
         On the CPU.
     """
     pixel = field.pixel_size_angstrom
+    height, width = field.shape
     reciprocal, terms = _ice_fourier_terms()
     for _ in range(field.poisson_count(field.settings.crystals_per_um2, generator)):
-        u = torch.rand(4, generator=generator).tolist()
+        u_radius, u_y, u_x, u_thickness = torch.rand(4, generator=generator).tolist()
         vectors = reciprocal @ random_rotation(generator).T
-        radius = SMALLEST_CRYSTAL_ANGSTROM * CRYSTAL_RADII_RATIO ** u[0] / pixel
-        middle = (u[1] * field.shape[0], u[2] * field.shape[1])
+        radius = SMALLEST_CRYSTAL_ANGSTROM * CRYSTAL_RADII_RATIO**u_radius / pixel
+        middle = (u_y * height, u_x * width)
         patch = _Patch.around(middle, radius, field.shape, phase.device)
         room = min(field.settings.ice_thickness_angstrom, 2 * radius * pixel)
-        thickest = room * (0.3 + 0.7 * u[3])
-        profile = (1 - patch.squared_distance / radius**2).clamp(min=0).sqrt()
-        thickness = thickest * profile
+        thickest = room * (0.3 + 0.7 * u_thickness)
+        thickness = thickest * _dome(patch, radius)
         for vector, term in zip(vectors.tolist(), terms.tolist(), strict=True):
             if _is_seen(vector, thickest, pixel):
                 strength = 2 * abs(term) * field.volts_to_rad
                 depth = thickness * torch.sinc(vector[2] * thickness)
-                phase[patch.inside] += strength * depth * _wave(patch, vector, term, pixel)
+                wave = _wave(patch, vector, term, pixel)
+                phase[patch.inside] += strength * depth * wave
 
 
 def _is_seen(vector: list[float], thickness_angstrom: float, pixel: float) -> bool:

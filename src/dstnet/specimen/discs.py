@@ -68,11 +68,9 @@ class Discs:
                 continue
             middle_y = disc.y / side - 0.5
             middle_x = disc.x / side - 0.5
-            near_y = _reached(middle_y, reach, rows)
-            near_x = _reached(middle_x, reach, columns)
-            dy = np.arange(near_y.start, near_y.stop) - middle_y
-            dx = np.arange(near_x.start, near_x.stop) - middle_x
-            squared_distance = dy[:, None] ** 2 + dx[None, :] ** 2
+            near_y, dy = _reached(middle_y, reach, rows)
+            near_x, dx = _reached(middle_x, reach, columns)
+            squared_distance = dy[:, None] ** 2 + dx**2
             is_taken[near_y, near_x] |= squared_distance < reach**2
         return Room(np.argwhere(~is_taken) * side, side)
 
@@ -84,8 +82,9 @@ class Discs:
             self._cells.setdefault(home, []).append(disc)
 
 
-def _reached(middle: float, reach: float, count: int) -> slice:
-    """The squares along an axis whose centres lie within `reach` of a place."""
-    first = math.ceil(middle - reach)
-    last = math.floor(middle + reach)
-    return slice(max(0, first), min(count, last + 1))
+def _reached(middle: float, reach: float, count: int) -> tuple[slice, np.ndarray]:
+    """The squares along an axis whose centres lie within `reach` of a place, and how far."""
+    first = max(0, math.ceil(middle - reach))
+    last = min(count - 1, math.floor(middle + reach))
+    number = np.arange(first, last + 1)
+    return slice(first, last + 1), number - middle

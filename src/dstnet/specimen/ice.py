@@ -44,9 +44,11 @@ def thickness_map(
     y = torch.linspace(-1, 1, height, device=field.device)[:, None]
     x = torch.linspace(-1, 1, width, device=field.device)[None, :]
     random = torch.randn(3, generator=generator)
-    slope_x, slope_y, bend = (random * settings.thickness_gradient / math.sqrt(2)).tolist()
+    gradients = random * settings.thickness_gradient / math.sqrt(2)
+    slope_x, slope_y, bend = gradients.tolist()
     bowl = x * x + y * y - 2 / 3  # mean zero over the field
-    relative = 1 + slope_x * x + slope_y * y + 0.5 * bend * bowl
+    tilted = 1 + slope_x * x + slope_y * y
+    relative = tilted + 0.5 * bend * bowl
     thickness = settings.ice_thickness_angstrom * relative.clamp(min=0.2)
     if distance_to_edge is None or settings.hole_diameter_angstrom is None:
         return thickness
@@ -128,7 +130,8 @@ def ice_memory(
         From the one to the other.
     """
     k2 = radial_frequency(shape, pixel_size_angstrom, device) ** 2
-    return torch.exp(-2 * math.pi**2 * k2 * ICE_MSD_ANGSTROM2_PER_E / 3 * exposure_e_per_a2)
+    decay_per_e = -2 * math.pi**2 * k2 * ICE_MSD_ANGSTROM2_PER_E / 3
+    return torch.exp(decay_per_e * exposure_e_per_a2)
 
 
 class IceNoise:
@@ -193,4 +196,5 @@ class IceNoise:
         self._memory = ice_memory(
             self.shape, self.pixel_size_angstrom, exposure_e_per_a2, self.amplitude.device
         )
-        self._innovation = (1 - self._memory**2).sqrt_().mul_(self.amplitude)
+        new_part = (1 - self._memory**2).sqrt_()
+        self._innovation = new_part.mul_(self.amplitude)

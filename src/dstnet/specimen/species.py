@@ -53,11 +53,12 @@ def draw_rotation(settings: PoseSettings, generator: torch.Generator) -> Tensor:
     """
     if settings.preferred_spread_deg is None:
         return random_rotation(generator)
-    concentration = 1 / math.radians(settings.preferred_spread_deg) ** 2
+    spread = math.radians(settings.preferred_spread_deg)
+    concentration = 1 / spread**2
     u, azimuth_turns, psi_turns = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
     least = math.exp(-2 * concentration)
-    cosine = 1 + math.log(u + (1 - u) * least + 1e-300) / concentration  # 1e-300: no log of 0
-    cosine = max(-1.0, cosine)
+    between = u + (1 - u) * least + 1e-300  # no logarithm of zero
+    cosine = max(-1.0, 1 + math.log(between) / concentration)
     sine = math.sqrt(1 - cosine * cosine)
     azimuth = 2 * math.pi * azimuth_turns
     # The viewing direction about the favoured one, and then in the structure's frame.
@@ -233,5 +234,6 @@ class ProjectionBank:
         if turn & 4:
             patch = torch.roll(patch.flip(0), 1, 0)
         for _ in range(turn & 3):
-            patch = torch.roll(patch.transpose(0, 1).flip(0), 1, 0)
+            turned = patch.transpose(0, 1).flip(0)
+            patch = torch.roll(turned, 1, 0)
         return self.rotations[pose], patch

@@ -79,6 +79,18 @@ class ChainAtoms:
         """No atoms."""
         return cls(np.zeros((0, 3)), np.zeros(0, int), np.zeros(0))
 
+    @classmethod
+    def joined(cls, parts: Sequence["ChainAtoms"]) -> "ChainAtoms":
+        """All atoms, in the parts' order."""
+        positions = np.concatenate([part.positions for part in parts])
+        elements = np.concatenate([part.elements for part in parts])
+        b_factors = np.concatenate([part.b_factors for part in parts])
+        return cls(positions, elements, b_factors)
+
+    def part(self, chosen: np.ndarray) -> "ChainAtoms":
+        """The atoms where `chosen`, bool (n,), is true."""
+        return ChainAtoms(self.positions[chosen], self.elements[chosen], self.b_factors[chosen])
+
 
 @dataclass(frozen=True)
 class _Segment:
@@ -158,12 +170,14 @@ def fold_domain(
     in_rod = np.arange(count) < residues_in_rods
     b_factors = np.where(in_rod, ROD_B_FACTOR, LOOP_B_FACTOR)
     side, side_elements, owner = _side_chains(rng, residues)
-    positions = np.concatenate([residues.backbone.reshape(-1, 3), side])
-    elements = np.concatenate([np.tile(BACKBONE_ELEMENTS, count), side_elements])
-    backbone_b_factors = np.repeat(b_factors, len(BACKBONE_ELEMENTS))
     side_b_factors = b_factors[owner] + SIDE_CHAIN_B_FACTOR
-    all_b_factors = np.concatenate([backbone_b_factors, side_b_factors])
-    return ChainAtoms(place(positions), elements, all_b_factors)
+    backbone = ChainAtoms(
+        residues.backbone.reshape(-1, 3),
+        np.tile(BACKBONE_ELEMENTS, count),
+        np.repeat(b_factors, len(BACKBONE_ELEMENTS)),
+    )
+    local = ChainAtoms.joined([backbone, ChainAtoms(side, side_elements, side_b_factors)])
+    return ChainAtoms(place(local.positions), local.elements, local.b_factors)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -217,19 +231,23 @@ def _helix(axis: np.ndarray, up: float, rng: np.random.Generator) -> _Segment:
     y = radius * np.sin(angle)
     z = np.broadcast_to(up * rise, angle.shape)
     local = np.stack([x, y, z], axis=-1)
+    backbone = axis[:, None] + local
     from_axis = local[:, 1] * [1, 1, 0]
-    return _Segment(axis[:, None] + local, _unit(from_axis))
+    return _Segment(backbone, _unit(from_axis))
 
 
 def _strand(axis: np.ndarray, up: float, rng: np.random.Generator) -> _Segment:
     """An extended strand whose residues sit at `axis` (n, 3)."""
-    residue = np.arange(len(axis)) + rng.integers(2)
-    side = np.where(residue % 2 == 0, 1.0, -1.0)[:, None]
+    count = len(axis)
+    residue = np.arange(count) + rng.integers(2)
+    side = np.where(residue % 2 == 0, 1.0, -1.0)
+    outward = np.zeros((count, 3))
+    outward[:, 0] = side
     x, y, z = np.array(STRAND).T
-    rise = np.broadcast_to(up * z, (len(axis), 4))
-    local = np.stack([side * x, side * y, rise], axis=-1)
-    outward = np.zeros((len(axis), 3))
-    outward[:, 0] = side[:, 0]
+    local_x = side[:, None] * x
+    local_y = side[:, None] * y
+    local_z = np.broadcast_to(up * z, local_x.shape)
+    local = np.stack([local_x, local_y, local_z], axis=-1)
     return _Segment(axis[:, None] + local, outward)
 
 
@@ -239,13 +257,7 @@ def _loop(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> _Segm
     control = (start + end) / 2 + bulge + rng.normal(0, 2.0, 3)
     length = 1.2 * np.linalg.norm(end - start)
     count = max(2, int(length / 3.4))
-    # A quadratic Bézier curve.
-    t = ((np.arange(count) + 0.5) / count)[:, None]
-    from_start = (1 - t) ** 2 * start
-    from_control = 2 * t * (1 - t) * control
-    from_end = t**2 * end
-    curve = from_start + from_control + from_end
-    alpha = curve + rng.normal(0, 0.7, (count, 3))
+    alpha = _bezier(start, control, end, count) + rng.normal(0, 0.7, (count, 3))
     outward = _unit(rng.normal(size=(count, 3)))
     along = _unit(np.gradient(alpha, axis=0))
     aside = np.cross(along, outward)
@@ -254,6 +266,16 @@ def _loop(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> _Segm
     oxygen = alpha + 1.3 * along + 2.0 * aside
     backbone = np.stack([nitrogen, alpha, carbon, oxygen], axis=1)
     return _Segment(backbone, outward)
+
+
+def _bezier(start: np.ndarray, control: np.ndarray, end: np.ndarray, count: int) -> np.ndarray:
+    """Points (count, 3) along a quadratic Bézier curve."""
+    t = (np.arange(count) + 0.5) / count
+    t = t[:, None]
+    from_start = (1 - t) ** 2 * start
+    from_control = 2 * t * (1 - t) * control
+    from_end = t**2 * end
+    return from_start + from_control + from_end
 
 
 def _side_chains(

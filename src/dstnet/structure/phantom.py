@@ -197,10 +197,11 @@ def _domain(rng: np.random.Generator, centre: np.ndarray) -> Domain:
     phases = rng.uniform(0, 2 * np.pi, (4, 1))
     frame = np.linalg.qr(rng.normal(size=(3, 3)))[0].T
     frame[2] *= np.sign(np.linalg.det(frame))  # a mirrored frame would make left-handed helices
+    is_sheet = bool(rng.random() < SHEET_SHARE)
     return Domain(
         centre=centre,
         frame=frame,
-        sheet=bool(rng.random() < SHEET_SHARE),
+        sheet=is_sheet,
         offset=rng.random(2),
         waves=np.concatenate([vectors, phases], axis=1),
         seed=int(rng.integers(1 << 32)),
@@ -216,13 +217,12 @@ def _fill(domains: list[Domain], operators: np.ndarray, radius: float) -> ChainA
         rivals = np.delete(copies, i, axis=0)  # the identity is the first operator
         depth = partial(_depth, domain=domain, centre=centres[i], rivals=rivals, radius=radius)
         parts.append(fold_domain(domain, centres[i], radius, depth))
-    positions = np.concatenate([part.positions for part in parts])
-    elements = np.concatenate([part.elements for part in parts])
-    b_factors = np.concatenate([part.b_factors for part in parts])
-    pairs = KDTree(positions).query_pairs(NEAREST_ATOMS_ANGSTROM, output_type="ndarray")
-    keep = np.ones(len(elements), bool)
-    keep[pairs.max(axis=1)] = False  # of two atoms in one place
-    return ChainAtoms(positions[keep], elements[keep], b_factors[keep])
+    chain = ChainAtoms.joined(parts)
+    tree = KDTree(chain.positions)
+    pairs = tree.query_pairs(NEAREST_ATOMS_ANGSTROM, output_type="ndarray")
+    is_kept = np.ones(len(chain.elements), bool)
+    is_kept[pairs.max(axis=1)] = False  # of two atoms in one place
+    return chain.part(is_kept)
 
 
 def _depth(
