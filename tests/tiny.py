@@ -10,6 +10,7 @@ import torch
 
 from dstnet.alignment import AlignedMovie, AlignmentSettings, align
 from dstnet.cli import main
+from dstnet.core.settings import Settings
 from dstnet.enhancement import Restored, Restorer
 from dstnet.motion import Motion
 from dstnet.movie import Movie
@@ -23,6 +24,22 @@ def make_network(seed: int = 0) -> MovieNetwork:
     """A network of random weights."""
     torch.manual_seed(seed)
     return build("dstnet", SETTINGS).eval()
+
+
+class MeanNetwork(MovieNetwork):
+    """A network that is not ours: the mean of the frames, and no frames of their own."""
+
+    settings_type = Settings
+    stride = 2
+    outputs = ("micrograph",)
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, frames, total, exposure):
+        """The scaled mean."""
+        return self.scale * frames.mean(1, keepdim=True)
 
 
 def make_card(network: MovieNetwork, **changes) -> ModelCard:

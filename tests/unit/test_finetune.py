@@ -2,6 +2,7 @@
 every way a run ends.
 """
 
+import json
 import math
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from dstnet.alignment import AlignmentSettings
 from dstnet.errors import BadInputError, OutputError, SettingsError
 from dstnet.movie import Exposure, Movie
+from dstnet.network import architectures
+from dstnet.network.weights import save_weights
 from dstnet.training.finetune import FinetuneSettings, finetune_run, held_out_score
 from dstnet.training.finetune.checkerboard import checkerboard
 from dstnet.training.finetune.crops import extract_crops, split_crops
@@ -271,6 +274,22 @@ def test_layers_to_freeze_are_checked(tmp_path, frozen, said):
     )
     with pytest.raises(SettingsError, match=said):
         finetune_run(tmp_path / "run", {"m": movie}, settings)
+
+
+def test_what_stays_frozen_is_the_networks_own_where_nothing_is_said(tmp_path, monkeypatch):
+    plain = FinetuneSettings()
+    assert plain.frozen_of(tiny.make_network()) == ("reconstructor.leave",)
+    assert FinetuneSettings(frozen=()).frozen_of(tiny.make_network()) == ()
+    monkeypatch.setitem(architectures.ARCHITECTURES, "toy", tiny.MeanNetwork)
+    network = architectures.build("toy", {})
+    card = tiny.make_card(network, architecture="toy")
+    save_weights(network, card, tmp_path / "toy.safetensors")
+    changes = {"model": str(tmp_path / "toy.safetensors"), "steps": 2, "check_every": 2}
+    movies = {f"m{i}": lambda i=i: movie(name=f"m{i}", seed=i) for i in range(2)}
+    finetune_run(tmp_path / "run", movies, SETTINGS.model_copy(update=changes))
+    outcome = json.loads((tmp_path / "run" / "outcome.json").read_text())
+    assert outcome["ended"].startswith("all 2 steps are done")
+    assert "frozen: []" in (tmp_path / "run" / "settings.yaml").read_text()
 
 
 def test_bad_movies_are_named_and_the_rest_goes_on(tmp_path):

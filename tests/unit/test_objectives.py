@@ -107,8 +107,10 @@ def test_settings_of_older_runs_are_read_as_what_they_meant():
     }
     found = TrainingSettings.checked(older, "settings.yaml")
     weights = {"micrograph": 1.0, "contrast": 0.1, "uncertainty": 0.2, "particles": 0.3}
-    assert found.output_weights == weights
-    assert found.output_floors == {"micrograph": 5e-5, "contrast": 2e-3}
+    # Only what the old settings name: outputs may have come since.
+    assert weights.items() <= found.output_weights.items()
+    floors = {"micrograph": 5e-5, "contrast": 2e-3}
+    assert floors.items() <= found.output_floors.items()
     assert found.stream.groups == 3
 
 

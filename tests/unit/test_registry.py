@@ -7,7 +7,6 @@ import tiny
 import torch
 
 from dstnet.alignment import Grouping
-from dstnet.core.settings import Settings
 from dstnet.enhancement import (
     METHODS,
     EnhancementSettings,
@@ -21,7 +20,6 @@ from dstnet.errors import SettingsError, WeightsError
 from dstnet.motion import Motion
 from dstnet.movie import Exposure, Movie
 from dstnet.network import architectures
-from dstnet.network.blocks import MovieNetwork
 from dstnet.network.outputs import OUTPUTS
 from dstnet.network.weights import released, save_weights
 
@@ -141,22 +139,7 @@ def test_names_that_are_none_are_refused(tmp_path):
     assert not set(METHODS) & set(released())
 
 
-class Mean(MovieNetwork):
-    """A network that is not ours: the mean of the frames, and no frames of their own."""
-
-    settings_type = Settings
-    stride = 2
-    outputs = ("micrograph",)
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self.scale = torch.nn.Parameter(torch.ones(1))
-
-    def forward(self, frames, total, exposure):
-        return self.scale * frames.mean(1, keepdim=True)
-
-
-class MeanAndSpread(Mean):
+class MeanAndSpread(tiny.MeanNetwork):
     """Another output besides: how far frames lie apart."""
 
     outputs = ("micrograph", "spread")
@@ -179,7 +162,7 @@ def test_another_output_is_one_row(tmp_path, monkeypatch):
 
 
 def test_another_network_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(architectures.ARCHITECTURES, "mean", Mean)
+    monkeypatch.setitem(architectures.ARCHITECTURES, "mean", tiny.MeanNetwork)
     network = architectures.build("mean", {})
     card = tiny.make_card(network, architecture="mean", name="mean-1")
     save_weights(network, card, tmp_path / "mean.safetensors")

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from training_runs import RANGES, settings, start
 
-from dstnet.errors import DstnetError, OutputError, WeightsError
+from dstnet.errors import DstnetError, OutputError, SettingsError, WeightsError
+from dstnet.network import architectures
 from dstnet.network.weights import load_weights, read_card
 from dstnet.training import TrainingSettings, checkpoint, objectives, train_run
 
@@ -264,6 +265,40 @@ def test_train_run_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="is a file, not a folder"):
         train_run(tmp_path / "file", [], settings(phantoms=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"architecture": "dsnet"}, SettingsError, "no network is called 'dsnet'"),
+        ({"network": {"features": 1}}, SettingsError, "features"),
+        ({"start_from": "nonesuch"}, WeightsError, "no model 'nonesuch'"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused_before_projections(
+    tmp_path, monkeypatch, changes, error, said
+):
+    def fail(*_, **__):
+        raise AssertionError("projections were made")
+
+    monkeypatch.setattr("dstnet.training.run.prepare", fail)
+    with pytest.raises(error, match=said):
+        train_run(tmp_path / "run", [], settings(phantoms=1, **changes))
+
+
+@pytest.mark.parametrize("frame_weight", [0.0, 1.0])
+def test_a_network_without_frames_of_its_own_trains(tmp_path, monkeypatch, frame_weight):
+    monkeypatch.setitem(architectures.ARCHITECTURES, "toy", tiny.MeanNetwork)
+    run = start(
+        tmp_path / "run", architecture="toy", network={}, steps=3, frame_weight=frame_weight
+    )
+    records = []
+    run.train(records.append)
+    assert run.progress.step == 3 and float(run.network.scale.detach()) != 1
+    loss = records[-1].loss
+    assert loss is not None and loss > 0
+    loaded, card = load_weights(str(run.release()))
+    assert isinstance(loaded, tiny.MeanNetwork) and card.architecture == "toy"
 
 
 def test_weights_of_windows_say_so_on_their_card(tmp_path):

@@ -17,11 +17,15 @@ class MovieNetwork(nn.Module):
         That it was made with, and their class; the constructor takes them.
     gives_frames
         Whether it gives frames' own enhanced images: `forward` then takes `which` and `every`.
+    keeps_in_finetuning
+        Layers, by the beginning of their parameters' names, that fine-tuning leaves as they are
+        unless its settings name others.
     """
 
     settings: Settings
     settings_type: ClassVar[type[Settings]]
     gives_frames: ClassVar[bool] = False
+    keeps_in_finetuning: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: Any = None) -> None:
         super().__init__()

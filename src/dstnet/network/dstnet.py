@@ -200,6 +200,9 @@ class DSTNet(MovieNetwork):
     settings: DSTNetSettings
     settings_type = DSTNetSettings
     gives_frames = True
+    # A sub-pixel shuffle's own layer, whose phases would else drift apart, is where most of a
+    # checkerboard comes from.
+    keeps_in_finetuning = ("reconstructor.leave",)
 
     def __init__(self, settings: DSTNetSettings) -> None:
         super().__init__(settings)

@@ -48,10 +48,14 @@ class Supervised:
         self.outputs = tuple(outputs)
 
     def __call__(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Weighted sum over outputs, and of a frame's own image where the batch asks for it."""
-        inputs = (batch.frames, batch.total, batch.exposure, batch.frame_index)
+        """Weighted sum over outputs, and of a frame's own image where the batch asks for it, which
+        it may of a network with `gives_frames` only.
+        """
+        frames_own = {}
+        if batch.frame_index is not None:
+            frames_own["which"] = batch.frame_index
         with autocast(batch.frames.device):
-            images = network(*inputs).float()
+            images = network(batch.frames, batch.total, batch.exposure, **frames_own).float()
         named = {name: images[:, i : i + 1] for i, name in enumerate(self.outputs)}
         targets = {name: target[:, None] for name, target in batch.targets.items()}
         loss = images.new_zeros(())

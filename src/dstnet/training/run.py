@@ -7,6 +7,8 @@ from dstnet.dataset import SimulatedMovie, read_dataset, split_movies
 from dstnet.dataset.splits import check_held_out, structure_name
 from dstnet.errors import OutputError, SettingsError
 from dstnet.io import ensure_writable_folder
+from dstnet.network.architectures import build
+from dstnet.network.weights import load_matching_weights
 from dstnet.specimen.species import ProjectionBank
 from dstnet.training.data import Sources
 from dstnet.training.process_group import Process, process_group
@@ -65,16 +67,24 @@ def train_run(
     with process_group(device) as process:
         if not process.first:
             say = report = _silent
-        # The run's own folder is judged before the minutes that projections take.
+        # The run's folder and network are judged before the minutes that projections take.
         ensure_writable_folder(folder)
         if not resume and (folder / CHECKPOINT_NAME).exists():
             raise OutputError(
                 f"{folder} already holds a training run; add --resume to go on with it, or choose"
                 " another folder"
             )
+        _check_network(settings)
         trainer = _trainer(folder, data, settings, resume, process, say)
         trainer.train(report)
         return trainer.release()
+
+
+def _check_network(settings: TrainingSettings) -> None:
+    """Make sure that the network can be built and start from the weights that the settings name."""
+    network = build(settings.architecture, settings.network)
+    if settings.start_from:
+        load_matching_weights(network, settings.start_from)
 
 
 def _trainer(

@@ -273,7 +273,8 @@ class Trainer:
             group["lr"] = self.rate(step)
         # A frame's own image costs a second pass of the re-constructor, so only some steps ask for
         # it; which, the step number says.
-        own = (step * _GOLDEN_RATIO) % 1 < settings.frame_weight
+        turn = (step * _GOLDEN_RATIO) % 1
+        own = self.network.gives_frames and turn < settings.frame_weight
         self.state.optimizer.zero_grad(set_to_none=True)
         count = settings.batches // process.count
         loss = 0.0

@@ -169,8 +169,9 @@ class Finetuning:
 
     def _begin(self) -> _Training:
         network = self._network_with(self.start.state_dict()).train()
+        frozen = self.settings.frozen_of(network)
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(not name.startswith(self.settings.frozen))
+            parameter.requires_grad_(not name.startswith(frozen))
         learnt = [p for p in network.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(learnt, lr=self.settings.learning_rate, weight_decay=0.0)
         return _Training(network, learnt, optimizer, copy_weights(network))

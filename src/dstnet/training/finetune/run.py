@@ -74,6 +74,8 @@ def finetune_run(
     network, card = load_weights(settings.model)
     chosen = resolve_device(device)
     network = network.to(chosen)
+    # As the network's own where none are given, so that the run's records name them.
+    settings = settings.model_copy(update={"frozen": settings.frozen_of(network)})
     _check_frozen(network, card, settings)
     crops, failures = _extract_all(movies, network, card, settings, chosen, say)
     learn, judge = split_crops(crops, settings)
@@ -107,15 +109,16 @@ def finetune_run(
 
 def _check_frozen(network: MovieNetwork, card: ModelCard, settings: FinetuneSettings) -> None:
     layers = [name for name, _ in network.named_parameters()]
-    for name in settings.frozen:
+    frozen = settings.frozen_of(network)
+    for name in frozen:
         if not any(layer.startswith(name) for layer in layers):
             raise SettingsError(
                 f"frozen: {card.name} has no layer {name!r}; its parameters are called {layers[0]}"
                 f" to {layers[-1]}"
             )
-    if all(layer.startswith(settings.frozen) for layer in layers):
+    if all(layer.startswith(frozen) for layer in layers):
         raise SettingsError(
-            f"frozen: {', '.join(settings.frozen)} is all of {card.name}; leave something to learn"
+            f"frozen: {', '.join(frozen)} is all of {card.name}; leave something to learn"
         )
 
 

@@ -4,6 +4,7 @@ from pydantic import Field
 
 from dstnet.alignment import AlignmentSettings
 from dstnet.core.settings import Settings
+from dstnet.network.blocks import MovieNetwork
 from dstnet.network.weights import DEFAULT_MODEL
 
 
@@ -38,12 +39,11 @@ class FinetuneSettings(Settings):
         description="decay of the averaged copy that is judged and released",
     )
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
-    frozen: tuple[str, ...] = Field(
-        default=("reconstructor.leave",),
+    frozen: tuple[str, ...] | None = Field(
+        default=None,
         description=(
-            "layers, by the beginning of their parameters' names, that stay as they are; a"
-            " sub-pixel shuffle's own layer, whose phases would else drift apart, is where most of"
-            " a checkerboard comes from"
+            "layers, by the beginning of their parameters' names, that stay as they are; None:"
+            " those that the network names itself, of dstnet reconstructor.leave"
         ),
     )
     anchor: float = Field(
@@ -81,3 +81,7 @@ class FinetuneSettings(Settings):
         ),
     )
     alignment: AlignmentSettings = AlignmentSettings()
+
+    def frozen_of(self, network: MovieNetwork) -> tuple[str, ...]:
+        """What stays as it is in this network."""
+        return network.keeps_in_finetuning if self.frozen is None else self.frozen
