@@ -227,6 +227,12 @@ def test_a_whole_movie_is_kept_and_a_changed_or_broken_one_made_again(tmp_path):
     assert movie.read_bytes() != written
     assert SimulatedMovie(tmp_path, record_of(shot)).write(shot)
     assert movie.read_bytes() == written
+    # A truth was lost: made again.
+    for path in (tmp_path / "truth").iterdir():
+        path.unlink()
+        assert not SimulatedMovie(tmp_path, record_of(shot)).is_complete(), path.name
+        assert SimulatedMovie(tmp_path, record_of(shot)).write(shot)
+        assert path.is_file()
     # Broken off before the end: no settings yet, so nothing is trusted.
     last.unlink()
     movie.write_bytes(b"half a movie")

@@ -123,6 +123,20 @@ def test_sigterm_ends_a_run_in_good_order(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_here", "processes"),
+    [
+        ({}, True, 1),
+        ({"workers": 3}, False, 3),
+        ({"slurm": SlurmSettings(2)}, False, 2),
+        ({"scheduler_file": Path("scheduler.json")}, False, 1),
+    ],
+)
+def test_a_workplace_knows_where_it_is(changes, is_here, processes):
+    workplace = Workplace(**changes)
+    assert (workplace.is_here, workplace.processes) == (is_here, processes)
+
+
 def test_leftovers_go_by_age_and_name(tmp_path):
     old, young, other = (tmp_path / name for name in ("a_dw.mrc", "b_dw.star", "c.mrc"))
     hidden = [hidden_path(old), hidden_path(young), tmp_path / ".mine.mrc"]

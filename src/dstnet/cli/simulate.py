@@ -142,8 +142,8 @@ def simulate(
         shard=workplace.shard,
     )
     if dry_run:
-        workers = run.workers or run.slurm_jobs or 1
-        _say_plan(plan, estimate(plan, workers, workplace.devices[0], store), Reporter(json))
+        cost = estimate(plan, workplace.processes, workplace.devices[0], store)
+        _say_plan(plan, cost, Reporter(json))
         return 0
     after = None
     if preview:

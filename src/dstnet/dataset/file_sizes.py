@@ -2,16 +2,16 @@
 
 import math
 
+import numpy as np
+
 from dstnet.dataset.record import MovieFormat
+from dstnet.dataset.truth_files import TRUTH_IMAGES
 from dstnet.simulation import SimulationSettings
 
 # LZW codes of Poisson counts are 1.4 times their entropy as 16-bit numbers (measured, 0.05 to 16 a
 # pixel), less as 8-bit ones.
 LZW_OVER_ENTROPY = 1.45
 NOISE_GROWS_BY_LZW = 1.1
-# float32 images of a field among its truths: phase, contrast, ice, thickness, and labels of half
-# that size
-TRUTH_IMAGES = 4.5
 # Up to this mean, the entropy of a Poisson variable is summed term by term.
 MOST_SUMMED_MEAN = 20
 SUMMED_TERMS = 80
@@ -43,5 +43,7 @@ def _poisson_entropy_bits(mean: float) -> float:
 
 def truth_bytes(settings: SimulationSettings, expected: bool) -> int:
     """About what a movie's truths take, with or without the noise-free frames."""
-    images = TRUTH_IMAGES + (settings.frames if expected else 0)
-    return int(images * 4 * math.prod(settings.shape))
+    bytes_per_pixel = sum(np.dtype(image.dtype).itemsize for image in TRUTH_IMAGES)
+    if expected:
+        bytes_per_pixel += settings.frames * np.dtype(np.float32).itemsize
+    return bytes_per_pixel * math.prod(settings.shape)

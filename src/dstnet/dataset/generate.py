@@ -103,8 +103,8 @@ def make_movies(
     """
     place = workplace or Workplace(threads=1)
     # Another process' species are its own, and so are a cluster's.
-    here = place.workers is None and place.scheduler_file is None and place.slurm is None
-    have_made = prepare(_Job(after, store if here else None), replace(place, shard=None))
+    job = _Job(after, store if place.is_here else None)
+    have_made = prepare(job, replace(place, shard=None))
     _prepare_folder(plan)
     outcomes = _InOrder(report)
     tasks: list[PlannedMovie] = []

@@ -12,13 +12,19 @@ import numpy as np
 import pandas as pd
 import starfile
 import yaml
-from torch import Tensor
 
 from dstnet.core.shapes import Trajectory
 from dstnet.correction.corrections import Corrections, CorrectionSettings
 from dstnet.dataset.layout import RECORD_ENDING, MovieFiles
 from dstnet.dataset.record import MovieFormat, MovieRecord
 from dstnet.dataset.splits import structure_name
+from dstnet.dataset.truth_files import (
+    EXPECTED_ENDING,
+    MOTION_ENDING,
+    TABLES,
+    TRUTH_IMAGES,
+    truth_endings,
+)
 from dstnet.dataset.truth_tables import (
     ctf_table,
     motion_of,
@@ -109,8 +115,7 @@ class SimulatedMovie(MovieFiles):
             Whether the noise-free frames must be there too.
         """
         paths = [self.movie_path(movie_format), self.record_path]
-        if expected:
-            paths.append(self.truth_path("expected.mrcs"))
+        paths += [self.truth_path(ending) for ending in truth_endings(expected)]
         if not all(path.is_file() for path in paths):
             return False
         return self.record_path.read_text() == self.record.to_yaml()
@@ -171,7 +176,7 @@ class SimulatedMovie(MovieFiles):
         Parameters
         ----------
         what
-            ``phase``, ``clean``, ``ice``, ``thickness`` or ``label``.
+            Its name in `dstnet.dataset.truth_files.TRUTH_IMAGES`.
 
         Raises
         ------
@@ -188,7 +193,7 @@ class SimulatedMovie(MovieFiles):
         BadInputError
             If its file cannot be read, or is of another number of frames.
         """
-        path = self.truth_path("motion.json")
+        path = self.truth_path(MOTION_ENDING)
         frames = self.settings.frames
         try:
             motion = motion_of(self._motion_values())
@@ -213,10 +218,10 @@ class SimulatedMovie(MovieFiles):
         try:
             return motion_parts_of(self._motion_values())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _bad_motion(self.truth_path("motion.json"), error) from None
+            raise _bad_motion(self.truth_path(MOTION_ENDING), error) from None
 
     def _motion_values(self) -> dict[str, Any]:
-        path = self.truth_path("motion.json")
+        path = self.truth_path(MOTION_ENDING)
         try:
             return json.loads(path.read_text())
         except (OSError, ValueError) as error:
@@ -275,7 +280,7 @@ class SimulatedMovie(MovieFiles):
         if expected:
             self._write_expected(simulator)
         self._write_images(simulator)
-        with atomic_path(self.truth_path("motion.json")) as path:
+        with atomic_path(self.truth_path(MOTION_ENDING)) as path:
             path.write_text(json.dumps(motion_values(simulator.truth)) + "\n")
         self._write_tables(simulator, movie_format)
         with atomic_path(self.record_path) as path:
@@ -288,16 +293,16 @@ class SimulatedMovie(MovieFiles):
             return
         ensure_writable_folder(self.folder / "camera")
         if camera.gain is not None and not self.gain_path.is_file():
-            self._write_mrc(
-                self.gain_path, camera.gain, "dstnet gain reference: corrected = raw x gain"
+            write_mrc(
+                self.gain_path,
+                camera.gain.cpu().numpy(),
+                self.settings.pixel_size_angstrom,
+                "dstnet gain reference: corrected = raw x gain",
             )
         if camera.defects is not None and not self.defects_path.is_file():
             lines = [f"{x} {y} {width} {height}\n" for x, y, width, height in camera.defect_list()]
             with atomic_path(self.defects_path) as path:
                 path.write_text("".join(lines))
-
-    def _write_mrc(self, path: Path, image: Tensor, label: str) -> None:
-        write_mrc(path, image.cpu().numpy(), self.settings.pixel_size_angstrom, label)
 
     def _write_movie(self, simulator: MovieSimulator, movie_format: MovieFormat) -> None:
         path = self.movie_path(movie_format)
@@ -313,7 +318,7 @@ class SimulatedMovie(MovieFiles):
 
     def _write_expected(self, simulator: MovieSimulator) -> None:
         write_mrc(
-            self.truth_path("expected.mrcs"),
+            self.truth_path(EXPECTED_ENDING),
             (frame.cpu().numpy() for frame in simulator.expected_frames()),
             self.settings.pixel_size_angstrom,
             "dstnet truth: expected electrons per pixel, no noise",
@@ -321,25 +326,14 @@ class SimulatedMovie(MovieFiles):
         )
 
     def _write_images(self, simulator: MovieSimulator) -> None:
-        truth = simulator.truth
-        images = (
-            ("phase", truth.phase, "projected phase of the particles, rad"),
-            ("clean", truth.clean, "contrast of the particles after the CTF, no noise"),
-            (
-                "ice",
-                simulator.ice_phase(),
-                "projected phase of ice, film, frost in the first frame, rad",
-            ),
-            ("thickness", truth.thickness_angstrom, "ice thickness, Angstrom"),
-        )
-        for what, image, label in images:
-            self._write_mrc(self.truth_path(f"{what}.mrc"), image, f"dstnet truth: {label}")
-        write_mrc(
-            self.truth_path("label.mrc"),
-            truth.label.numpy().astype(np.uint16),
-            self.settings.pixel_size_angstrom,
-            "dstnet truth: which particle covers a pixel, row of the particle table from 1",
-        )
+        for truth in TRUTH_IMAGES:
+            image = truth.image(simulator).cpu().numpy()
+            write_mrc(
+                self.truth_path(truth.ending),
+                image.astype(truth.dtype, copy=False),
+                self.settings.pixel_size_angstrom,
+                f"dstnet truth: {truth.label}",
+            )
 
     def _write_tables(self, simulator: MovieSimulator, movie_format: MovieFormat) -> None:
         """Motion, CTF and particles as RELION writes them."""
@@ -365,8 +359,8 @@ class SimulatedMovie(MovieFiles):
             "ctf": {"optics": optics, "micrographs": ctf_table(settings, movie)},
             "particles": {"optics": optics, "particles": particles},
         }
-        for what, blocks in tables.items():
-            write_star(self.truth_path(f"{what}.star"), blocks, float_format="%.9g")
+        for name in TABLES:
+            write_star(self.truth_path(f"{name}.star"), tables[name], float_format="%.9g")
 
 
 def _bad_motion(path: Path, error: Exception) -> BadInputError:

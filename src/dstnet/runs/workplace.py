@@ -53,6 +53,18 @@ class Workplace:
             )
 
     @property
+    def is_here(self) -> bool:
+        """Whether tasks are worked on in this process."""
+        return self.workers is None and self.scheduler_file is None and self.slurm is None
+
+    @property
+    def processes(self) -> int:
+        """How many work at a time; 1 where the scheduler alone knows."""
+        if self.slurm is not None:
+            return self.slurm.jobs
+        return self.workers or 1
+
+    @property
     def threads_of_each(self) -> int:
         """Threads of torch in each worker."""
         if self.threads is not None:
@@ -77,8 +89,7 @@ def prepare(job: Job[T, R], workplace: Workplace) -> Callable[[Iterable[T | None
         client = slurm_client(workplace.slurm)
     elif workplace.scheduler_file is not None:
         client = scheduler_client(workplace.scheduler_file)
-    here = client is None and workplace.workers is None
-    work = job.worker(workplace.devices[0]) if here else None
+    work = job.worker(workplace.devices[0]) if workplace.is_here else None
     threads = workplace.threads_of_each
     devices = workplace.devices
 
