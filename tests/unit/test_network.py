@@ -284,6 +284,9 @@ def test_unknown_model_names_the_released_ones(monkeypatch, tmp_path, model):
     with pytest.raises(WeightsError, match="no model 'nonesuch'") as caught:
         load_weights("nonesuch")
     assert all(name in str(caught.value) for name in released())
+    newest = max(released())
+    with pytest.raises(WeightsError, match=f"did you mean {newest}"):
+        load_weights(newest.replace("net", "nte"))
     monkeypatch.setattr(weights, "released", lambda: {"first-1": model, "second-2": model})
     with pytest.raises(WeightsError, match="first-1, second-2"):
         load_weights(str(tmp_path / "none.safetensors"))

@@ -132,6 +132,9 @@ def test_groups_are_as_the_weights_or_the_settings_say(model, groups, frames, fo
 def test_names_that_are_none_are_refused(tmp_path):
     with pytest.raises(WeightsError, match="no model 'nonesuch'"):
         make_restorer(EnhancementSettings(model="nonesuch"))
+    with pytest.raises(WeightsError, match=r"\(did you mean wiener\?\); released") as caught:
+        make_restorer(EnhancementSettings(model="wienr"))
+    assert all(name in str(caught.value) for name in (*METHODS, *released()))
     with pytest.raises(SettingsError, match="sum takes nothing after its name"):
         make_restorer(EnhancementSettings(model="sum:3"))
     with pytest.raises(SettingsError, match="leave out --groups"):

@@ -17,8 +17,8 @@ from dstnet.enhancement.classical import (
 from dstnet.enhancement.frame_window import WindowRestorer
 from dstnet.enhancement.network import NetworkRestorer
 from dstnet.enhancement.settings import EnhancementSettings
-from dstnet.errors import SettingsError
-from dstnet.network.weights import read_card, released
+from dstnet.errors import SettingsError, WeightsError
+from dstnet.network.weights import no_such_model, read_card, released
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def make_restorer(settings: EnhancementSettings, device: str = "cpu") -> Restore
             raise SettingsError(f"model {name} takes nothing after its name (got {argument!r})")
         return method.make(settings, device)
     path = released().get(settings.model) or Path(settings.model)
-    # A file that is missing is for the restorer to name.
-    if path.is_file() and read_card(path).window is not None:
+    if not path.is_file():
+        raise WeightsError(no_such_model(settings.model, METHODS))
+    if read_card(path).window is not None:
         return WindowRestorer(settings, device)
     return NetworkRestorer(settings, device)

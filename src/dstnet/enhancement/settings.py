@@ -14,8 +14,8 @@ class EnhancementSettings(Settings):
     model: str = Field(
         default=DEFAULT_MODEL,
         description=(
-            "name of released weights, path of a .safetensors file with its card beside it, or a"
-            " method without weights: sum, dose-weighted-sum, gaussian, gaussian:Å, wiener"
+            "name of released weights or of a method without weights (see dstnet models), or path"
+            " of a .safetensors file with its card beside it"
         ),
     )
     groups: int | None = Field(

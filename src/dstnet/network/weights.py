@@ -4,6 +4,8 @@ with the package.
 
 import hashlib
 import json
+from collections.abc import Collection
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -93,6 +95,26 @@ def released() -> dict[str, Path]:
     return {p.stem: p for p in sorted(folder.glob("*.safetensors"))}
 
 
+def no_such_model(model: str, methods: Collection[str] = ()) -> str:
+    """The message for a model that there is not, with the closest name that there is.
+
+    Parameters
+    ----------
+    model
+        That was asked for.
+    methods
+        Names of methods without weights that could be meant.
+    """
+    names = list(released())
+    closest = get_close_matches(model, [*names, *methods], n=1)
+    meant = f" (did you mean {closest[0]}?)" if closest else ""
+    available = ", ".join(names) or "(none)"
+    said = f"no model {model!r}{meant}; released ones are {available}"
+    if methods:
+        said += f", methods without weights {', '.join(methods)}"
+    return f"{said}, or give the path of a .safetensors file"
+
+
 def read_card(path: Path) -> ModelCard:
     """The card beside a weights file.
 
@@ -153,11 +175,7 @@ def load_weights(model: str = DEFAULT_MODEL) -> tuple[MovieNetwork, ModelCard]:
     names = released()
     path = names.get(model) or Path(model)
     if not path.is_file():
-        available = ", ".join(names) or "(none)"
-        raise WeightsError(
-            f"no model {model!r}; released ones are {available}, or give the path of a .safetensors"
-            " file"
-        )
+        raise WeightsError(no_such_model(model))
     card = read_card(path)
     if digest(path) != card.sha256:
         raise WeightsError(
