@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dstnet.core.shapes import Image, Stack
+from dstnet.core.shapes import Image, Shape, Stack
 from dstnet.motion import Motion
 from dstnet.movie import Exposure, Movie
 
@@ -96,6 +96,6 @@ class AlignedMovie:
     notes: tuple[str, ...] = ()
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> Shape:
         """(y, x) of the sums."""
         return (self.total.shape[0], self.total.shape[1])

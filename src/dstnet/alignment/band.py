@@ -8,8 +8,9 @@ from torch import Tensor
 
 from dstnet.alignment.settings import AlignmentSettings
 from dstnet.alignment.terms import HalfDisc, reach
+from dstnet.core.devices import Device
 from dstnet.core.fourier import next_fast_size
-from dstnet.core.shapes import Image
+from dstnet.core.shapes import Image, Shape
 from dstnet.errors import BadInputError
 from dstnet.movie import Movie
 
@@ -55,18 +56,18 @@ class Band:
     """
 
     binning: int
-    shape: tuple[int, int]
+    shape: Shape
     rows: Tensor
     columns: Tensor
     k: Tensor
     ring: Tensor
     field: tuple[float, float]
-    grid: tuple[int, int]
+    grid: Shape
     step: float
     taper: Image
 
     @classmethod
-    def of(cls, movie: Movie, settings: AlignmentSettings, device: torch.device | str) -> "Band":
+    def of(cls, movie: Movie, settings: AlignmentSettings, device: Device) -> "Band":
         """The band of a movie.
 
         Raises
@@ -183,7 +184,7 @@ def _binning(pixel_angstrom: float, highest: float, settings: AlignmentSettings)
     return max(1, int(1 / (3.5 * finest * pixel_angstrom)))
 
 
-def _edge(n: int, device: torch.device | str) -> Tensor:
+def _edge(n: int, device: Device) -> Tensor:
     """1 inside, falling as a raised cosine to 0 over the outer part of each side."""
     distance = (torch.arange(n, device=device) + 0.5) / n
     from_edge = torch.minimum(distance, 1 - distance)

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from dstnet.core.devices import Device
 from dstnet.core.fourier import frequencies
+from dstnet.core.shapes import Shape
 from dstnet.motion.exposure_filter import critical_exposure
 from dstnet.movie import Exposure, Movie
 
@@ -41,8 +43,8 @@ class DoseWeighting:
         self,
         movie: Movie,
         exposure: Exposure,
-        shape: tuple[int, int],
-        device: torch.device | str,
+        shape: Shape,
+        device: Device,
     ) -> None:
         self._frames = len(movie)
         self._exposure = exposure
@@ -100,7 +102,7 @@ class DoseWeighting:
         return torch.view_as_complex(white)
 
 
-def _critical_exposure(movie: Movie, shape: tuple[int, int], device: torch.device | str) -> Tensor:
+def _critical_exposure(movie: Movie, shape: Shape, device: Device) -> Tensor:
     """On the ``rfft2`` grid of images of `shape` of the movie's field."""
     pixel = movie.pixel_size_angstrom
     height, width = movie.shape

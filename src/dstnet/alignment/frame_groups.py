@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from dstnet.alignment.aligned_movie import FrameGroups, Grouping
+from dstnet.core.devices import Device
 from dstnet.core.fourier import crop_spectrum, irfft2
+from dstnet.core.shapes import Shape
 from dstnet.errors import SettingsError
 from dstnet.movie import Movie
 
@@ -29,7 +31,7 @@ class GroupSums:
         If the working pixel or the number of groups is not positive.
     """
 
-    def __init__(self, movie: Movie, grouping: Grouping, device: torch.device | str) -> None:
+    def __init__(self, movie: Movie, grouping: Grouping, device: Device) -> None:
         working = grouping.working_pixel_angstrom
         most = grouping.most_groups
         if not working > 0 or most < 1:
@@ -83,7 +85,7 @@ class GroupSums:
         )
 
 
-def coarser_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
+def coarser_shape(shape: Shape, factor: float) -> Shape:
     """Pixels of a grid `factor` times as coarse: each axis even, at least 2; the shape itself for a
     factor of 1 or less.
     """

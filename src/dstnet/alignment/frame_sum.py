@@ -14,8 +14,9 @@ from dstnet.alignment.global_motion import estimate_motion
 from dstnet.alignment.reading import Progress, checked_frame
 from dstnet.alignment.settings import AlignmentSettings
 from dstnet.alignment.undo_motion import MotionRemoval, checked_motion, largest_displacement
+from dstnet.core.devices import Device
 from dstnet.core.fourier import crop_spectrum, irfft2
-from dstnet.core.shapes import Trajectory
+from dstnet.core.shapes import Shape, Trajectory
 from dstnet.motion import Motion
 from dstnet.movie import Movie
 
@@ -27,7 +28,7 @@ def align(
     groupings: Collection[Grouping] = (),
     halves: bool = False,
     motion: Motion | None = None,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     progress: Progress | None = None,
 ) -> AlignedMovie:
     """Estimate the motion of a movie, take it out and sum.
@@ -128,7 +129,7 @@ def accumulate(
     halves: bool = False,
     binning: float = 1.0,
     progress: Progress | None = None,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     notes: tuple[str, ...] = (),
 ) -> AlignedMovie:
     """Undo the motion of each frame and sum: plain, dose-weighted, and in groups on coarser grids.
@@ -207,16 +208,14 @@ class _Sums:
         Dose weighting; None: the exposure is unknown.
     """
 
-    shape: tuple[int, int]
-    out: tuple[int, int]
+    shape: Shape
+    out: Shape
     total: Tensor
     even: Tensor | None
     weighting: DoseWeighting | None
 
     @classmethod
-    def empty(
-        cls, movie: Movie, out: tuple[int, int], halves: bool, device: torch.device | str
-    ) -> "_Sums":
+    def empty(cls, movie: Movie, out: Shape, halves: bool, device: Device) -> "_Sums":
         height, width = movie.shape
         total = torch.zeros(height, width // 2 + 1, dtype=torch.complex64, device=device)
         weighting = None

@@ -18,6 +18,7 @@ from dstnet.alignment.local_motion import refine_by_patches
 from dstnet.alignment.patches import Patches
 from dstnet.alignment.reading import Progress, checked_frame, read_terms
 from dstnet.alignment.settings import AlignmentSettings
+from dstnet.core.devices import Device
 from dstnet.core.shapes import Trajectory
 from dstnet.motion import Motion
 from dstnet.movie import Movie
@@ -32,7 +33,7 @@ def estimate_global_motion(
     movie: Movie,
     settings: AlignmentSettings,
     progress: Progress | None = None,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> Trajectory:
     """Displacement of the specimen in each frame, from the frames alone.
 
@@ -68,7 +69,7 @@ def estimate_motion(
     movie: Movie,
     settings: AlignmentSettings,
     progress: Progress | None = None,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> tuple[Motion, list[str]]:
     """Global and, where the frames hold enough to find it, local motion; and what the user should
     know of the latter.

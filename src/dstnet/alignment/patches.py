@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dstnet.alignment.terms import HalfDisc
-from dstnet.core.shapes import Image
+from dstnet.core.shapes import Image, Shape
 from dstnet.motion.local_field import TERM_POWER
 
 # Of the distance between patches: the part of each window that it shares with the next one
@@ -70,7 +70,7 @@ class Patches:
     @classmethod
     def of(
         cls,
-        shape: tuple[int, int],
+        shape: Shape,
         pixel_angstrom: float,
         frames: int,
         most: int,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from dstnet.alignment.band import Band
 from dstnet.alignment.patches import Patches
+from dstnet.core.devices import Device
 from dstnet.core.shapes import Image
 from dstnet.errors import BadInputError
 from dstnet.movie import Movie
@@ -28,7 +29,7 @@ _SAMPLE_PIXELS = 1 << 20
 _BLOCK = 8  # pixels a side of a neighbourhood
 
 
-def checked_frame(movie: Movie, index: int, device: torch.device | str = "cpu") -> Image:
+def checked_frame(movie: Movie, index: int, device: Device = "cpu") -> Image:
     """Frame `index` (from 0) as a new float32 tensor on `device`.
 
     Raises

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dstnet.alignment.spectral_snr import ring_numbers
+from dstnet.core.devices import Device
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class HalfDisc:
         lowest: float,
         highest: float,
         periods_angstrom: tuple[float, float],
-        device: torch.device | str,
+        device: Device,
     ) -> "HalfDisc":
         """Terms from `lowest` to `highest` in 1/Angstrom, of an image with these sides."""
         height, width = periods_angstrom

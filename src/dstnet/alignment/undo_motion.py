@@ -8,8 +8,9 @@ local motion, together with it by `dstnet.motion.warp`.
 import torch
 from torch import Tensor
 
+from dstnet.core.devices import Device
 from dstnet.core.fourier import irfft2, scale_, shift_factors
-from dstnet.core.shapes import Image, Trajectory
+from dstnet.core.shapes import Image, Shape, Trajectory
 from dstnet.errors import BadInputError
 from dstnet.motion import Motion
 from dstnet.motion.warp import warp_local, warp_prefilter
@@ -34,9 +35,9 @@ class MotionRemoval:
     def __init__(
         self,
         motion: Motion,
-        shape: tuple[int, int],
+        shape: Shape,
         pixel_size_angstrom: float,
-        device: torch.device | str,
+        device: Device,
     ) -> None:
         self._motion = motion
         self._shape = shape
@@ -92,7 +93,7 @@ def undo_motion(image: Image, motion: Motion, pixel_size_angstrom: float) -> Ima
     return irfft2(removal.spectrum(image, 0), shape)
 
 
-def checked_motion(motion: Motion | Trajectory, movie: Movie, device: torch.device | str) -> Motion:
+def checked_motion(motion: Motion | Trajectory, movie: Movie, device: Device) -> Motion:
     """A copy of the motion, or of shifts alone, on the device, if it fits the movie.
 
     Raises

@@ -4,8 +4,10 @@ import torch
 
 from dstnet.errors import SettingsError
 
+Device = torch.device | str  # "cpu", "cuda:1", ...
 
-def resolve_device(name: torch.device | str | None = None) -> torch.device:
+
+def resolve_device(name: Device | None = None) -> torch.device:
     """The device called `name`; without a name, cuda where there is one, else the CPU.
 
     Raises

@@ -2,7 +2,7 @@
 unit of the given spacing.
 
 Sampling of a cropped or padded image keeps intensity (its mean), and keeps the position of pixel
-[0, 0].
+[0, 0]. Where no device is given, it is torch's own: the CPU.
 """
 
 import math
@@ -11,14 +11,16 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-Device = torch.device | str | None  # None: torch's own, the CPU
+from dstnet.core.devices import Device
+from dstnet.core.shapes import Shape
+
 NYQUIST = 0.5  # cycles per pixel
 
 
 def frequencies(
-    shape: tuple[int, int],
+    shape: Shape,
     spacing: float = 1.0,
-    device: Device = None,
+    device: Device | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Frequency axes (ky as a column, kx as a row) of ``rfft2`` of an image of `shape`, in cycles
     per unit of `spacing`.
@@ -30,9 +32,9 @@ def frequencies(
 
 
 def radial_frequency(
-    shape: tuple[int, int],
+    shape: Shape,
     spacing: float = 1.0,
-    device: Device = None,
+    device: Device | None = None,
 ) -> Tensor:
     """|k| on the ``rfft2`` grid of an image of `shape`, in cycles per unit of `spacing`."""
     ky, kx = frequencies(shape, spacing, device)
@@ -40,9 +42,9 @@ def radial_frequency(
 
 
 def shift_phase(
-    shape: tuple[int, int],
+    shape: Shape,
     shift: tuple[float, float],
-    device: Device = None,
+    device: Device | None = None,
 ) -> Tensor:
     """The factor that moves an image's content by `shift` = (dy, dx) pixels when multiplied onto
     its ``rfft2``.
@@ -52,9 +54,9 @@ def shift_phase(
 
 
 def shift_factors(
-    shape: tuple[int, int],
+    shape: Shape,
     shift: tuple[float, float],
-    device: Device = None,
+    device: Device | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`shift_phase` as a column and a row whose product it is: to multiply by one after the other
     takes half the time.
@@ -78,7 +80,7 @@ def scale_(spectrum: Tensor, factor: Tensor) -> Tensor:
     return spectrum
 
 
-def irfft2(spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
+def irfft2(spectrum: Tensor, shape: Shape) -> Tensor:
     """``irfft2`` to images of `shape`, which the spectrum's own grid must be that of.
 
     On a CPU by SciPy: torch's works column by column through memory and takes 1.6 to 1.9 times as
@@ -101,8 +103,8 @@ def apply_transfer(image: Tensor, transfer: Tensor) -> Tensor:
 
 def crop_spectrum(
     spectrum: Tensor,
-    shape: tuple[int, int],
-    new_shape: tuple[int, int],
+    shape: Shape,
+    new_shape: Shape,
 ) -> Tensor:
     """Resample the ``rfft2`` of images of `shape` to that of images of `new_shape`, cropping or
     zero-padding each axis.
@@ -129,7 +131,7 @@ def crop_spectrum(
     return out * area_factor
 
 
-def resample(images: Tensor, new_shape: tuple[int, int]) -> Tensor:
+def resample(images: Tensor, new_shape: Shape) -> Tensor:
     """Fourier-resample images (last two axes) to `new_shape`, keeping the mean. Returns the input
     itself where the shape is the same.
     """
@@ -158,9 +160,9 @@ def _without_small_primes(n: int) -> int:
 
 
 def ring_index(
-    shape: tuple[int, int],
+    shape: Shape,
     rings: int,
-    device: Device = None,
+    device: Device | None = None,
 ) -> Tensor:
     """Ring of each ``rfft2`` term of an image of `shape`, [y, x], of `rings` equally wide ones from
     0 to Nyquist (0.5 cycles/pixel); the corners' numbers go on.
@@ -169,7 +171,7 @@ def ring_index(
     return (k / NYQUIST * rings).long()
 
 
-def conjugate_counts(width: int, device: Device = None) -> Tensor:
+def conjugate_counts(width: int, device: Device | None = None) -> Tensor:
     """How many terms of the complete Fourier plane each column of the ``rfft2`` of an image of
     `width` columns stands for, [x]: two, but one in the first and, where `width` is even, the last.
     """
@@ -244,7 +246,7 @@ def ring_mean(
     return total / terms.clamp(min=1)
 
 
-def radial_mean(values: Tensor, shape: tuple[int, int], rings: int) -> Tensor:
+def radial_mean(values: Tensor, shape: Shape, rings: int) -> Tensor:
     """Mean of a real quantity over `rings` equally wide rings from 0 to Nyquist (0.5 cycles/pixel),
     every term of the complete Fourier plane counting alike.
 

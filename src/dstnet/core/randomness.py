@@ -7,8 +7,10 @@ import hashlib
 
 import torch
 
+from dstnet.core.devices import Device
 
-def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+
+def stream(seed: int, *names: str | int, device: Device = "cpu") -> torch.Generator:
     """A generator on `device` for the stream called by `names` under `seed`. Equal arguments give
     equal streams on every machine.
     """

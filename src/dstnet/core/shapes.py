@@ -8,6 +8,7 @@ grid and give one on another. Number of axes and kind of number are checked whil
 from jaxtyping import Float
 from torch import Tensor
 
+Shape = tuple[int, int]  # of an image, in pixels, (y, x)
 Image = Float[Tensor, "_y _x"]
 Stack = Float[Tensor, "_frame _y _x"]
 Trajectory = Float[Tensor, "_frame 2"]  # Angstrom, (y, x)

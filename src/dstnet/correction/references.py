@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dstnet.core.shapes import Shape
 from dstnet.correction.settings import CorrectionSettings
 from dstnet.errors import BadInputError
 from dstnet.movie import Movie
@@ -145,7 +146,7 @@ def inverted(gain: np.ndarray) -> np.ndarray:
     return np.divide(mean, gain, out=inverse, where=alive, casting="unsafe")
 
 
-def on_grid(reference: np.ndarray, shape: tuple[int, int], movie: str, name: str) -> np.ndarray:
+def on_grid(reference: np.ndarray, shape: Shape, movie: str, name: str) -> np.ndarray:
     """`reference` repeated 1, 2 or 4 times along both axes to `shape`.
 
     Parameters

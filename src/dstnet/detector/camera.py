@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dstnet.core.devices import Device
 from dstnet.core.fourier import apply_transfer
-from dstnet.core.shapes import Image
+from dstnet.core.shapes import Image, Shape
 from dstnet.detector.mtf import mtf
 from dstnet.detector.poisson import poisson
 from dstnet.detector.sensor import Sensor
@@ -53,8 +54,8 @@ class Camera:
     def __init__(
         self,
         settings: DetectorSettings,
-        shape: tuple[int, int],
-        device: torch.device | str = "cpu",
+        shape: Shape,
+        device: Device = "cpu",
         mean_electrons: float | None = None,
     ):
         self.settings = settings
@@ -89,7 +90,7 @@ class Camera:
         """
         return self._sensor.defect_list()
 
-    def spread(self, shape: tuple[int, int]) -> Tensor | None:
+    def spread(self, shape: Shape) -> Tensor | None:
         """What the spectrum of the expected image is multiplied with before counting, on the
         ``rfft2`` grid of `shape` written pixels.
 

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from dstnet.core.devices import Device
 from dstnet.core.fourier import radial_frequency
+from dstnet.core.shapes import Shape
 from dstnet.detector.settings import DetectorSettings
 
 
@@ -15,9 +17,7 @@ def _mtf_curve(k: Tensor, settings: DetectorSettings) -> Tensor:
     return 1 / (1 + fall)
 
 
-def mtf(
-    shape: tuple[int, int], settings: DetectorSettings, device: torch.device | str | None = None
-) -> Tensor | None:
+def mtf(shape: Shape, settings: DetectorSettings, device: Device | None = None) -> Tensor | None:
     """Modulation transfer on the ``rfft2`` grid of `shape` written pixels, or None for a perfect
     camera.
     """

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dstnet.core.randomness import stream
-from dstnet.core.shapes import Image
+from dstnet.core.shapes import Image, Shape
 from dstnet.detector.settings import DetectorSettings
 from dstnet.errors import SettingsError
 
@@ -44,7 +44,7 @@ class Sensor:
         If there are as many dead columns as the sensor has, or more.
     """
 
-    def __init__(self, settings: DetectorSettings, shape: tuple[int, int]) -> None:
+    def __init__(self, settings: DetectorSettings, shape: Shape) -> None:
         self.settings = settings
         self.shape = shape
         # What belongs to a physical pixel is shared by the written ones within it
@@ -199,7 +199,7 @@ def _distinct(total: int, number: int, generator: torch.Generator) -> Tensor:
     return random.topk(number).indices
 
 
-def _clamped_normal(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+def _clamped_normal(shape: Shape, generator: torch.Generator) -> Tensor:
     normal = torch.randn(shape, generator=generator)
     return normal.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
 

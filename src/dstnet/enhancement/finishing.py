@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dstnet.core.fourier import apply_transfer, resample
-from dstnet.core.shapes import Image
+from dstnet.core.shapes import Image, Shape
 from dstnet.enhancement.ctf_matching import transfer_match
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.signal_recovery import filled, linear_part, notes_on
@@ -24,7 +24,7 @@ class NoiseUnits:
     noise: float
     pixel_size_angstrom: float
 
-    def signal(self, image: Image, shape: tuple[int, int]) -> Image:
+    def signal(self, image: Image, shape: Shape) -> Image:
         """A signal in units of the noise, on a grid of `shape` and in the units of the sum."""
         return self.mean + self.noise * resample(image, shape)
 
@@ -97,7 +97,7 @@ def finish(
 def on_sum_grid(
     images: Mapping[str, Image],
     units: NoiseUnits,
-    shape: tuple[int, int],
+    shape: Shape,
     requested: Collection[str],
 ) -> dict[str, Image]:
     """The outputs asked for, each on the grid of the sum and in the unit that its row in the table

@@ -15,7 +15,7 @@ from torch import Tensor
 from dstnet.alignment import AlignedMovie, Grouping, accumulate, undo_motion
 from dstnet.alignment.global_motion import checked_frame
 from dstnet.core.fourier import resample
-from dstnet.core.shapes import Image, Stack
+from dstnet.core.shapes import Image, Shape, Stack
 from dstnet.enhancement.base import Needs, Restored, check_outputs
 from dstnet.enhancement.finishing import NoiseUnits, finish, needed_heads, on_sum_grid
 from dstnet.enhancement.settings import EnhancementSettings
@@ -167,7 +167,7 @@ class WindowRestorer(TrainedRestorer):
             image /= count if _is_chance(name) else units.noise
         return sums, frames
 
-    def _slide(self, movie: Movie, grid: tuple[int, int]) -> Iterator[_UnitFrame]:
+    def _slide(self, movie: Movie, grid: Shape) -> Iterator[_UnitFrame]:
         """The network's outputs for each frame in turn."""
         window: dict[int, _UnitFrame] = {}
         for newest in range(len(movie) + self._half_window):
@@ -178,7 +178,7 @@ class WindowRestorer(TrainedRestorer):
             if middle >= 0:
                 yield self._enhance(movie, window, middle)
 
-    def _read(self, movie: Movie, index: int, grid: tuple[int, int]) -> _UnitFrame:
+    def _read(self, movie: Movie, index: int, grid: Shape) -> _UnitFrame:
         frame = checked_frame(movie, index, self.trained.device)
         binned = resample(frame, grid)
         image, mean, noise = unit_noise(binned, f"{movie.name}: frame {index + 1}")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dstnet.alignment import AlignedMovie, FrameGroups, Grouping
 from dstnet.core.fourier import apply_transfer
-from dstnet.core.shapes import Stack
+from dstnet.core.shapes import Shape, Stack
 from dstnet.enhancement.base import Needs, Restored, check_outputs
 from dstnet.enhancement.finishing import (
     Finished,
@@ -136,9 +136,7 @@ def _noise_units(groups: FrameGroups, name: str) -> tuple[NoiseUnits, Tensor]:
     return NoiseUnits(total, mean, noise, groups.pixel_size_angstrom), scales
 
 
-def _finished_frames(
-    frames: Stack, done: Finished, units: NoiseUnits, shape: tuple[int, int]
-) -> Stack:
+def _finished_frames(frames: Stack, done: Finished, units: NoiseUnits, shape: Shape) -> Stack:
     """Each frame after the steps that were taken on the micrograph, on the grid of the sum."""
     results = []
     for frame in frames:

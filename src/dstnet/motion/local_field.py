@@ -7,7 +7,7 @@ centres of the field's outermost pixels.
 import torch
 from torch import Tensor
 
-from dstnet.core.shapes import Stack
+from dstnet.core.shapes import Shape, Stack
 
 # Mean square of each term over [-1, 1]^2
 TERM_POWER = (1 / 3, 1 / 3, 4 / 45, 4 / 45, 1 / 9)
@@ -26,7 +26,7 @@ def local_basis(y: Tensor, x: Tensor) -> Tensor:
     return torch.stack(terms)
 
 
-def local_displacement(coefficients: Tensor, shape: tuple[int, int]) -> Tensor:
+def local_displacement(coefficients: Tensor, shape: Shape) -> Tensor:
     """Local motion on the pixels of a field of `shape` (y, x), [2, y, x] in the unit of one frame's
     coefficients, [2, 5].
     """

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dstnet.core.devices import Device
 from dstnet.core.shapes import Stack, Trajectory
 from dstnet.motion.relion import RelionMovie, from_relion, to_relion
 from dstnet.movie.exposure import Exposure
@@ -77,7 +78,7 @@ class Motion:
         local = self.local_coefficients_angstrom
         return Motion(shift - shift.mean(0), local - local.mean(0))
 
-    def to(self, device: torch.device | str) -> "Motion":
+    def to(self, device: Device) -> "Motion":
         """A copy on a device, in single precision."""
         return Motion(
             self.global_shift_angstrom.to(device, torch.float32, copy=True),

@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dstnet.core.shapes import Stack, Trajectory
+from dstnet.core.shapes import Shape, Stack, Trajectory
 from dstnet.errors import BadInputError
 from dstnet.motion.local_field import cubic_courses
 
@@ -52,7 +52,7 @@ class RelionMovie:
         Acceleration voltage.
     """
 
-    shape: tuple[int, int]
+    shape: Shape
     pixel_size_angstrom: float
     movie_name: str
     exposure_e_per_a2: float
@@ -182,7 +182,7 @@ def from_relion(tables: Mapping[str, Any]) -> tuple[Trajectory, Stack]:
     return shift.float(), local.float()
 
 
-def _our_courses(flat: list[float], shape: tuple[int, int], z: Tensor) -> Tensor:
+def _our_courses(flat: list[float], shape: Shape, z: Tensor) -> Tensor:
     """RELION's local model as coefficients of our terms and the constant, [frame, axis, 6], at
     frames `z`.
     """
@@ -196,7 +196,7 @@ def _our_courses(flat: list[float], shape: tuple[int, int], z: Tensor) -> Tensor
     return torch.einsum("kaz,fz->fak", ours, powers)
 
 
-def _ours_in_relion_terms(shape: tuple[int, int], with_constant: bool = False) -> Tensor:
+def _ours_in_relion_terms(shape: Shape, with_constant: bool = False) -> Tensor:
     """[6, 5]: each of our terms as coefficients of RELION's 1, x, x^2, y, y^2, x y; or [6, 6], the
     constant 1 the last.
     """

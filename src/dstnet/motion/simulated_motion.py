@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dstnet.core.fourier import frequencies
 from dstnet.core.settings import Settings
-from dstnet.core.shapes import Stack, Trajectory
+from dstnet.core.shapes import Shape, Stack, Trajectory
 from dstnet.motion.local_field import TERM_POWER, cubic_courses, local_basis
 from dstnet.motion.motion import Motion
 
@@ -304,7 +304,7 @@ def _cosines(steps: int) -> tuple[Tensor, Tensor]:
 
 
 def blur_of_path(
-    shape: tuple[int, int],
+    shape: Shape,
     pixel_size_angstrom: float,
     path_angstrom: Tensor,
     device: torch.device | None = None,

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from dstnet.core.compiled import compiled
+from dstnet.core.devices import Device
 from dstnet.core.fourier import frequencies
-from dstnet.core.shapes import Image
+from dstnet.core.shapes import Image, Shape
 
 _PIECES = 3  # on either side of the kernel's centre
 _TAPS = 2 * _PIECES
@@ -101,7 +102,7 @@ def _kernel_conditions() -> tuple[np.ndarray, np.ndarray]:
     return conditions, right
 
 
-def warp_prefilter(shape: tuple[int, int], device: torch.device | str | None = None) -> Tensor:
+def warp_prefilter(shape: Shape, device: Device | None = None) -> Tensor:
     """What to multiply the ``rfft2`` of an image of `shape` by for `warp_local`: one over the
     transform of the kernel at whole pixels.
 
@@ -126,7 +127,7 @@ def _one_over_kernel(k: Tensor) -> Tensor:
 def warp_local(
     image: Image,
     coefficients_px: Tensor,
-    shape: tuple[int, int] | None = None,
+    shape: Shape | None = None,
     offset: tuple[int, int] = (0, 0),
     shift_px: tuple[float, float] = (0.0, 0.0),
 ) -> Image:

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from dstnet.core.shapes import Image, Stack
+from dstnet.core.shapes import Image, Shape, Stack
 from dstnet.errors import BadInputError
 from dstnet.movie.exposure import Exposure
 
@@ -110,7 +110,7 @@ class Movie:
         return self.frames.shape[0]
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> Shape:
         """(y, x) of a frame."""
         return (self.frames.shape[1], self.frames.shape[2])
 

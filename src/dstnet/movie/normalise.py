@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dstnet.core.fourier import radial_frequency
-from dstnet.core.shapes import Image
+from dstnet.core.shapes import Image, Shape
 from dstnet.errors import BadInputError
 
 # In cycles per pixel; 5.6 to 4.2 Å at 2 Å/px, short of the ice ring at 3.7 Å
@@ -55,7 +55,7 @@ def noise_level(image: Image, name: str = "image", band: Tensor | None = None) -
     return noise
 
 
-def noise_band(shape: tuple[int, int], device: torch.device) -> Tensor:
+def noise_band(shape: Shape, device: torch.device) -> Tensor:
     """Which terms of the ``rfft2`` of images of `shape`, flattened, lie in `NOISE_BAND`."""
     low, high = NOISE_BAND
     k = radial_frequency(shape, device=device).flatten()

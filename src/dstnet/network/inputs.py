@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from dstnet.core.devices import Device
 from dstnet.movie import Exposure
 
 # Both exposures are brought to numbers near one: the log of a frame's own, no smaller than the
@@ -12,9 +13,7 @@ LEAST_E_PER_A2 = 1e-3
 ACCUMULATED_E_PER_A2 = 50.0
 
 
-def exposure_inputs(
-    exposure: Exposure | None, frames: int, device: torch.device | str = "cpu"
-) -> Tensor:
+def exposure_inputs(exposure: Exposure | None, frames: int, device: Device = "cpu") -> Tensor:
     """The exposure of frames, or of groups of them, as networks take it.
 
     Parameters

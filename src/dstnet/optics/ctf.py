@@ -26,8 +26,10 @@ from pydantic import Field
 from torch import Tensor
 
 from dstnet.core.constants import electron_wavelength_angstrom
+from dstnet.core.devices import Device
 from dstnet.core.fourier import frequencies
 from dstnet.core.settings import Settings
+from dstnet.core.shapes import Shape
 
 
 class OpticsSettings(Settings):
@@ -90,11 +92,11 @@ class OpticsSettings(Settings):
 
 
 def contrast_transfer(
-    shape: tuple[int, int],
+    shape: Shape,
     pixel_size_angstrom: float,
     optics: OpticsSettings,
     defocus_angstrom: float | None = None,
-    device: torch.device | str | None = None,
+    device: Device | None = None,
 ) -> Tensor:
     """Multiplier from projected phase to image contrast (I - 1) on the ``rfft2`` grid: -2 sin(chi +
     asin A) x envelopes x coma.
@@ -128,11 +130,11 @@ def contrast_transfer(
 
 
 def wave_transfer(
-    shape: tuple[int, int],
+    shape: Shape,
     pixel_size_angstrom: float,
     optics: OpticsSettings,
     defocus_angstrom: float | None = None,
-    device: torch.device | str | None = None,
+    device: Device | None = None,
 ) -> Tensor:
     """What the lens does to the scattered wave, exp(i chi) x envelopes x coma: complex64 on the
     full ``fft2`` grid.
@@ -149,7 +151,7 @@ def wave_transfer(
 
 
 def wave_frequencies(
-    shape: tuple[int, int], pixel_size_angstrom: float, device: torch.device | str | None = None
+    shape: Shape, pixel_size_angstrom: float, device: Device | None = None
 ) -> tuple[Tensor, Tensor]:
     """ky ``[y, 1]`` and kx ``[1, x]`` in 1/Angstrom of the full ``fft2`` grid of waves on `shape`
     (y, x).

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from dstnet.core.constants import electron_wavelength_angstrom
+from dstnet.core.devices import Device
 from dstnet.core.fourier import next_fast_size, resample
-from dstnet.core.shapes import Image
+from dstnet.core.shapes import Image, Shape
 from dstnet.errors import BadInputError
 from dstnet.optics.ctf import OpticsSettings, wave_frequencies, wave_transfer
 
@@ -113,11 +114,11 @@ def _check_slabs(slabs: Sequence[tuple[float, Tensor]]) -> tuple[int, int]:
 
 
 def propagator(
-    shape: tuple[int, int],
+    shape: Shape,
     pixel_size_angstrom: float,
     distance_angstrom: float,
     voltage_kv: float,
-    device: torch.device | str | None = None,
+    device: Device | None = None,
 ) -> Tensor:
     """Factor exp(-i pi lambda dz k^2) on a wave's ``fft2`` that takes it `distance_angstrom` on
     along the beam: complex64 ``[y, x]``.
@@ -143,12 +144,12 @@ def _transmitted_less_one(phase: Tensor, amplitude_contrast: float) -> Tensor:
     return torch.complex(real, imaginary)
 
 
-def _wave(spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
+def _wave(spectrum: Tensor, shape: Shape) -> Tensor:
     """A wave on a grid of `shape`, at least as fine as that of its `spectrum`."""
     return torch.fft.ifft2(_band(spectrum, shape), norm="forward")
 
 
-def _band(spectrum: Tensor, new_shape: tuple[int, int]) -> Tensor:
+def _band(spectrum: Tensor, new_shape: Shape) -> Tensor:
     """A full spectrum cropped or zero-padded to `new_shape`; amplitudes stay, the lone Nyquist
     terms of the coarser grid are left out.
     """

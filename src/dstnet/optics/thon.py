@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from dstnet.core.fourier import frequencies, ring_sum
-from dstnet.core.shapes import Image
+from dstnet.core.shapes import Image, Shape
 
 AMPLITUDE_CONTRAST = 0.08  # of protein in ice, 0.06 to 0.11 by thickness and energy filter
 # The search: from 0.3 to 4.5 um at 300 kV, or 0.24 to 3.5 um at 200 kV.
@@ -47,7 +47,7 @@ class ThonFit:
     gain: float  # in chi^2 over a spectrum without rings
 
     def phase(
-        self, shape: tuple[int, int], pixel_size_angstrom: float, device: torch.device | None = None
+        self, shape: Shape, pixel_size_angstrom: float, device: torch.device | None = None
     ) -> Tensor:
         """chi in rad, amplitude contrast included, on the ``rfft2`` grid of images of `shape`."""
         ky, kx = frequencies(shape, pixel_size_angstrom, device)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dstnet.core.constants import interaction_constant_rad_per_volt_angstrom
+from dstnet.core.devices import Device
 from dstnet.core.fourier import next_fast_size
 from dstnet.errors import BadInputError
 from dstnet.potential.potential import Potential
@@ -44,9 +45,7 @@ class Projector:
         If the potential is not on a cube.
     """
 
-    def __init__(
-        self, potential: Potential, voltage_kv: float, device: torch.device | str | None = None
-    ):
+    def __init__(self, potential: Potential, voltage_kv: float, device: Device | None = None):
         volume = torch.as_tensor(potential.volume, dtype=torch.float32, device=device)
         n = volume.shape[0]
         if volume.shape != (n, n, n):

@@ -10,10 +10,11 @@ from pydantic import Field
 from torch import Tensor
 
 from dstnet.core.constants import interaction_constant_rad_per_volt_angstrom
+from dstnet.core.devices import Device
 from dstnet.core.fourier import next_fast_size, radial_frequency, scale_, shift_phase
 from dstnet.core.randomness import stream
 from dstnet.core.settings import Settings
-from dstnet.core.shapes import Image
+from dstnet.core.shapes import Image, Shape
 from dstnet.detector.camera import Camera
 from dstnet.detector.settings import DetectorSettings
 from dstnet.errors import SettingsError
@@ -36,7 +37,7 @@ from dstnet.specimen.species import Species
 class SimulationSettings(Settings):
     """Everything about one synthetic movie but its species and its seed."""
 
-    shape: tuple[int, int] = Field(default=(1024, 1024), description="(y, x) in pixels")
+    shape: Shape = Field(default=(1024, 1024), description="(y, x) in pixels")
     pixel_size_angstrom: float = Field(default=1.06, gt=0, le=20)
     frames: int = Field(default=24, ge=1)
     exposure_e_per_a2: float = Field(
@@ -130,7 +131,7 @@ class MovieSimulator:
         settings: SimulationSettings,
         species: Sequence[Species],
         seed: int,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
     ):
         if settings.specimen.populated and not species:
             raise SettingsError(

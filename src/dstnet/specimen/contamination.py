@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dstnet.core.constants import MOTT_VOLT_ANGSTROM2
-from dstnet.core.shapes import Image
+from dstnet.core.devices import Device
+from dstnet.core.shapes import Image, Shape
 from dstnet.potential import random_rotation
 from dstnet.specimen.field import SpecimenField
 
@@ -52,8 +53,8 @@ class _Patch:
         cls,
         middle: tuple[float, float],
         reach: float,
-        shape: tuple[int, int],
-        device: torch.device | str = "cpu",
+        shape: Shape,
+        device: Device = "cpu",
     ) -> "_Patch":
         """What lies within `reach` pixels of the place `middle` (y, x) in a field of `shape`."""
         rows = _reached(middle[0], reach, shape[0])

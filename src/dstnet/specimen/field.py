@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from dstnet.core.devices import Device
+from dstnet.core.shapes import Shape
 from dstnet.specimen.settings import SpecimenSettings
 
 
@@ -25,11 +27,11 @@ class SpecimenField:
         Where images of the field are made.
     """
 
-    shape: tuple[int, int]
+    shape: Shape
     pixel_size_angstrom: float
     settings: SpecimenSettings
     volts_to_rad: float
-    device: torch.device | str = "cpu"
+    device: Device = "cpu"
 
     def poisson_count(self, per_um2: float, generator: torch.Generator) -> int:
         """How many things there are in the field, drawn at random about their mean number.

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from dstnet.core.devices import Device
 from dstnet.core.fourier import radial_frequency
-from dstnet.core.shapes import Image
+from dstnet.core.shapes import Image, Shape
 from dstnet.specimen.field import SpecimenField
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.white_noise import fill_white_noise
@@ -69,10 +70,10 @@ def _relative_power(k: Tensor) -> Tensor:
 
 
 def ice_amplitude(
-    shape: tuple[int, int],
+    shape: Shape,
     pixel_size_angstrom: float,
     settings: SpecimenSettings,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> Tensor:
     """Amplitude by which to multiply the ``rfft2`` of unit white noise to get the ice's projected
     phase in rad.
@@ -114,10 +115,10 @@ def _mean_reference_power() -> float:
 
 
 def ice_memory(
-    shape: tuple[int, int],
+    shape: Shape,
     pixel_size_angstrom: float,
     exposure_e_per_a2: float,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> Tensor:
     """Correlation of the ice's Fourier terms after an exposure: exp(-2 pi^2 k^2 msd_axis),
     msd_axis a third of the mean square displacement in space.
@@ -154,11 +155,11 @@ class IceNoise:
 
     def __init__(
         self,
-        shape: tuple[int, int],
+        shape: Shape,
         pixel_size_angstrom: float,
         settings: SpecimenSettings,
         generator: torch.Generator,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
     ):
         self.shape = shape
         self.pixel_size_angstrom = pixel_size_angstrom

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from dstnet.core.devices import Device
 from dstnet.core.settings import Settings
 from dstnet.potential import (
     MAP_SUFFIXES,
@@ -113,7 +114,7 @@ class ProjectedSpecies:
         potential: Potential,
         voltage_kv: float,
         poses: PoseSettings = UNIFORM,
-        device: torch.device | str | None = None,
+        device: Device | None = None,
     ) -> Self:
         """The species of a potential.
 

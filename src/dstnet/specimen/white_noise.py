@@ -5,8 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+from dstnet.core.shapes import Shape
 
-def fill_white_noise(out: Tensor, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+
+def fill_white_noise(out: Tensor, shape: Shape, generator: torch.Generator) -> Tensor:
     """Fill `out` with the ``rfft2`` of white noise of unit variance on an image of `shape`, drawn
     straight in Fourier space; gives `out` back.
 

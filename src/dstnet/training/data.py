@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from dstnet.core.devices import Device
 from dstnet.core.randomness import stream
 from dstnet.dataset import SimulatedMovie
 from dstnet.errors import DstnetError, SettingsError
@@ -57,7 +58,7 @@ class Batches(Dataset):
         batch: int,
         seed: int,
         recorded: float = 0.5,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
     ):
         if sources.movies and (ranges.window is not None or not ranges.aligned):
             raise SettingsError(

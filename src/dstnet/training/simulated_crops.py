@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dstnet.core.devices import Device
 from dstnet.core.fourier import scale_, shift_phase
 from dstnet.core.shapes import Image
 from dstnet.motion.warp import warp_local, warp_prefilter
@@ -32,7 +33,7 @@ def simulated_batch(
     batch: int,
     seed: int,
     index: int,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> Batch:
     """Batch number `index` under `seed`, of `batch` crops.
 
@@ -62,7 +63,7 @@ def simulated_batch(
     return Batch.stack(crops, plans[0].frame_index)
 
 
-def make_crop(plan: CropPlan, device: torch.device | str = "cpu") -> Crop:
+def make_crop(plan: CropPlan, device: Device = "cpu") -> Crop:
     """Simulate a movie and bring it to the form that the network sees, with the very functions that
     enhancement uses, on `device`.
 
@@ -90,7 +91,7 @@ def make_crop(plan: CropPlan, device: torch.device | str = "cpu") -> Crop:
     )
 
 
-def make_window(plan: CropPlan, device: torch.device | str = "cpu") -> Crop:
+def make_window(plan: CropPlan, device: Device = "cpu") -> Crop:
     """Simulate a few raw frames as they are, and learn frame `plan.frame_index` where it lies:
     `total` is that frame, and truths are moved to it.
 
@@ -126,7 +127,7 @@ def make_window(plan: CropPlan, device: torch.device | str = "cpu") -> Crop:
 
 
 def _truth_of_frame(
-    simulator: MovieSimulator, plan: CropPlan, mean_over_noise: float, device: torch.device | str
+    simulator: MovieSimulator, plan: CropPlan, mean_over_noise: float, device: Device
 ) -> CropTruth:
     """What is true of a field, where the plan's frame has it."""
     truth = simulator.truth

@@ -11,7 +11,7 @@ from torch import Tensor
 from dstnet.alignment import FrameGroups, Grouping, accumulate
 from dstnet.core.fourier import apply_transfer, radial_frequency, resample
 from dstnet.core.randomness import stream
-from dstnet.core.shapes import Image
+from dstnet.core.shapes import Image, Shape
 from dstnet.dataset import SimulatedMovie
 from dstnet.errors import BadInputError
 from dstnet.motion import Motion
@@ -296,9 +296,7 @@ def _truth_of(source: _Source, place: _Place, mean_over_noise: float) -> CropTru
     )
 
 
-def motion_in_window(
-    motion: Motion, shape: tuple[int, int], corner: tuple[int, int], side: int
-) -> Motion:
+def motion_in_window(motion: Motion, shape: Shape, corner: tuple[int, int], side: int) -> Motion:
     """The motion of a field as that of a square window of it.
 
     Parameters
@@ -336,7 +334,7 @@ def motion_in_window(
 
 
 def _remaining_amplitude(
-    settings: SimulationSettings, frames: range, shape: tuple[int, int], pixel_angstrom: float
+    settings: SimulationSettings, frames: range, shape: Shape, pixel_angstrom: float
 ) -> Tensor:
     """Amplitude of the particles' Fourier terms that damage leaves in a sum of `frames`, on the
     ``rfft2`` grid.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dstnet.alignment import AlignedMovie, FrameGroups, Grouping, align
+from dstnet.core.devices import Device
 from dstnet.core.randomness import stream
 from dstnet.core.shapes import Stack
 from dstnet.errors import BadInputError
@@ -64,7 +65,7 @@ def extract_crops(
     card: ModelCard,
     stride: int,
     settings: FinetuneSettings,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> MovieCrops:
     """Align a movie and take crops that do not overlap, spread at random over the field.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dstnet.core.devices import Device
 from dstnet.core.fourier import ring_count
 from dstnet.core.randomness import stream
 from dstnet.network.blocks import MovieNetwork
@@ -87,7 +88,7 @@ class Finetuning:
         network: MovieNetwork,
         card: ModelCard,
         settings: FinetuneSettings,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
     ):
         self.learn = learn
         self.judge = judge
