@@ -288,7 +288,8 @@ def _walk_prior(
     covariance = settings.walk_angstrom_per_e**2 * likeness
     constant = torch.ones(1, len(x))
     basis = torch.cat((constant, local_basis(y, x)))
-    return covariance, torch.linalg.pinv(basis.T)[1:]
+    to_coefficients = torch.linalg.pinv(basis.T)
+    return covariance, to_coefficients[1:]  # without the constant
 
 
 def _cosines(steps: int) -> tuple[Tensor, Tensor]:
@@ -297,8 +298,9 @@ def _cosines(steps: int) -> tuple[Tensor, Tensor]:
     """
     number = torch.arange(steps, dtype=torch.float64)
     angle = math.pi / steps * number
-    height = torch.where(number > 0, math.sqrt(2 / steps), math.sqrt(1 / steps))
     waves = torch.cos(angle[:, None] * (number + 0.5))
+    # In single precision, as two numbers give it.
+    height = torch.where(number > 0, math.sqrt(2 / steps), math.sqrt(1 / steps))
     squared_differences = 2 - 2 * torch.cos(angle)
     return waves * height[:, None], squared_differences
 

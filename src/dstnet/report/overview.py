@@ -156,23 +156,26 @@ def draw(movie: Overview, path: Path) -> None:
     figure.suptitle(
         movie.name, x=0.035, y=0.975, ha="left", fontsize=15, color=INK, fontweight="bold"
     )
-    axes = figure.subplots(2, 4, gridspec_kw=PANEL_GRID)
+    panels = figure.subplots(2, 4, gridspec_kw=PANEL_GRID)
+    sum_panel, contrast_panel, phase_panel, rings_panel = panels[0]
+    track_panel, local_panel, numbers_panel, profile_panel = panels[1]
     pixel = movie.pixel_size_angstrom
     seen = low_passed(movie.total, pixel, SEEN_ANGSTROM)
     title = f"sum of frames as recorded, low-pass {SEEN_ANGSTROM:g} Å"
-    draw_image(axes[0, 0], seen, pixel, title)
-    draw_image(axes[0, 1], movie.clean, pixel, "truth: contrast, CTF on, no noise")
+    draw_image(sum_panel, seen, pixel, title)
+    draw_image(contrast_panel, movie.clean, pixel, "truth: contrast, CTF on, no noise")
     title = f"truth: projected phase, to {movie.phase.max():.2f} rad"
-    draw_image(axes[0, 2], movie.phase, pixel, title)
-    draw_rings(axes[0, 3], movie.total, pixel, movie.optics)
-    draw_track(axes[1, 0], movie.track, movie.parts)
+    draw_image(phase_panel, movie.phase, pixel, title)
+    draw_rings(rings_panel, movie.total, pixel, movie.optics)
+    draw_track(track_panel, movie.track, movie.parts)
     height, width = movie.total.shape
-    draw_local_motion(axes[1, 1], movie.local, (height, width))
-    draw_numbers(axes[1, 2], movie.numbers)
-    draw_profile(axes[1, 3], movie.total, pixel, movie.optics)
+    draw_local_motion(local_panel, movie.local, (height, width))
+    draw_numbers(numbers_panel, movie.numbers)
+    draw_profile(profile_panel, movie.total, pixel, movie.optics)
     canvas.draw()
     # Nothing of the page is transparent, which would cost a quarter more.
-    opaque = np.asarray(canvas.buffer_rgba())[..., :3]
+    pixels = np.asarray(canvas.buffer_rgba())
+    opaque = pixels[..., :3]
     page = Image.fromarray(opaque)
     with atomic_path(path) as temporary:
         page.save(temporary, optimize=True)

@@ -262,7 +262,8 @@ class _Placer:
             # A pixel more, as snapping to pixels could bring them nearer than the gap.
             return self._away(other, touching + self.field.pixel, u)
         if room is not None:
-            y, x = room.corners[self._index(len(room.corners))].tolist()
+            corner = room.corners[self._index(len(room.corners))]
+            y, x = corner.tolist()
             return self.field.snapped(y + u * room.side, x + v * room.side)
         return self.field.anywhere(u, v, self.generator)
 

@@ -58,11 +58,13 @@ def distance_to_edge_angstrom(field: SpecimenField, seed: int) -> Image | None:
     radius = field.settings.hole_diameter_angstrom / 2
     u, v = torch.rand(2, generator=stream(seed, "film", "hole")).tolist()
     in_view = (0.1 + 0.2 * u) * min(field.shape) * field.pixel_size_angstrom
-    to_hole_centre = radius - min(radius, in_view)  # from the field's
+    away = radius - min(radius, in_view)  # the hole's centre from the field's
     direction = 2 * math.pi * v
+    centre_y = away * math.sin(direction)
+    centre_x = away * math.cos(direction)
     height, width = field.shape
-    y = _from_middle(height, field) - to_hole_centre * math.sin(direction)
-    x = _from_middle(width, field) - to_hole_centre * math.cos(direction)
+    y = _from_middle(height, field) - centre_y
+    x = _from_middle(width, field) - centre_x
     return radius - torch.hypot(y[:, None], x[None, :])
 
 
@@ -112,7 +114,8 @@ def _carbon_noise(field: SpecimenField, generator: torch.Generator) -> Image:
     table = gemmi.Element("C").c4322
     form_factor = torch.zeros_like(k2)
     for a, b in zip(table.a, table.b, strict=True):
-        form_factor += a * torch.exp(-b * k2 / 4)
+        gaussian = torch.exp(-b * k2 / 4)
+        form_factor += a * gaussian
     atoms_per_area = CARBON_ATOMS_PER_ANGSTROM3 * field.settings.film_thickness_angstrom
     scale = math.sqrt(atoms_per_area) * field.volts_to_rad * MOTT_VOLT_ANGSTROM2 / pixel
     white = torch.empty(k2.shape, dtype=torch.complex64)

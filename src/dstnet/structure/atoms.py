@@ -186,31 +186,33 @@ def _keep_main_conformer(chain: gemmi.Chain) -> None:
     residues with one number.
     """
     drop: list[tuple[int, int]] = []
-    for places in _alternatives(chain).values():
+    for alternatives in _alternatives(chain).values():
         occupancies: dict[str, list[float]] = {}
-        for residue, atom in places:
-            label = chain[residue][atom].altloc
-            occupancies.setdefault(label, []).append(chain[residue][atom].occ)
+        for _, atom in alternatives:
+            occupancies.setdefault(atom.altloc, []).append(atom.occ)
         mean = {label: sum(values) / len(values) for label, values in occupancies.items()}
         highest = max(mean.values())
         best = min(label for label, value in mean.items() if value == highest)
-        for residue, atom in places:
-            if chain[residue][atom].altloc == best:
-                chain[residue][atom].occ = min(1.0, sum(mean.values()))
+        for place, atom in alternatives:
+            if atom.altloc == best:
+                atom.occ = min(1.0, sum(mean.values()))
             else:
-                drop.append((residue, atom))
+                drop.append(place)
     for residue, atom in sorted(drop, reverse=True):
         del chain[residue][atom]
 
 
-def _alternatives(chain: gemmi.Chain) -> dict[str, list[tuple[int, int]]]:
-    """Places (residue, atom) of the atoms with alternatives, by the residue's sequence number."""
-    places: dict[str, list[tuple[int, int]]] = {}
-    for r, residue in enumerate(chain):
-        for a, atom in enumerate(residue):
+def _alternatives(chain: gemmi.Chain) -> dict[str, list[tuple[tuple[int, int], gemmi.Atom]]]:
+    """Atoms with alternatives and their places (residue, atom) in the chain, by the residue's
+    sequence number.
+    """
+    found: dict[str, list[tuple[tuple[int, int], gemmi.Atom]]] = {}
+    for residue_number, residue in enumerate(chain):
+        for atom_number, atom in enumerate(residue):
             if atom.has_altloc():
-                places.setdefault(str(residue.seqid), []).append((r, a))
-    return places
+                place = (residue_number, atom_number)
+                found.setdefault(str(residue.seqid), []).append((place, atom))
+    return found
 
 
 def _text(value: np.ndarray | np.int32) -> str:

@@ -180,7 +180,7 @@ def fold_domain(
     return ChainAtoms(place(local.positions), local.elements, local.b_factors)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors (n, 3) brought to length 1."""
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -199,8 +199,9 @@ def _rod_axes(
         shift = 0.0
         if not domain.sheet:
             shift = 0.5 * (row % 2)  # helices pack hexagonally
-        y = (row + domain.offset[0]) * across
-        x = (column + domain.offset[1] + shift) * along
+        offset_y, offset_x = domain.offset
+        y = (row + offset_y) * across
+        x = (column + offset_x + shift) * along
         foot = np.array([y, x]) + rng.normal(0, 0.5, 2)
         if np.linalg.norm(foot) > farthest:
             continue
@@ -233,7 +234,7 @@ def _helix(axis: np.ndarray, up: float, rng: np.random.Generator) -> _Segment:
     local = np.stack([x, y, z], axis=-1)
     backbone = axis[:, None] + local
     from_axis = local[:, 1] * [1, 1, 0]
-    return _Segment(backbone, _unit(from_axis))
+    return _Segment(backbone, unit(from_axis))
 
 
 def _strand(axis: np.ndarray, up: float, rng: np.random.Generator) -> _Segment:
@@ -253,13 +254,14 @@ def _strand(axis: np.ndarray, up: float, rng: np.random.Generator) -> _Segment:
 
 def _loop(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> _Segment:
     """A loop from `start` to `end`, each (3,), that bulges along the rods' axis."""
+    middle = (start + end) / 2
     bulge = [0, 0, 8.0 * np.sign(start[2])]
-    control = (start + end) / 2 + bulge + rng.normal(0, 2.0, 3)
+    control = middle + bulge + rng.normal(0, 2.0, 3)
     length = 1.2 * np.linalg.norm(end - start)
     count = max(2, int(length / 3.4))
     alpha = _bezier(start, control, end, count) + rng.normal(0, 0.7, (count, 3))
-    outward = _unit(rng.normal(size=(count, 3)))
-    along = _unit(np.gradient(alpha, axis=0))
+    outward = unit(rng.normal(size=(count, 3)))
+    along = unit(np.gradient(alpha, axis=0))
     aside = np.cross(along, outward)
     nitrogen = alpha - 1.2 * along + 0.7 * aside
     carbon = alpha + 1.2 * along + 0.8 * aside
@@ -292,7 +294,8 @@ def _side_chains(
     for j in range(longest):
         spread = 0.3 if j == 0 else 0.7
         step = rng.normal(size=(count, 3)) * spread + residues.outward
-        step *= BOND_ANGSTROM / np.linalg.norm(step, axis=1, keepdims=True)
+        length = np.linalg.norm(step, axis=1, keepdims=True)
+        step *= BOND_ANGSTROM / length
         # Every third atom goes on from the one before its forerunner: side chains branch and ring
         # rather than reach out.
         forerunner = j - 2 if j % 3 == 2 else j - 1

@@ -9,7 +9,7 @@ from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from dstnet.structure.atoms import Atoms
-from dstnet.structure.fold import ChainAtoms, Domain, fold_domain
+from dstnet.structure.fold import ChainAtoms, Domain, fold_domain, unit
 
 # Mean mass of a non-hydrogen atom of protein with its hydrogens: 110 Da a residue of 7.9 such
 # atoms.
@@ -95,7 +95,8 @@ def _draw_group_and_mass(rng: np.random.Generator, cage: bool) -> tuple[str, flo
 def _chain(domains: list[Domain], operators: np.ndarray, atoms: float) -> ChainAtoms:
     """One chain of about so many atoms."""
     # Of a ball that holds a domain's share, and a fifth more, as balls do not fill space.
-    radius = 1.2 * (3 * atoms * ROOM_PER_ATOM_ANGSTROM3 / len(domains) / (4 * np.pi)) ** (1 / 3)
+    radius_cubed = 3 * atoms * ROOM_PER_ATOM_ANGSTROM3 / len(domains) / (4 * np.pi)
+    radius = 1.2 * radius_cubed ** (1 / 3)
     chain = _fill(domains, operators, radius)
     for _ in range(3):  # gaps and overlaps between domains decide what a radius holds
         found = len(chain.elements)
@@ -136,8 +137,7 @@ def _centres(
     shell_radius = _shell_radius(count * len(operators)) if cage else 0.0
     centres: list[np.ndarray] = []
     for i in range(count):
-        directions = rng.normal(size=(64, 3))
-        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        directions = unit(rng.normal(size=(64, 3)))
         if i > 0:
             start = centres[rng.integers(max(0, i - 2), i)]
             candidates = start + TOUCHING * directions
@@ -166,7 +166,8 @@ def _first_centre(
     apart = _from_copies(directions, operators)
     widest = np.argsort(apart)[-4:]
     chosen = widest[rng.integers(4)]
-    return directions[chosen] * max(TOUCHING / apart[chosen], shell_radius)
+    touching = TOUCHING / apart[chosen]
+    return directions[chosen] * max(touching, shell_radius)
 
 
 def _from_copies(points: np.ndarray, operators: np.ndarray) -> np.ndarray:
@@ -187,7 +188,8 @@ def _best(
     if len(operators) > 1:
         apart = np.minimum(apart, _from_copies(candidates, operators))
     is_free = apart > 0.95 * TOUCHING
-    off_shell = np.abs(np.linalg.norm(candidates, axis=1) - shell_radius)
+    from_axis = np.linalg.norm(candidates, axis=1)
+    off_shell = np.abs(from_axis - shell_radius)
     score = np.where(is_free, -off_shell, apart - 100)
     return candidates[np.argmax(score)]
 
@@ -195,7 +197,8 @@ def _best(
 def _domain(rng: np.random.Generator, centre: np.ndarray) -> Domain:
     vectors = rng.normal(size=(4, 3)) * 2.0
     phases = rng.uniform(0, 2 * np.pi, (4, 1))
-    frame = np.linalg.qr(rng.normal(size=(3, 3)))[0].T
+    orthogonal, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    frame = orthogonal.T
     frame[2] *= np.sign(np.linalg.det(frame))  # a mirrored frame would make left-handed helices
     is_sheet = bool(rng.random() < SHEET_SHARE)
     return Domain(
@@ -210,13 +213,15 @@ def _domain(rng: np.random.Generator, centre: np.ndarray) -> Domain:
 
 def _fill(domains: list[Domain], operators: np.ndarray, radius: float) -> ChainAtoms:
     """One chain whose domains have `radius` in Å."""
-    centres = np.array([domain.centre for domain in domains]) * radius
+    relative_centres = np.array([domain.centre for domain in domains])
+    centres = relative_centres * radius
     copies = _copies(centres, operators).reshape(-1, 3)
     parts = []
-    for i, domain in enumerate(domains):
+    for i, (domain, centre) in enumerate(zip(domains, centres, strict=True)):
         rivals = np.delete(copies, i, axis=0)  # the identity is the first operator
-        depth = partial(_depth, domain=domain, centre=centres[i], rivals=rivals, radius=radius)
-        parts.append(fold_domain(domain, centres[i], radius, depth))
+        depth = partial(_depth, domain=domain, centre=centre, rivals=rivals, radius=radius)
+        part = fold_domain(domain, centre, radius, depth)
+        parts.append(part)
     chain = ChainAtoms.joined(parts)
     tree = KDTree(chain.positions)
     pairs = tree.query_pairs(NEAREST_ATOMS_ANGSTROM, output_type="ndarray")
@@ -233,8 +238,9 @@ def _depth(
     distance = np.linalg.norm(away, axis=-1)
     wave_vectors = domain.waves[:, :3]
     phases = domain.waves[:, 3]
-    ripples = np.sin((away / radius) @ wave_vectors.T + phases)
-    surface = radius * (1 + 0.07 * ripples.sum(axis=-1))
+    waves = np.sin((away / radius) @ wave_vectors.T + phases)
+    ripple = waves.sum(axis=-1)
+    surface = radius * (1 + 0.07 * ripple)
     depth = surface - distance
     if len(rivals) == 0:
         return depth
