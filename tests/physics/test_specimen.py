@@ -466,7 +466,7 @@ def test_ice_does_not_depend_on_the_number_of_threads():
     assert torch.equal(*images)
 
 
-# --- Frost, crystals, film
+# --- Ice contamination, crystals, film
 # --------------------------------------------------------------------------------------------------
 
 

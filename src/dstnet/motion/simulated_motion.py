@@ -299,7 +299,7 @@ def _cosines(steps: int) -> tuple[Tensor, Tensor]:
     number = torch.arange(steps, dtype=torch.float64)
     angle = math.pi / steps * number
     waves = torch.cos(angle[:, None] * (number + 0.5))
-    # In single precision, as two numbers give it.
+    # Of two numbers this is in single precision, and the motion of a seed hangs on it.
     height = torch.where(number > 0, math.sqrt(2 / steps), math.sqrt(1 / steps))
     squared_differences = 2 - 2 * torch.cos(angle)
     return waves * height[:, None], squared_differences

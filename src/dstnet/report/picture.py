@@ -33,10 +33,8 @@ def show_grey(
 
     Parameters
     ----------
-    axes
-        Where it is drawn.
-    image
-        ``[y, x]``.
+    axes, image
+        Where it is drawn, and the image, ``[y, x]``.
     step
         It is averaged over squares of so many pixels first.
     percentiles

@@ -177,8 +177,11 @@ def load_potential(
     ------
     BadInputError
         If the file or entry is missing or no such thing.
+    OutputError
+        If the folder of downloads cannot be written.
     SettingsError
-        If the pixel size does not fit.
+        If the pixel size is not positive or so small that the box would be too large, or nothing or
+        everything in a map lies above the threshold.
     """
     if is_map(source):
         return potential_from_map(Path(source), pixel_size_angstrom, em_map)
