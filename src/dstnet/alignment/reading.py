@@ -106,7 +106,8 @@ def _clip_(frame: Image) -> Tensor:
             break
         rows.clamp_(-limit, limit)
     low, high = torch.aminmax(frame)
-    if max(mean - low, high - mean) > limit:
+    furthest = max(mean - low, high - mean)
+    if furthest > limit:
         frame.clamp_(mean - limit, mean + limit)
     return deviation
 

@@ -119,7 +119,8 @@ class FrameScan:
         self, dark_level: float, allowed: tuple[float, float]
     ) -> tuple[dict[int, str], set[int]]:
         """Frames whose mean is not that of a good one, and those of them without exposure."""
-        means = np.array(list(self._means.values())) - dark_level
+        raw_means = np.array(list(self._means.values()))
+        means = raw_means - dark_level
         if means.size < _LEAST_FRAMES:
             return {}, set()
         usual = float(np.median(means))
@@ -137,7 +138,9 @@ class FrameScan:
         least, most = allowed
         for number, mean, around in zip(self._means, means, near, strict=True):
             of_usual = mean / usual
-            of_near = mean / around if around > 0 else np.inf
+            of_near = np.inf
+            if around > 0:
+                of_near = mean / around
             is_unexposed = of_usual < BEAM_OFF
             is_dark = max(of_usual, of_near) < least
             is_bright = min(of_usual, of_near) > most

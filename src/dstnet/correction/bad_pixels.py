@@ -86,7 +86,9 @@ def find_bad_pixels(
         if hot.any() or dead.any():  # or pixels beside stripes would be compared with them
             known = known | hot | dead
             clipped = _filled(clipped, known)
-    compared = np.where(known, clipped, mean) if known.any() else mean
+    compared = mean
+    if known.any():
+        compared = np.where(known, clipped, mean)
     padded = np.pad(compared, _RING, mode="reflect")
     padded = padded.astype(np.float32, copy=False)
     usual, _, _ = _neighbours(padded, sample)
@@ -168,7 +170,8 @@ class _Thresholds:
         # 1938): s sigma + (s^2 - 1) / 6 counts, a count being variance / mean. Up to 1/4 where each
         # electron's signal varies exponentially.
         relative = np.maximum(around / self.centre, 0.25)
-        width = sigmas * noise * np.sqrt(relative)
+        deviation = np.sqrt(relative)
+        width = sigmas * noise * deviation
         count = noise**2 / self.centre
         # Else zero may be no true zero, as in scaled images.
         are_electrons = 0.7 < count * self.frames < 1.5

@@ -167,8 +167,10 @@ def _logarithm(gain: np.ndarray) -> np.ndarray:
 
 def _high_passed(image: np.ndarray) -> np.ndarray:
     """What differs from pixel to pixel; hot ones, which would outweigh all others, cut."""
-    detail = image - uniform_filter(image, 5, mode="nearest", output=np.float64)
-    limit = 3 * trimmed_mean_std(detail)[1]
+    local = uniform_filter(image, 5, mode="nearest", output=np.float64)
+    detail = image - local
+    _, deviation = trimmed_mean_std(detail)
+    limit = 3 * deviation
     if not limit > 0:
         raise BadInputError(
             "the frames or the reference are smooth: there is no pattern of pixels that could be"
@@ -213,7 +215,8 @@ def best_fit(fits: Sequence[ReferenceFit]) -> ReferenceFit | None:
     else None.
     """
     first = fits[0]
-    others = fits[1].standard_errors if len(fits) > 1 else 0.0
-    margin = first.standard_errors - others
+    margin = first.standard_errors
+    if len(fits) > 1:
+        margin = first.standard_errors - fits[1].standard_errors
     is_certain = min(first.standard_errors, margin) > CERTAIN
     return first if is_certain else None

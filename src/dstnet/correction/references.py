@@ -72,8 +72,9 @@ class CameraReferences:
             return settings.gain_invert
         # The gain that EPU writes as MRC is what frames are divided by; its .gain file is
         # multiplied with (RELION, renderEER.h).
-        is_eer = Path(movie.name).suffix.lower() in _EER_SUFFIXES
-        return is_eer and Path(self.gain_name).suffix.lower() != ".gain"
+        movie_suffix = Path(movie.name).suffix.lower()
+        gain_suffix = Path(self.gain_name).suffix.lower()
+        return movie_suffix in _EER_SUFFIXES and gain_suffix != ".gain"
 
     def fit(self, movie: Movie, settings: CorrectionSettings) -> FittedReferences:
         """Turn the references as the settings say, and bring them to the movie's grid.
@@ -122,7 +123,8 @@ def _oriented(
 ) -> np.ndarray | None:
     if reference is None:
         return None
-    placed = on_grid(orient(reference, settings), movie.shape, movie.name, name)
+    oriented = orient(reference, settings)
+    placed = on_grid(oriented, movie.shape, movie.name, name)
     return np.ascontiguousarray(placed, np.float32)
 
 

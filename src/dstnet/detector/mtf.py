@@ -37,6 +37,9 @@ def dqe(k: Tensor, settings: DetectorSettings) -> Tensor:
     amplitude carries its root: multiplying images by the DQE itself, a known mistake, loses twice
     as much, and a table in fractions of Nyquist read as cycles per pixel is another.
     """
+    efficiency = settings.quantum_efficiency
     if settings.mode == "integrating":
-        return torch.full_like(k, settings.quantum_efficiency / (1 + settings.deposition_variance))
-    return settings.quantum_efficiency * _mtf_curve(k, settings).square()
+        at_all_frequencies = efficiency / (1 + settings.deposition_variance)
+        return torch.full_like(k, at_all_frequencies)
+    passed = _mtf_curve(k, settings)
+    return efficiency * passed.square()

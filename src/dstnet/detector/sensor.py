@@ -61,6 +61,7 @@ class Sensor:
             )
         dead_columns = _distinct(columns, settings.dead_columns, self._stream("columns"))
         self._dead_columns = sorted(dead_columns.tolist())
+        # What is dead so far: a pixel has one defect at most.
         is_dead = torch.zeros(self._size, dtype=torch.bool)
         is_dead[:, self._dead_columns] = True
         self._dead = self._draw_pixels("dead", settings.dead_pixels_ppm, is_dead)

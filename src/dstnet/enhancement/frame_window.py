@@ -219,6 +219,7 @@ def _share_out(added: Image, aligned: AlignedMovie, units: NoiseUnits, frames: S
     """Add what the micrograph was given back to each of `frames`, where that frame has it."""
     for i in range(len(frames)):
         own = aligned.motion.window([i])
-        forth = Motion(-own.global_shift_angstrom, -own.local_coefficients_angstrom)
-        moved = undo_motion(added, forth, units.pixel_size_angstrom)
+        shift = -own.global_shift_angstrom
+        local = -own.local_coefficients_angstrom
+        moved = undo_motion(added, Motion(shift, local), units.pixel_size_angstrom)
         frames[i] += resample(moved, aligned.shape)

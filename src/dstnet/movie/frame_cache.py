@@ -58,7 +58,8 @@ class FrameCache:
         """Hold a frame, if it is one of counts and there is room."""
         is_of_counts = frame.dtype.kind in "iu"
         is_of_type = self._type in (None, frame.dtype)
-        if not is_of_counts or not is_of_type or frame.size // 2 >= self._room:
+        has_room = frame.size // 2 < self._room
+        if not (is_of_counts and is_of_type and has_room):
             return
         packed = _packed(frame)
         if packed is None:

@@ -208,8 +208,12 @@ class DSTNet(MovieNetwork):
         super().__init__(settings)
         without = settings.without
         self.spatial = SpatialExtractor(settings)
-        self.temporal = None if "temporal" in without else TemporalExtractor(settings)
-        self.fusion = None if "fusion" in without else Fusion(settings)
+        self.temporal: TemporalExtractor | None = None
+        if "temporal" not in without:
+            self.temporal = TemporalExtractor(settings)
+        self.fusion: Fusion | None = None
+        if "fusion" not in without:
+            self.fusion = Fusion(settings)
         if "reconstructor" in without:
             one_scale = {"widths": settings.widths[:1], "blocks": settings.blocks[:1]}
             settings = settings.model_copy(update=one_scale)

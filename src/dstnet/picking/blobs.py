@@ -103,11 +103,13 @@ def blob_response(image: np.ndarray, radius_px: float) -> np.ndarray:
     """How much each place [y, x] of an image looks like the centre of a dark disc, in deviations of
     the image; 0 everywhere in a constant one.
     """
-    flat = image - ndimage.gaussian_filter(image, radius_px * BACKGROUND)
+    background = ndimage.gaussian_filter(image, radius_px * BACKGROUND)
+    flat = image - background
     deviation = flat.std()
     if not deviation > 0:
         return np.zeros_like(flat)
-    unit = np.clip(flat / deviation, -LARGEST_DEVIATION, LARGEST_DEVIATION)
+    in_deviations = flat / deviation
+    unit = np.clip(in_deviations, -LARGEST_DEVIATION, LARGEST_DEVIATION)
     inner = ndimage.gaussian_filter(unit, radius_px * INNER)
     outer = ndimage.gaussian_filter(unit, radius_px * OUTER)
     return outer - inner
