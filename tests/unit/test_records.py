@@ -5,7 +5,8 @@ import json
 import pytest
 
 from dstnet.errors import OutputError
-from dstnet.pipeline.records import MadeWith, Record, Records, read_records
+from dstnet.pipeline.record import MadeWith, Record
+from dstnet.pipeline.records import Records, read_records
 
 # As `dstnet enhance` of 0.7.0 wrote it.
 MADE_WITH = {

@@ -10,7 +10,8 @@ import numpy as np
 from dstnet.dataset.plan import Plan, PlannedMovie
 from dstnet.dataset.species_store import SpeciesStore
 from dstnet.runs import torch_threads
-from dstnet.simulation.movie_simulator import MovieSimulator, SimulationSettings
+from dstnet.simulation.movie_simulator import MovieSimulator
+from dstnet.simulation.settings import SimulationSettings
 
 PROBE_PIXELS = 1024  # side of the field that is measured
 SHORT_FRAMES, LONG_FRAMES = 2, 4  # of the two movies that are measured

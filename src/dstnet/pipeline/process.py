@@ -28,7 +28,8 @@ from dstnet.pipeline.products import (
     chosen_products,
     product_path,
 )
-from dstnet.pipeline.records import Cost, Record, Results, Source, now
+from dstnet.pipeline.record import Cost, Record, Results, Source
+from dstnet.pipeline.records import now
 from dstnet.pipeline.settings import RunSettings
 from dstnet.runs import peak_memory_bytes
 

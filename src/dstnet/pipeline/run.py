@@ -10,7 +10,8 @@ from dstnet.errors import SettingsError
 from dstnet.io.leftovers import remove_leftovers
 from dstnet.pipeline.inputs import InputMovie
 from dstnet.pipeline.process import MovieJob, Task
-from dstnet.pipeline.records import Record, Records, Status
+from dstnet.pipeline.record import Record, Status
+from dstnet.pipeline.records import Records
 from dstnet.pipeline.settings import RunSettings
 from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
 

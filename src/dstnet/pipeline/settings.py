@@ -19,7 +19,7 @@ from dstnet.io.reference import read_dark, read_defects, read_gain
 from dstnet.movie import Movie
 from dstnet.network.weights import digest
 from dstnet.pipeline.inputs import InputMovie
-from dstnet.pipeline.records import MadeWith
+from dstnet.pipeline.record import MadeWith
 from dstnet.version import __version__
 
 DEFAULT_VOLTAGE_KV = 300.0

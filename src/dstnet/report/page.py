@@ -17,7 +17,8 @@ from PIL import Image
 from dstnet.errors import BadInputError
 from dstnet.io import MrcFrames, atomic_path
 from dstnet.pipeline.products import PRODUCTS
-from dstnet.pipeline.records import MadeWith, Record, Results, read_records
+from dstnet.pipeline.record import MadeWith, Record, Results
+from dstnet.pipeline.records import read_records
 from dstnet.report.picture import averaged_down
 
 MOST_PICTURES = 100  # movies shown with pictures: some 15 kB each

@@ -3,80 +3,31 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from dstnet.core.constants import interaction_constant_rad_per_volt_angstrom
 from dstnet.core.devices import Device
 from dstnet.core.fourier import next_fast_size, radial_frequency, scale_, shift_phase
 from dstnet.core.randomness import stream
-from dstnet.core.settings import Settings
 from dstnet.core.shapes import Image, Shape
 from dstnet.detector.camera import Camera
-from dstnet.detector.settings import DetectorSettings
 from dstnet.errors import SettingsError
 from dstnet.motion.exposure_filter import b_factor_amplitude, damage_amplitude
-from dstnet.motion.simulated_motion import MotionSettings, blur_of_path, draw_motion
+from dstnet.motion.simulated_motion import blur_of_path, draw_motion
 from dstnet.motion.warp import warp_local, warp_prefilter
-from dstnet.movie import Exposure, Movie
-from dstnet.optics.ctf import OpticsSettings, contrast_transfer, delocalisation_angstrom
+from dstnet.movie import Movie
+from dstnet.optics.ctf import contrast_transfer, delocalisation_angstrom
 from dstnet.optics.multislice import multislice_intensity
+from dstnet.simulation.settings import SimulationSettings
 from dstnet.simulation.truth import Truth
 from dstnet.specimen.field import SpecimenField
 from dstnet.specimen.ice import IceNoise
 from dstnet.specimen.layers import Layers, draw_layers, transmitted
 from dstnet.specimen.patches import add_patch, footprint, overlap
 from dstnet.specimen.placement import Particle, place
-from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import Species
-
-
-class SimulationSettings(Settings):
-    """Everything about one synthetic movie but its species and its seed."""
-
-    shape: Shape = Field(default=(1024, 1024), description="(y, x) in pixels")
-    pixel_size_angstrom: float = Field(default=1.06, gt=0, le=20)
-    frames: int = Field(default=24, ge=1)
-    exposure_e_per_a2: float = Field(
-        default=2.0, gt=0, description="of one frame, incident on the specimen"
-    )
-    pre_exposure_e_per_a2: float = Field(default=0.0, ge=0)
-    damage: Literal["grant_grigorieff", "b_factor"] | None = Field(
-        default="grant_grigorieff",
-        description=(
-            "exposure-dependent loss of detail: by critical exposures, by a B-factor, or none"
-        ),
-    )
-    imaging: Literal["weak_phase", "multislice"] = Field(
-        default="weak_phase",
-        description=(
-            "linear in the phase, or with multiple scattering and propagation through the ice"
-        ),
-    )
-    slab_angstrom: float = Field(
-        default=100.0,
-        gt=0,
-        description="particles within such a slab share one defocus; at most d^2 / (4 lambda)",
-    )
-    specimen: SpecimenSettings = SpecimenSettings()
-    optics: OpticsSettings = OpticsSettings()
-    motion: MotionSettings = MotionSettings()
-    detector: DetectorSettings = DetectorSettings()
-
-    @property
-    def exposure(self) -> Exposure:
-        """Exposure of each frame."""
-        return Exposure.uniform(self.frames, self.exposure_e_per_a2, self.pre_exposure_e_per_a2)
-
-    @classmethod
-    def unwrapped(cls, values: dict) -> dict:
-        """Settings as such, or those in the record of a written movie
-        (`dstnet.dataset.MovieRecord`).
-        """
-        return values["settings"] if {"seed", "species", "settings"} <= values.keys() else values
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from dstnet.core.randomness import stream
 from dstnet.core.settings import Settings
 from dstnet.errors import SettingsError
-from dstnet.simulation.movie_simulator import SimulationSettings
+from dstnet.simulation.settings import SimulationSettings
 from dstnet.specimen.species import SpeciesSettings
 
 FOLDER = Path(__file__).parent / "recipes"
