@@ -107,6 +107,13 @@ def check(
 
     All movies, of one camera, are taken together: the more electrons, the surer. Needs no pixel
     size. The exit code is 1 where no orientation fits or a movie failed.
+
+    Raises
+    ------
+    SettingsError
+        If there is no reference to check.
+    BadInputError
+        If a reference cannot be read.
     """
     from dstnet.correction.reference_fit import best_fit, fit_dark, fit_gain
     from dstnet.correction.references import on_grid, orient

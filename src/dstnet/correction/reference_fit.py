@@ -132,6 +132,11 @@ def why_no_gain_fits(
     "other": both halves show one pixel pattern, so the gain is another camera's (or the specimen
     lay still, full of detail). "corrected": they do not, though a pattern as strong as the gain's
     would show. "few": it would not, for lack of electrons.
+
+    Raises
+    ------
+    BadInputError
+        As `fit_gain`.
     """
     first = _high_passed(_relative(odd))
     second = _high_passed(_relative(even))

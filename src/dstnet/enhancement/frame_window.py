@@ -59,7 +59,14 @@ class WindowRestorer(TrainedRestorer):
     enhanced frames are asked for, all of them on the grid of the sums as well, 4 bytes a pixel: 2.7
     GB for 40 of 4096 x 4096. `enhanced_frames` gives them one at a time.
 
-    Parameters, attributes and errors are those of `TrainedRestorer`.
+    Parameters and attributes are those of `TrainedRestorer`.
+
+    Raises
+    ------
+    SettingsError
+        As `TrainedRestorer`, or if the settings ask for groups of frames.
+    WeightsError
+        As `TrainedRestorer`.
     """
 
     takes_windows = True

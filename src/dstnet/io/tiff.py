@@ -45,7 +45,13 @@ _CLASSIC_LIMIT_BYTES = 3 << 30
 
 @contextmanager
 def one_error(what: str) -> Iterator[None]:
-    """Turn whatever tifffile and the codecs do about a damaged file into one BadInputError."""
+    """Turn whatever tifffile and the codecs do about a damaged file into one BadInputError.
+
+    Raises
+    ------
+    BadInputError
+        If anything was raised within; the message begins with `what`.
+    """
     logger = logging.getLogger("tifffile")
 
     def quiet(_record: logging.LogRecord) -> bool:
@@ -77,6 +83,11 @@ def page_at(tif: tifffile.TiffFile, offset: int, index: int) -> tifffile.TiffPag
 def page_offsets(tif: tifffile.TiffFile, path: Path) -> list[int]:
     """Where each page's directory starts. Walked here, since tifffile drops the pages behind a
     broken link and goes on.
+
+    Raises
+    ------
+    BadInputError
+        If a link leads outside the file or back.
     """
     file = tif.filehandle
     form = tif.tiff

@@ -11,7 +11,7 @@ from dstnet.core.constants import interaction_constant_rad_per_volt_angstrom
 from dstnet.core.devices import Device
 from dstnet.core.fourier import next_fast_size, radial_frequency, scale_, shift_phase
 from dstnet.core.randomness import stream
-from dstnet.core.shapes import Image, Shape
+from dstnet.core.shapes import Image
 from dstnet.detector.camera import Camera
 from dstnet.errors import SettingsError
 from dstnet.motion.exposure_filter import b_factor_amplitude, damage_amplitude

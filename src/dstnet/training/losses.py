@@ -134,6 +134,11 @@ def image_loss(
 ) -> Tensor:
     """The loss of one image of [batch, channel, y, x]: of pixels, of ring correlations, and focal,
     the last in `pixel_loss`'s units.
+
+    Raises
+    ------
+    SettingsError
+        As `pixel_loss`.
     """
     loss = pixel_loss(output, target, floor, kind)
     if ring_weight:

@@ -127,6 +127,11 @@ def fragment(atoms: Atoms, generator: torch.Generator) -> Atoms:
 def project(atoms: Atoms, pixel_size_angstrom: float, poses: int, seed: int) -> ProjectionBank:
     """A structure's random projections at 300 kV (at 200 kV phases are 12 % larger, less than ice
     and B-factor vary contrast).
+
+    Raises
+    ------
+    SettingsError, BadInputError
+        As `dstnet.potential.build_potential`.
     """
     projector = Projector(build_potential(atoms, pixel_size_angstrom), 300.0)
     radius = atoms.diameter_angstrom / 2
