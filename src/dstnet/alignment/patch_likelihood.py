@@ -14,11 +14,15 @@ from dstnet.alignment.patches import Patches
 from dstnet.alignment.spectral_snr import signal_and_noise
 from dstnet.core.fourier import ring_count, ring_mean
 
-# Rms of the motion over field and frames that one coefficient stands for
+# Standard deviations of the normal prior of a course's coefficients: rms of the motion over field
+# and frames that one coefficient stands for. The likeliest of these is taken, or none.
 _PRIORS_ANGSTROM = tuple(0.02 * 2**i for i in range(10))
-_NO_PRIOR_ANGSTROM = 1e-6  # lets nothing move
-_MEAN_PRIOR_ANGSTROM = 10.0  # of the constant, which corrects the global shifts: free
-_LOCAL = 10  # coefficients of a course that are not the constant's
+# Stands for a prior of zero, whose precision would be infinite: no local motion.
+_NO_PRIOR_ANGSTROM = 1e-6
+# Of the constant term, which corrects the global shifts: so wide that it hardly restrains them.
+_MEAN_PRIOR_ANGSTROM = 10.0
+# Coefficients of a course: of the terms that vary over the field, and of these and the constant.
+_LOCAL = 10
 _ALL = 12
 _MOST_AMOUNT = 10.0  # of signal in a patch, over the mean one
 _MOST_SIGNAL = 0.99  # of a ring's power

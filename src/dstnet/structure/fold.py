@@ -296,8 +296,8 @@ def _side_chains(
         step = rng.normal(size=(count, 3)) * spread + residues.outward
         length = np.linalg.norm(step, axis=1, keepdims=True)
         step *= BOND_ANGSTROM / length
-        # Every third atom goes on from the one before its forerunner: side chains branch and ring
-        # rather than reach out.
+        # Every third atom is bonded to the last but one, all others to the last: side chains branch
+        # and stay as compact as those with rings, rather than reach out.
         forerunner = j - 2 if j % 3 == 2 else j - 1
         start = residues.alpha if j == 0 else atoms[:, forerunner]
         atoms[:, j] = start + step

@@ -24,7 +24,8 @@ from dstnet.training.batch import Batch, Crop, orient
 from dstnet.training.crop_conditions import StreamSettings, draw_group_count
 from dstnet.training.targets import CropTruth, make_targets
 
-# Working pixels around a crop that are aligned with it and cut off; beyond, what the motion is.
+# Working pixels around a crop that are aligned with it and then cut off: wider than frames usually
+# move, so that what alignment shifts in at the edges of the window does not reach the crop.
 MARGIN = 16
 _TRUTHS = ("clean", "phase", "label")
 
