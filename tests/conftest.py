@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import shape_checks
+
+# Before anything imports the package.
+shape_checks.install("dstnet")
 
 
 @pytest.fixture(scope="session")

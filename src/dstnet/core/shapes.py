@@ -11,4 +11,5 @@ from torch import Tensor
 Shape = tuple[int, int]  # of an image, in pixels, (y, x)
 Image = Float[Tensor, "_y _x"]
 Stack = Float[Tensor, "_frame _y _x"]
+Images = Float[Tensor, "*_some _y _x"]  # one, or any number of them
 Trajectory = Float[Tensor, "_frame 2"]  # Angstrom, (y, x)

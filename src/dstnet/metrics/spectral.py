@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dstnet.core.fourier import conjugate_counts, radial_frequency, ring_index, ring_sum
-from dstnet.core.shapes import Image
+from dstnet.core.shapes import Image, Images
 
 _LEAST_POWER = 1e-30  # a ring without power has no correlation: 0
 
@@ -75,7 +75,7 @@ def ring_powers(
     )
 
 
-def ring_correlation(a: Image, b: Image, rings: int) -> Tensor:
+def ring_correlation(a: Images, b: Images, rings: int) -> Tensor:
     """Fourier ring correlation of two images in `rings` equally wide rings from 0 to Nyquist.
 
     Parameters
@@ -155,5 +155,5 @@ def ring_signal_to_noise(a: Image, b: Image, rings: int) -> Tensor:
     return 2 * shared / (1 - shared)
 
 
-def _spectrum(image: Tensor) -> Tensor:
+def _spectrum(image: Images) -> Tensor:
     return torch.fft.rfft2(image - image.mean((-2, -1), keepdim=True))
