@@ -413,33 +413,13 @@ def test_a_killed_worker_costs_its_movie_one_try(tmp_path, times):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_an_interrupted_run_goes_on(tmp_path, workers):
+def test_an_interrupted_run_goes_on(simulate, tmp_path, workers):
     """Ctrl-C after the first movie, then the same command: nothing half-written looks whole, and
     all is as if made at once.
     """
-    command = [
-        sys.executable,
-        "-c",
-        "from dstnet.cli import main; main()",
-        "simulate",
-        "-o",
-        tmp_path / "out",
-        "--device",
-        "cpu",
-    ]
-    command += [
-        "--movies",
-        "4",
-        "--workers",
-        workers,
-        "--shape",
-        "384",
-        "384",
-        "--pixel-size",
-        "4",
-        "--frames",
-        "24",
-    ]
+    larger = ["--movies", "4", "--shape", "384", "384", "--pixel-size", "4", "--frames", "24"]
+    program = [sys.executable, "-c", "from dstnet.cli import main; main()", "simulate"]
+    command = [*program, *larger, "-o", tmp_path / "out", "--device", "cpu", "--workers", workers]
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
@@ -464,8 +444,6 @@ def test_an_interrupted_run_goes_on(tmp_path, workers):
     whole = list(truth.glob("*_settings.yaml"))
     assert 1 <= len(whole) < 4
     assert not list((tmp_path / "out" / "movies").glob(".*")), "nothing hidden is left"
-    again = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert (
-        again.returncode == 0
-        and f"{4 - len(whole)} made, {len(whole)} already there" in again.stderr
-    )
+    code, _, again = simulate(*larger, small=False)
+    assert code == 0
+    assert f"{4 - len(whole)} made, {len(whole)} already there" in again

@@ -75,10 +75,18 @@ def test_two_hundred_frames_of_a_fifth_of_an_electron():
     assert likeness(aligned.total, shot) > likeness(without.total, shot)
 
 
+@pytest.fixture(scope="module")
+def protein() -> ProjectedSpecies:
+    atoms, settings = phantom(), SimulationSettings()
+    potential = build_potential(atoms, settings.pixel_size_angstrom)
+    projector = Projector(potential, settings.optics.voltage_kv)
+    return ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("local_angstrom", [0.0, 0.5])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_local_correction_never_lowers_the_likeness_to_the_truth(seed, local_angstrom):
+def test_local_correction_never_lowers_the_likeness_to_the_truth(protein, seed, local_angstrom):
     """Weak protein in moving ice, 768 x 768: too little, at times, to tell the local motion; then
     it must be left alone.
     """
@@ -86,13 +94,7 @@ def test_local_correction_never_lowers_the_likeness_to_the_truth(seed, local_ang
     settings = SimulationSettings(
         shape=(768, 768), specimen=SpecimenSettings(coverage=0.3), motion=motion
     )
-    atoms = phantom()
-    projector = Projector(
-        build_potential(atoms, settings.pixel_size_angstrom), settings.optics.voltage_kv
-    )
-    shot = MovieSimulator(
-        settings, [ProjectedSpecies(atoms.name, atoms.diameter_angstrom / 2, projector)], seed
-    )
+    shot = MovieSimulator(settings, [protein], seed)
     movie = shot.movie()
     local, without = align(movie, AlignmentSettings()), align(movie, AlignmentSettings(patches=0))
     # Two sums of the same counts differ by chance in the places of 500,000 pixels where shifts

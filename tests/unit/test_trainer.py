@@ -14,6 +14,7 @@ from dstnet.errors import DstnetError, OutputError, SettingsError, WeightsError
 from dstnet.network import architectures
 from dstnet.network.weights import load_weights, read_card
 from dstnet.training import TrainingSettings, checkpoint, objectives, train_run
+from dstnet.training.trainer import Trainer
 
 
 class Killed(BaseException):
@@ -77,9 +78,29 @@ def test_training_changes_every_weight(whole_run):
     assert not [k for k, v in before.items() if torch.equal(v.half().float(), after[k])]
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_been(whole_run, tmp_path):
-    with pytest.raises(Killed):
-        start(tmp_path / "run").train(killed_at(2))
+@pytest.mark.parametrize(
+    "place", ["after a checkpoint", "between checkpoints", "after the log, before the checkpoint"]
+)
+def test_a_killed_run_goes_on_as_if_nothing_had_been(whole_run, tmp_path, monkeypatch, place):
+    step, save = Trainer._step, Trainer.save
+
+    def step_or_die(run, *rest):
+        if place == "between checkpoints" and run.progress.step == 3:
+            raise Killed
+        return step(run, *rest)
+
+    def save_or_die(run):
+        if place == "after the log, before the checkpoint" and run.progress.step == 4:
+            raise Killed
+        save(run)
+
+    report = killed_at(2) if place == "after a checkpoint" else quiet
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Trainer, "_step", step_or_die)
+        patch.setattr(Trainer, "save", save_or_die)
+        start(tmp_path / "run").train(report)
+    logged = (tmp_path / "run" / "log.jsonl").read_text().count("\n")
+    assert logged == (2 if place == "after the log, before the checkpoint" else 1)
     resumed = start(tmp_path / "run", resume=True)
     assert resumed.progress.step == 2
     resumed.train(quiet)
