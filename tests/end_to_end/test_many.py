@@ -4,6 +4,7 @@ import html.parser
 import json
 import os
 import pickle
+import runpy
 import shutil
 import subprocess
 import sys
@@ -425,21 +426,14 @@ def test_ctrl_c_ends_a_watch_with_its_results(movies, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_small_soak(tmp_path):
+def test_a_small_soak(tmp_path, monkeypatch):
     """24 movies, ten of them bad, a worker and then the run killed: see the script."""
-    done = subprocess.run(
-        [sys.executable, SOAK, "24", tmp_path / "soak.json"],
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    figures = json.loads((tmp_path / "soak.json").read_text())
-    assert (
-        figures["enhanced"] == figures["good"] == 14
-        and len(figures["failures"]) == 10
-        and figures["identical"]
-    )
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    soak = runpy.run_path(str(SOAK), run_name="soak")
+    figures = soak["soak"](tmp_path, 24)
+    assert soak["is_right"](figures), figures
+    assert figures["enhanced"] == figures["good"] == 14
+    assert len(figures["failures"]) == 10
     assert 0 < figures["skipped_by_rerun"] < 14
 
 

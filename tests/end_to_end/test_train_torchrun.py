@@ -1,6 +1,7 @@
 """Several training processes by torchrun, as on several GPUs or machines."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -35,30 +36,21 @@ with process_group("cpu") as process:
 """
 
 
-def run(folder, script, *launcher):
+@pytest.mark.slow
+def test_two_processes_learn_what_one_with_twice_the_batches_does(tmp_path, monkeypatch):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [sys.executable, *launcher, str(script), str(folder)],
+        [sys.executable, *launcher, script, tmp_path / "two"],
         capture_output=True,
         text=True,
         timeout=280,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-@pytest.mark.slow
-def test_two_processes_learn_what_one_with_twice_the_batches_does(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    run(
-        tmp_path / "two",
-        script,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    )
-    run(tmp_path / "one", script)
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / "one")])
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    runpy.run_path(str(script))
     first, second = (load_file(tmp_path / "two" / f"process{n}.safetensors") for n in (0, 1))
     one = load_file(tmp_path / "one" / "process0.safetensors")
     assert all(torch.equal(first[k], second[k]) for k in first)

@@ -8,7 +8,9 @@ import pytest
 
 import dstnet
 
-SMALL = dstnet.SimulationSettings(shape=(128, 128), frames=4, exposure_e_per_a2=2.0)
+SMALL = dstnet.SimulationSettings(
+    shape=(128, 128), pixel_size_angstrom=2.0, frames=4, exposure_e_per_a2=2.0
+)
 
 
 @pytest.fixture(scope="module")
