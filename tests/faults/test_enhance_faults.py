@@ -505,7 +505,7 @@ def test_a_refusal_does_not_forget_how_the_results_were_made(enhance, good, tmp_
 def test_sigterm_leaves_results_on_record_and_nothing_half_done(capsys, tmp_path):
     """As a batch system ends a job: workers end, the tables are written, a rerun goes on."""
     for number in range(6):
-        frames = make_frames(12, (320, 320), seed=number)
+        frames = make_frames(24, (256, 256), seed=number)
         write_mrc(tmp_path / f"m{number}.mrc", frames, 2.0, "x", stack=True)
     out = tmp_path / "out"
     arguments = ["align", *sorted(tmp_path.glob("*.mrc")), "-o", out, "--device", "cpu"]
