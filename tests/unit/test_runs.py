@@ -27,8 +27,8 @@ class Squares:
     """Squares numbers; 13 kills the worker, -1 cannot be done, nor anything after it."""
 
     def worker(self, device):
-        if device == "none":
-            raise SettingsError("there is no device none")
+        if device == "meta:1":
+            raise SettingsError("there is no network for meta:1")
         return lambda number: self.square(number, device)
 
     def square(self, number, device):
@@ -69,8 +69,10 @@ def test_what_cannot_start_is_refused_before_any_task_is_asked_for():
         raise AssertionError("asked for")
         yield 1
 
-    with pytest.raises(SettingsError, match="no device none"):
-        run_tasks(tasks(), Squares(), Workplace(devices=("none",)))
+    for workers in (None, 2):
+        place = Workplace(workers=workers, devices=("cpu", "none"))
+        with pytest.raises(SettingsError, match="device 'none' cannot be used"):
+            run_tasks(tasks(), Squares(), place)
 
 
 def test_nothing_is_done_after_an_error_of_the_job():
@@ -90,20 +92,20 @@ def test_nothing_is_done_after_an_error_of_the_job():
 
 @pytest.mark.slow
 def test_a_task_that_kills_its_workers_costs_itself_alone():
-    workplace = Workplace(workers=2, threads=1, devices=("a", "b"))
+    workplace = Workplace(workers=2, threads=1, devices=("cpu", "meta"))
     outcomes = sorted(run_tasks([2, 13, 3, 4], Squares(), workplace), key=lambda o: o.index)
     crash = outcomes.pop(1)
     assert crash == WorkerCrash(1, 13, 2, "SIGSEGV")
     assert [done.value[0] for done in outcomes] == [4, 9, 16]
-    assert {done.value[1] for done in outcomes} <= {"a", "b"}
+    assert {done.value[1] for done in outcomes} <= {"cpu", "meta"}
 
 
 @pytest.mark.slow
 def test_an_error_of_the_job_in_a_worker_ends_the_run():
     with pytest.raises(OutputError, match="disk is full"):
         list(run_tasks([-1], Squares(), Workplace(workers=1, threads=1)))
-    with pytest.raises(SettingsError, match="no device none"):
-        list(run_tasks([1], Squares(), Workplace(workers=1, threads=1, devices=("none",))))
+    with pytest.raises(SettingsError, match="no network for meta:1"):
+        list(run_tasks([1], Squares(), Workplace(workers=1, threads=1, devices=("meta:1",))))
 
 
 def test_sigterm_ends_a_run_in_good_order(tmp_path):

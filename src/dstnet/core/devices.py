@@ -22,6 +22,8 @@ def resolve_device(name: Device | None = None) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
+        if reason.startswith("Expected one of"):
+            reason = "torch knows no device of that name"
         if str(name).startswith("cuda") and torch.version.cuda is None:
             raise SettingsError(
                 f"device {str(name)!r} cannot be used: this torch ({torch.__version__}) is built"

@@ -9,7 +9,17 @@ from typing import Any
 
 from dstnet.errors import SettingsError
 from dstnet.runs.local import torch_threads
-from dstnet.runs.tasks import PAUSE_SECONDS, Attempt, Attempts, Done, Job, Outcomes, R, T
+from dstnet.runs.tasks import (
+    PAUSE_SECONDS,
+    Attempt,
+    Attempts,
+    Done,
+    Job,
+    Outcomes,
+    R,
+    T,
+    check_devices,
+)
 
 _MISSING = "dask's packages are missing; install them with: pip install 'dstnet[cluster]'"
 _CONNECT_SECONDS = 10
@@ -174,7 +184,9 @@ def _work_of(job: Job[T, R], devices: tuple[str, ...]) -> Callable[[T], R]:
     global _serving
     key = pickle.dumps((job, devices))
     if _serving is None or _serving[0] != key:
-        _serving = (key, job.worker(devices[_worker_number() % len(devices)]))
+        device = devices[_worker_number() % len(devices)]
+        check_devices([device])  # of this worker's machine, which the run's own knows nothing of
+        _serving = (key, job.worker(device))
     return _serving[1]
 
 

@@ -161,3 +161,18 @@ class Attempts(Generic[T]):
         again = Attempt(attempt.index, attempt.task, attempt.number + 1)
         self._again.appendleft(again)
         return None
+
+
+def check_devices(devices: Iterable[str]) -> None:
+    """Refuse devices that torch cannot use on this machine.
+
+    Raises
+    ------
+    SettingsError
+        If there is one.
+    """
+    # Not imported above: torch takes seconds to load, which the command's help must not wait for.
+    from dstnet.core.devices import resolve_device
+
+    for device in devices:
+        resolve_device(device)

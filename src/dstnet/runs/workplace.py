@@ -8,7 +8,7 @@ from pathlib import Path
 from dstnet.errors import SettingsError
 from dstnet.runs.cluster import SlurmSettings, on_cluster, scheduler_client, slurm_client
 from dstnet.runs.local import in_this_process, in_workers
-from dstnet.runs.tasks import Attempts, Job, Outcomes, R, Shard, T
+from dstnet.runs.tasks import Attempts, Job, Outcomes, R, Shard, T, check_devices
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def prepare(job: Job[T, R], workplace: Workplace) -> Callable[[Iterable[T | None
     Raises
     ------
     SettingsError
-        If the scheduler or SLURM cannot be reached.
+        If the scheduler or SLURM cannot be reached, or a device of this machine cannot be used.
     DstnetError
         What `job.worker` raised, where tasks are worked on in this process.
     """
@@ -89,9 +89,11 @@ def prepare(job: Job[T, R], workplace: Workplace) -> Callable[[Iterable[T | None
         client = slurm_client(workplace.slurm)
     elif workplace.scheduler_file is not None:
         client = scheduler_client(workplace.scheduler_file)
-    work = job.worker(workplace.devices[0]) if workplace.is_here else None
-    threads = workplace.threads_of_each
     devices = workplace.devices
+    if client is None:
+        check_devices(devices)
+    work = job.worker(devices[0]) if workplace.is_here else None
+    threads = workplace.threads_of_each
 
     def outcomes(tasks: Iterable[T | None]) -> Outcomes[T, R]:
         attempts = Attempts(tasks, tries=workplace.tries, shard=workplace.shard)
