@@ -16,6 +16,7 @@ from dstnet.core.randomness import stream
 from dstnet.core.settings import Settings
 from dstnet.core.shapes import Image
 from dstnet.detector.camera import DetectorSettings
+from dstnet.enhancement.evidence import filled
 from dstnet.motion.field import MotionSettings
 from dstnet.motion.warp import warp_local, warp_prefilter
 from dstnet.movie import Truth
@@ -25,6 +26,7 @@ from dstnet.optics.ctf import OpticsSettings
 from dstnet.simulation import Shot, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import Species
+from dstnet.training.degradation import DegradationSettings, Fields, degrade
 
 # Windows are cut out of fields that are larger by this much on each side: what moves into a crop must exist. Frames lie within half of it
 # of their window's mean position, but for a few in a thousand; the other half is for how far moving rings at a border.
@@ -57,6 +59,12 @@ class StreamSettings(Settings):
     empty: float = Field(default=0.06, ge=0, le=1, description="part of crops without any particle")
     mixed: float = Field(default=0.3, ge=0, le=1, description="part of crops with two or three species")
     exposure_known: float = Field(default=0.7, ge=0, le=1, description="part of crops whose exposure the network is told")
+    single: float = Field(default=0.2, ge=0, le=1, description="part of batches of one fraction, as sums and pictures are")
+    whole: float = Field(default=0.4, ge=0, le=1, description="part of batches of as many fractions as there may be")
+    solid_contrast: bool = Field(
+        default=False, description="learn the contrast with its coarse detail that of solid particles, as `filled` makes it of the truth"
+    )
+    degradation: DegradationSettings = DegradationSettings()
     aligned: bool = Field(default=True, description="whether the motion is taken out, but for what an alignment leaves")
     window: int | None = Field(
         default=None,
@@ -177,22 +185,30 @@ def draw_settings(ranges: StreamSettings, fractions: int, generator: torch.Gener
 
 
 def make_crop(
-    settings: SimulationSettings, species: Sequence[Species], seed: int, which: int, known: bool, device: torch.device | str = "cpu"
+    settings: SimulationSettings,
+    species: Sequence[Species],
+    seed: int,
+    which: int,
+    known: bool,
+    device: torch.device | str = "cpu",
+    ranges: StreamSettings | None = None,
 ) -> Crop:
     """Simulate one movie and bring it to the form that the network sees, with the very functions that enhancement uses, on `device`."""
     shot = Shot(settings, species, seed, device)
     fractions = torch.stack(list(shot.frames()))
     frames, total, mean, noise = normalised(fractions)
-    return Crop(
-        frames,
-        total,
-        _told(settings, known).to(device),
-        (shot.truth.clean.to(device) + shot.still()) * (mean / noise),
-        shot.truth.phase.to(device) * (-2 * mean / noise),
-        domes(_whole(shot.truth, species)).to(device),
-        shot.clean_frame(which, still=True) * (mean / noise),
-        settings,
-    )
+    truths = {
+        "target": (shot.truth.clean.to(device) + shot.still()) * (mean / noise),
+        "contrast": shot.truth.phase.to(device) * (-2 * mean / noise),
+        "particles": domes(_whole(shot.truth, species)).to(device),
+        "frame_target": shot.clean_frame(which, still=True) * (mean / noise),
+    }
+    if ranges is not None and ranges.solid_contrast:
+        truths["contrast"] = filled(truths["contrast"], truths["particles"], settings.pixel_size_angstrom)
+    fields = Fields(frames, total, truths)
+    if ranges is not None:
+        degrade(fields, ranges.degradation, settings.pixel_size_angstrom, stream(seed, "degradation"))
+    return Crop(fields.frames, fields.total, _told(settings, known).to(device), **fields.truths, settings=settings)
 
 
 def make_window(
@@ -307,12 +323,13 @@ def draw_batch(
         half = ranges.window // 2
         past, future = torch.randint(half + 1, (2,), generator=random).tolist() if u[0] < ranges.cut else (half, half)
         fractions = past + 1 + future
-    elif u[0] < 0.2:
+    elif u[0] < ranges.single:
         fractions = 1
-    elif u[0] < 0.6:
+    elif u[0] < ranges.single + ranges.whole:
         fractions = ranges.fractions
     else:
-        fractions = min(ranges.fractions, 2 + math.floor((u[0] - 0.6) / 0.4 * (ranges.fractions - 1)))
+        part = (u[0] - ranges.single - ranges.whole) / (1 - ranges.single - ranges.whole)
+        fractions = min(ranges.fractions, 2 + math.floor(part * (ranges.fractions - 1)))
     which = math.floor(u[1] * fractions) if ranges.window is None else past
     particles, debris = parted(species)
     crops = []
@@ -325,8 +342,11 @@ def draw_batch(
         if debris and float(torch.rand(1, generator=own)) < ranges.debris:
             chosen += [debris[int(j)] for j in torch.randint(len(debris), (int(torch.randint(1, 4, (1,), generator=own)),), generator=own)]
         number = int(torch.randint(1 << 62, (1,), generator=own))
-        make = make_crop if ranges.window is None else make_window
-        crops.append(make(settings, chosen, number, which, u[2] < ranges.exposure_known, device))
+        known = u[2] < ranges.exposure_known
+        if ranges.window is None:
+            crops.append(make_crop(settings, chosen, number, which, known, device, ranges))
+        else:
+            crops.append(make_window(settings, chosen, number, which, known, device))
     return crops, which
 
 
