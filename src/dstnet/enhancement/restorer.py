@@ -18,10 +18,12 @@ from dstnet.enhancement.tiles import blend_tiles
 from dstnet.enhancement.transfer import transfer_match
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.movie import FrameStack, Movie
+from dstnet.movie.band import noise_band, refiltered, reflected, whitened
 from dstnet.movie.normalise import normalised
 from dstnet.network.dstnet import exposure_features
 from dstnet.network.engine import make_engine
 from dstnet.network.weights import load_weights
+from dstnet.optics.thon import fit_thon_rings
 
 # From here on, pure noise has at most 2 % of the output power of particles: 0.2 % at 20, 6 % at 5 e-/Å2 (benchmarks/quality/honesty.py).
 TRUSTED_E_PER_A2 = 20.0
@@ -217,9 +219,21 @@ class NetworkRestorer:
         self, movie: Movie, aligned: AlignedMovie, frames: bool, wanted: Collection[str]
     ) -> tuple[dict[str, Image], Stack | None, list[str]]:
         """Images by name, and the enhanced frames where asked for, on the grid and in the units of the sum; and notes."""
-        fractions = aligned.fractions.cpu()
+        fractions, pixel = aligned.fractions.cpu(), aligned.working_pixel_angstrom
+        band = noise_band(fractions.sum(0), pixel) if self.settings.whiten else None
+        if band is not None and not band.plain:
+            fractions, pixel = whitened(fractions, pixel, band, self.card.working_pixel_angstrom), self.card.working_pixel_angstrom
         fractions, total, mean, noise = normalised(fractions, movie.name, out=fractions)  # as much room as a fifth of all else
         exposure = self._exposure(movie, aligned)
+        count = len(fractions)
+        if getattr(self.network.settings, "transfer_input", False):
+            fit = fit_thon_rings(total, pixel)
+            aside = torch.zeros_like(total)
+            if fit is not None:
+                whole = (2 * total.shape[0], 2 * total.shape[1])
+                turned = torch.fft.rfft2(reflected(total)) * torch.sin(fit.phase(whole, pixel))
+                aside = torch.fft.irfft2(turned, s=whole)[: total.shape[0], : total.shape[1]]
+            fractions = torch.cat((fractions, aside[None]))
 
         def run(tile_frames: Tensor, tile_total: Tensor) -> Tensor:
             return self._engine(self.network, tile_frames[None], tile_total[None], exposure[None], every=frames)[0]
@@ -228,7 +242,7 @@ class NetworkRestorer:
             run,
             fractions,
             total,
-            outputs=len(self.network.outputs) + (len(fractions) if frames else 0),
+            outputs=len(self.network.outputs) + (count if frames else 0),
             tile=self.settings.tile,
             overlap=self.settings.overlap,
             stride=self.network.stride,
@@ -241,14 +255,14 @@ class NetworkRestorer:
             factor, power = self.card.uncertainty_calibration
             images["uncertainty"] = factor * images["uncertainty"] ** power
         if self.settings.ctf:
-            match = transfer_match(total, images["micrograph"], aligned.working_pixel_angstrom)
+            match = transfer_match(total, images["micrograph"], pixel)
             if match is not None:
                 images["micrograph"] = multiplied(images["micrograph"], match)
                 for image in each:
                     image.copy_(multiplied(image, match))
         notes = []
         if self.settings.evidence:
-            added = linear_part(total, images["micrograph"], aligned.working_pixel_angstrom, movie.whole_exposure_e_per_a2)
+            added = linear_part(total, images["micrograph"], pixel, movie.whole_exposure_e_per_a2)
             images["micrograph"] += added
             each += added
             notes = notes_on(added, images["micrograph"])
@@ -256,7 +270,9 @@ class NetworkRestorer:
                 # The network knows nothing of what was added, most of it noise.
                 images["uncertainty"] = (images["uncertainty"].square() + added.square().mean()).sqrt()
         if self._fills(wanted):
-            images["contrast"] = filled(images["contrast"], images["particles"], aligned.working_pixel_angstrom)
+            images["contrast"] = filled(images["contrast"], images["particles"], pixel)
+        if band is not None and not band.plain:
+            images["micrograph"] = refiltered(images["micrograph"], pixel, band)
         shape = (aligned.total.shape[0], aligned.total.shape[1])
 
         def on_grid(image: Tensor, mean: float = mean) -> Tensor:

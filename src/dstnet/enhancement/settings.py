@@ -22,6 +22,11 @@ class EnhancementSettings(Settings):
     )
     tile: int = Field(default=1136, ge=128, description="side of the network's tiles in working pixels; memory grows with its square")
     overlap: int = Field(default=64, ge=16, description="pixels that neighbouring tiles share")
+    whiten: bool = Field(
+        default=True,
+        description="flatten the noise of sums that were binned, low-passed or saved as pictures, and fill the band in which they hold none "
+        "(dstnet.movie.band); what cameras give is left as it is",
+    )
     ctf: bool = Field(
         default=True,
         description="match the output to the zeros and maxima of the contrast transfer function, where the sum shows its rings "

@@ -42,6 +42,13 @@ class DSTNetSettings(Settings):
         "particles are, 1 in the middle of each and 0 at its edge",
     )
 
+    transfer_input: bool = Field(
+        default=False,
+        description="whether the last of the frames given is no frame but the total multiplied by the contrast transfer function that its "
+        "rings show, nothing where they show none",
+    )
+    smooth_heads: bool = Field(default=False, description="average the heads over 2 x 2 sub-pixels, so that they cannot hold a checkerboard")
+
     without: tuple[Literal["spatial", "temporal", "fusion", "reconstructor"], ...] = Field(
         default=(), description="parts replaced by the simplest thing that stands in for them, to measure what they are worth"
     )
@@ -104,7 +111,11 @@ class Reconstructor(nn.Module):
     def __init__(self, s: DSTNetSettings):
         super().__init__()
         w = s.widths
-        self.enter = Conv(3 * s.features + 4, w[0])
+        self.enter = Conv(3 * s.features + (8 if s.transfer_input else 4), w[0])
+        if s.transfer_input:
+            with torch.no_grad():
+                self.enter.weight[:, -4:] = 0  # what weights without it know stays as it is
+        self.smooth_heads = s.smooth_heads
         self.down = nn.ModuleList(nn.Sequential(*(ResidualBlock(c) for _ in range(n))) for c, n in zip(w, s.blocks, strict=True))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairwise(w))
         self.grow = nn.ModuleList(Conv(b, a, 1) for a, b in pairwise(w))
@@ -113,7 +124,7 @@ class Reconstructor(nn.Module):
         self.leave = Conv(w[0], 4 * (1 + len(s.heads)))
 
     def forward(self, fused: Tensor, own: Tensor, state: Tensor, total: Tensor) -> Tensor:
-        x = self.enter(fused, own, state, F.pixel_unshuffle(total, 2))
+        x = self.enter(fused, own, state, *(F.pixel_unshuffle(image, 2) for image in total.split(1, 1)))
         skips = []
         for i, stage in enumerate(self.down):
             x = stage(x)
@@ -124,6 +135,8 @@ class Reconstructor(nn.Module):
             x = F.interpolate(self.grow[i](x), scale_factor=2, mode="nearest") + skips[i]
             x = self.up[i](x)
         first, *others = F.pixel_shuffle(self.leave(x), 2).float().split(1, 1)
+        if self.smooth_heads:
+            others = [_smoothed(image) for image in others]
         given = [OUTPUT_SCALE * first]
         for name, image in zip(self.heads, others, strict=True):
             match name:
@@ -134,6 +147,13 @@ class Reconstructor(nn.Module):
                 case "particles":
                     given.append(image.sigmoid())
         return torch.cat(given, 1)
+
+
+def _smoothed(image: Tensor) -> Tensor:
+    """[batch, 1, y, x] filtered by (1 2 1) / 4 along both axes, which passes nothing of a pattern of period two."""
+    kernel = image.new_tensor([0.25, 0.5, 0.25])
+    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 3, 1)), kernel.view(1, 1, 1, 3))
 
 
 class DSTNet(MovieNetwork):
@@ -180,8 +200,11 @@ class DSTNet(MovieNetwork):
         Tensor
             [batch, outputs + frames asked for, y, x]: `outputs`, then the frames; in units of `total`'s noise.
         """
-        fused, mean, state, wanted = self._over(frames, exposure, range(frames.shape[1]) if every else [which])
         total = total[:, None]
+        if self.settings.transfer_input:
+            frames, aside = frames[:, :-1], frames[:, -1:]
+            total = torch.cat((total, aside), 1)
+        fused, mean, state, wanted = self._over(frames, exposure, range(frames.shape[1]) if every else [which])
         micrograph = self.reconstructor(fused, mean, state, total)
         return torch.cat([micrograph, *(self.reconstructor(fused, own, state, total)[:, :1] for own in wanted)], 1)
 

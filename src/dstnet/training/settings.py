@@ -22,6 +22,9 @@ class TrainingSettings(Settings):
     stream: StreamSettings = StreamSettings()
     held_out: tuple[str, ...] = Field(default=(), description="structures, by file name, that are only validated on")
     phantoms: int = Field(default=24, ge=0, description="structures made by formula to train on beside those given, every fourth a cage")
+    variants: bool = Field(
+        default=False, description="train on complexes in micelles, cut ones and filaments too, one made of each structure and phantom"
+    )
     poses: int = Field(default=64, ge=1, description="projections of each structure kept for training")
     recorded: float = Field(
         default=0.5, ge=0, le=1, description="part of the batches that come from data sets on disk where structures are given beside them"

@@ -13,6 +13,7 @@ from dstnet.errors import SettingsError
 from dstnet.potential import Projector, build_potential
 from dstnet.specimen.species import BankedSpecies
 from dstnet.structure import Atoms, phantom, read_structure
+from dstnet.structure.variants import cut, filament, in_micelle
 
 NEVER_TRAINED = frozenset({"6z6u"})  # apoferritin: the real fields that prove the weights show it
 
@@ -63,6 +64,22 @@ def bank(atoms: Atoms, pixel_size_angstrom: float, poses: int, seed: int) -> Ban
     return BankedSpecies.from_projector(atoms.name, atoms.diameter_angstrom / 2, projector, poses, stream(seed, "poses", atoms.name))
 
 
+def varied(atoms: Sequence[Atoms], seed: int) -> list[Atoms]:
+    """Of every complex, by its place in the list: in a micelle, cut, in a micelle and cut, or, where it is small, as a filament."""
+    made = []
+    for i, one in enumerate(a for a in atoms if a.diameter_angstrom < 300):
+        rng = np.random.Generator(np.random.PCG64([seed, i]))
+        if i % 4 == 3 and one.diameter_angstrom < 150:
+            made.append(filament(one, rng))
+        elif i % 4 == 1:
+            made.append(cut(one, rng))
+        elif i % 4 == 2:
+            made.append(in_micelle(cut(one, rng), rng))
+        else:
+            made.append(in_micelle(one, rng))
+    return made
+
+
 def prepare(
     structures: Sequence[Path],
     held_out: Sequence[str],
@@ -73,6 +90,7 @@ def prepare(
     seed: int,
     widest_angstrom: float,
     report: Callable[[str], None],
+    variants: bool = False,
 ) -> tuple[list[BankedSpecies], list[BankedSpecies], dict[str, str]]:
     """Banks to train on, banks held out, and digests of all by name.
 
@@ -103,8 +121,10 @@ def prepare(
     train += [phantom(i, cage=i % 4 == 0) for i in range(1, phantoms + 1)]
     if not train:
         raise SettingsError("nothing to train on; give structure files, or phantoms above 0")
+    if variants:
+        train += varied(train, seed)
     banks = banked(train)
     if not banks:
         raise SettingsError(f"nothing to train on: all structures are wider than a crop's {widest_angstrom:.0f} Å; raise stream.crop")
-    banks += banked([piece(atoms, stream(seed, "piece", atoms.name)) for atoms in train if not atoms.name.endswith("-part")])
+    banks += banked([piece(atoms, stream(seed, "piece", atoms.name)) for atoms in train if not atoms.name.endswith(("-part", "-micelle", "-cut", "-filament"))])
     return banks, banked([read_structure(path) for path in held_files]), digests

@@ -77,6 +77,7 @@ def train_run(
                 seed=settings.seed,
                 widest_angstrom=settings.stream.crop * settings.stream.working_pixel_angstrom,
                 report=say,
+                variants=settings.variants,
             )
         if not species and not trained:
             raise SettingsError("nothing to train on: every movie holds a held-out structure; hold out fewer, or give other data")

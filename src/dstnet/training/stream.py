@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from scipy.ndimage import binary_fill_holes, distance_transform_edt, find_objects
 from torch import Tensor
 
-from dstnet.core.fourier import scale_, shift_phase
+from dstnet.core.fourier import frequencies, multiplied, scale_, shift_phase
 from dstnet.core.randomness import stream
 from dstnet.core.settings import Settings
 from dstnet.core.shapes import Image
@@ -22,7 +22,8 @@ from dstnet.motion.warp import warp_local, warp_prefilter
 from dstnet.movie import Truth
 from dstnet.movie.normalise import normalised
 from dstnet.network.dstnet import exposure_features
-from dstnet.optics.ctf import OpticsSettings
+from dstnet.optics.ctf import OpticsSettings, contrast_transfer, envelope
+from dstnet.optics.thon import AMPLITUDE_CONTRAST
 from dstnet.simulation import Shot, SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import Species
@@ -64,6 +65,10 @@ class StreamSettings(Settings):
     solid_contrast: bool = Field(
         default=False, description="learn the contrast with its coarse detail that of solid particles, as `filled` makes it of the truth"
     )
+    transfer_input: float | None = Field(
+        default=None, description="part of crops that come with their total multiplied by the transfer function, as a last frame; None: none do"
+    )
+    phase_plate: float = Field(default=0.0, ge=0, le=1, description="part of crops taken with a phase plate")
     degradation: DegradationSettings = DegradationSettings()
     aligned: bool = Field(default=True, description="whether the motion is taken out, but for what an alignment leaves")
     window: int | None = Field(
@@ -125,6 +130,7 @@ def draw_settings(ranges: StreamSettings, fractions: int, generator: torch.Gener
         astigmatism_angstrom=uniform(0, 600),
         astigmatism_angle_deg=uniform(0, 180),
         b_factor_angstrom2=uniform(5, 160),
+        phase_plate_deg=uniform(50, 120) if chance(ranges.phase_plate) else 0.0,
     )
     empty, crowded = chance(ranges.empty), chance(ranges.crowded)
     coverage = uniform(*(ranges.crowded_coverage if crowded else ranges.coverage))
@@ -208,7 +214,32 @@ def make_crop(
     fields = Fields(frames, total, truths)
     if ranges is not None:
         degrade(fields, ranges.degradation, settings.pixel_size_angstrom, stream(seed, "degradation"))
-    return Crop(fields.frames, fields.total, _told(settings, known).to(device), **fields.truths, settings=settings)
+    given = fields.frames
+    if ranges is not None and ranges.transfer_input is not None:
+        given = torch.cat((given, _phased(fields.total, settings, ranges.transfer_input, stream(seed, "transfer"))[None]))
+    return Crop(given, fields.total, _told(settings, known).to(device), **fields.truths, settings=settings)
+
+
+def _phased(total: Image, settings: SimulationSettings, part: float, generator: torch.Generator) -> Image:
+    """A total multiplied by its contrast transfer function, known as well as a fit to its rings knows it, or not at all."""
+    u, error, other = torch.rand(3, generator=generator).tolist()
+    if u >= part:
+        return torch.zeros_like(total)
+    optics = settings.optics
+    off = optics.defocus_angstrom * 0.02 * (2 * error - 1)
+    fitted = optics.model_copy(
+        update={
+            "defocus_angstrom": optics.defocus_angstrom + off,
+            "astigmatism_angstrom": optics.astigmatism_angstrom * (0.8 + 0.4 * other),
+            "amplitude_contrast": AMPLITUDE_CONTRAST,
+        }
+    )
+    shape = (total.shape[0], total.shape[1])
+    transfer = contrast_transfer(shape, settings.pixel_size_angstrom, fitted, device=total.device)
+    # The envelopes are taken off again: what is fitted are the rings' phases alone.
+    ky, kx = frequencies(shape, settings.pixel_size_angstrom, total.device)
+    transfer = transfer / (2 * envelope(kx * kx + ky * ky, fitted, fitted.defocus_angstrom).clamp(min=1e-6))
+    return multiplied(total, -transfer)
 
 
 def make_window(
