@@ -68,6 +68,8 @@ class StreamSettings(Settings):
     transfer_input: float | None = Field(
         default=None, description="part of crops that come with their total multiplied by the transfer function, as a last frame; None: none do"
     )
+    crystals: float = Field(default=0.0, ge=0, le=1, description="part of crops with crystalline ice")
+    film: float = Field(default=0.0, ge=0, le=1, description="part of crops at the edge of a hole in carbon film")
     phase_plate: float = Field(default=0.0, ge=0, le=1, description="part of crops taken with a phase plate")
     degradation: DegradationSettings = DegradationSettings()
     aligned: bool = Field(default=True, description="whether the motion is taken out, but for what an alignment leaves")
@@ -144,6 +146,10 @@ def draw_settings(ranges: StreamSettings, fractions: int, generator: torch.Gener
         thickness_gradient=uniform(0, 0.6),
         contaminants_per_um2=log_uniform(8, 400) if chance(ranges.frost) else 0.0,
     )
+    if ranges.crystals or ranges.film:
+        crystals = log_uniform(4, 100) if chance(ranges.crystals) else 0.0
+        film = {"film_thickness_angstrom": uniform(80, 220), "hole_diameter_angstrom": log_uniform(6000, 20000)} if chance(ranges.film) else {}
+        specimen = specimen.model_copy(update={"crystals_per_um2": crystals, **film})
     low, high = ranges.exposure_e_per_a2
     # One fraction stands for a sum that somebody made, aligned or not: more blur is left in it.
     summed = fractions == 1 and chance(0.5)
