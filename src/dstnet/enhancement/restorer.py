@@ -12,6 +12,7 @@ from torch import Tensor
 from dstnet.alignment import AlignedMovie, MovieMotion, align
 from dstnet.core.fourier import multiplied, resample
 from dstnet.core.shapes import Image, Stack
+from dstnet.enhancement.contamination import dark_mask, put_back, replaced
 from dstnet.enhancement.evidence import filled, linear_part, notes_on
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.tiles import blend_tiles
@@ -220,6 +221,9 @@ class NetworkRestorer:
     ) -> tuple[dict[str, Image], Stack | None, list[str]]:
         """Images by name, and the enhanced frames where asked for, on the grid and in the units of the sum; and notes."""
         fractions, pixel = aligned.fractions.cpu(), aligned.working_pixel_angstrom
+        dark = dark_mask(fractions.sum(0), pixel) if self.settings.replace_dark else None
+        if dark is not None:
+            fractions = replaced(fractions, dark, pixel)
         band = noise_band(fractions.sum(0), pixel) if self.settings.whiten else None
         if band is not None and not band.plain:
             fractions, pixel = whitened(fractions, pixel, band, self.card.working_pixel_angstrom), self.card.working_pixel_angstrom
@@ -279,6 +283,8 @@ class NetworkRestorer:
             return mean + noise * resample(image, shape)
 
         given = {name: on_grid(images[name]) for name in wanted if name in ("micrograph", "contrast")}
+        if dark is not None:
+            given["micrograph"] = put_back(given["micrograph"], aligned.total.cpu(), dark, aligned.pixel_size_angstrom)
         if "particles" in wanted:
             given["particles"] = -resample(images["particles"], shape).clamp(0, 1)
         if "uncertainty" in wanted:

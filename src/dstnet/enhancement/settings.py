@@ -27,6 +27,9 @@ class EnhancementSettings(Settings):
         description="flatten the noise of sums that were binned, low-passed or saved as pictures, and fill the band in which they hold none "
         "(dstnet.movie.band); what cameras give is left as it is",
     )
+    replace_dark: bool = Field(
+        default=True, description="take what is far darker than particles out before the network (dstnet.enhancement.contamination)"
+    )
     ctf: bool = Field(
         default=True,
         description="match the output to the zeros and maxima of the contrast transfer function, where the sum shows its rings "
