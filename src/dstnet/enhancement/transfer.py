@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dstnet.core.fourier import radial_frequency, radial_mean, ring_index
 from dstnet.core.shapes import Image
-from dstnet.optics.thon import fit_thon_rings
+from dstnet.optics.thon import ThonFit
 
 RINGS = 120
 SMOOTH_RINGS = 5.0  # rms of the Gaussian that h, which knows no zeros, is averaged by
@@ -23,7 +23,7 @@ SMOOTH_RINGS = 5.0  # rms of the Gaussian that h, which knows no zeros, is avera
 CYCLES, LEAST, FAINT = 1.8, 0.05, 0.5
 
 
-def transfer_match(total: Image, enhanced: Image, pixel_size_angstrom: float) -> Tensor | None:
+def transfer_match(total: Image, enhanced: Image, pixel_size_angstrom: float, fit: ThonFit | None) -> Tensor | None:
     """What to multiply the ``rfft2`` of `enhanced` by; None where `total` shows no rings (`dstnet.optics.thon`).
 
     Parameters
@@ -34,8 +34,9 @@ def transfer_match(total: Image, enhanced: Image, pixel_size_angstrom: float) ->
         Its output, in the same units.
     pixel_size_angstrom
         Of both.
+    fit
+        To the rings of `total`.
     """
-    fit = fit_thon_rings(total, pixel_size_angstrom)
     if fit is None:
         return None
     shape = (total.shape[0], total.shape[1])

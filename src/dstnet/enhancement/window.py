@@ -25,6 +25,7 @@ from dstnet.errors import BadInputError, SettingsError
 from dstnet.movie import Movie
 from dstnet.movie.normalise import normalised
 from dstnet.network.dstnet import exposure_features
+from dstnet.optics.thon import fit_thon_rings
 from dstnet.network.weights import read_card, released
 
 
@@ -138,7 +139,7 @@ class WindowRestorer(NetworkRestorer):
             if each is not None:
                 each[i] = frame_mean + resample(images["micrograph"], shape)
         if self.settings.ctf:  # of the sum alone: the frames are done with before it is known
-            match = transfer_match(total, sums["micrograph"] / noise, pixel)
+            match = transfer_match(total, sums["micrograph"] / noise, pixel, fit_thon_rings(total, pixel))
             if match is not None:
                 sums["micrograph"] = multiplied(sums["micrograph"], match)
         notes = []

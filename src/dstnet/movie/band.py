@@ -1,9 +1,9 @@
 """Which band of frequencies an image has noise in, how that noise falls, and the image brought to white noise over the whole band.
 
 People have sums that were binned, low-passed or saved as pictures. Where such an image holds nothing, `dstnet.movie.normalise` would measure
-rounding as its noise: a picture low-passed to 40 Å shows particles of seventy times that. So the noise is looked for where there is any:
-below an edge, N(k) = exp(a - b k^2), which is what Gaussian filters, bilinear binning and cameras do to it. The image is divided by
-the root of its shape, put on the network's grid, and the band beyond the edge filled with white noise of the level inside it.
+rounding as its noise: a picture low-passed to 40 Å shows particles of seventy times that. So the edge of the band that holds noise is looked
+for. The image is put on the network's grid and what lies beyond the edge filled with white noise of the level just inside it. A low-passed
+image is divided by its filter first, a Gaussian.
 """
 
 import math
@@ -21,10 +21,9 @@ FINEST_PER_ANGSTROM = 0.25  # finer is not looked at
 FLOOR_BAND = 0.8, 0.97  # of the finest: where a low-passed image holds rounding alone
 CEILING_BAND = 1 / 150, 1 / 20  # where images hold most, in 1/Å
 # Sums as cameras give them have at most some hundred times the white noise's power in that band; low-passed ones a million times.
-LOW_PASSED, STANDS_OUT = 300.0, 30.0
-FITTED_FROM = 0.45  # of the edge: coarser, particles outweigh the noise
-LOW_ENVELOPE = 0.6  # weight of rings above the fit, most of them signal
-UNCHANGED = 0.12  # a fall of the noise's log power up to the edge that is left as it is
+LOW_PASSED, STANDS_OUT = 300.0, 100.0
+# What a low-passed image has at so coarse a detail is taken for so many times its noise.
+COARSE_ANGSTROM, COARSE_OVER_NOISE = 120.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -53,19 +52,12 @@ def noise_band(image: Image, pixel_size_angstrom: float) -> NoiseBand:
         smooth = np.convolve(np.log(power), np.ones(3) / 3, mode="same")
         down = np.flatnonzero((smooth < math.log(STANDS_OUT * floor)) & (k > CEILING_BAND[0]))
         edge = k[max(1, down[0]) - 1]
-    band = (k > FITTED_FROM * edge) & (k <= edge)
-    x, y = k[band] ** 2, np.log(power[band])
-    weight = np.sqrt(count[band])
     fall = 0.0
-    for _ in range(6):
-        columns = np.stack([np.ones_like(x), -x], 1) * weight[:, None]
-        level, fall = np.linalg.lstsq(columns, y * weight, rcond=None)[0]
-        if fall < 0:
-            level, fall = float(np.average(y, weights=weight**2)), 0.0
-        weight = np.sqrt(count[band]) * np.where(y > level - fall * x, LOW_ENVELOPE, 1.0)
-    return NoiseBand(
-        float(fall), float(edge), plain=not low_passed and finest >= 0.9 * FINEST_PER_ANGSTROM and fall * edge**2 < UNCHANGED
-    )
+    if low_passed:
+        # What the filter took is known but for what particles have in its band, so that much of the difference is left to them.
+        at = [float(np.interp(q, k, np.log(power))) for q in (1 / COARSE_ANGSTROM, edge)]
+        fall = max(0.0, (at[0] - math.log(COARSE_OVER_NOISE) - at[1]) / (edge**2 - COARSE_ANGSTROM**-2))
+    return NoiseBand(fall, float(edge), plain=not low_passed and finest >= 0.9 * FINEST_PER_ANGSTROM)
 
 
 def whitened(fractions: Stack, pixel_size_angstrom: float, band: NoiseBand, working_pixel_angstrom: float, seed: int = 0) -> Stack:

@@ -47,7 +47,7 @@ class ThonFit:
         return phase + math.asin(AMPLITUDE_CONTRAST)
 
 
-def fit_thon_rings(image: Image, pixel_size_angstrom: float) -> ThonFit | None:
+def fit_thon_rings(image: Image, pixel_size_angstrom: float, finest_per_angstrom: float | None = None) -> ThonFit | None:
     """Fit the rings of an image's power spectrum; None where there are none that stand out.
 
     Parameters
@@ -56,8 +56,10 @@ def fit_thon_rings(image: Image, pixel_size_angstrom: float) -> ThonFit | None:
         A sum or single frame, [y, x]; its noise may have any smooth spectrum.
     pixel_size_angstrom
         Its pixel.
+    finest_per_angstrom
+        Where the image's band ends, if before its grid's.
     """
-    k, turn, power, count = _polar_power(image, pixel_size_angstrom)
+    k, turn, power, count = _polar_power(image, pixel_size_angstrom, finest_per_angstrom)
     if count.sum() < LEAST_TERMS:
         return None
     scaled = (k - k.min()) / (k.max() - k.min()) * 2 - 1
@@ -93,12 +95,14 @@ def fit_thon_rings(image: Image, pixel_size_angstrom: float) -> ThonFit | None:
     return ThonFit(*best[1:], gain=best[0]) if best[0] > LEAST_GAIN else None
 
 
-def _polar_power(image: Image, pixel_size_angstrom: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _polar_power(image: Image, pixel_size_angstrom: float, finest_per_angstrom: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Mean frequency in 1/Å, twice the angle, mean power and number of terms of the cells of rings and sectors within the band."""
     spectrum = torch.fft.rfft2(image - image.mean())
     ky, kx = frequencies((image.shape[0], image.shape[1]), pixel_size_angstrom, image.device)
     k = torch.hypot(ky, kx)
-    low, high = 1 / BAND_ANGSTROM[0], min(1 / BAND_ANGSTROM[1], 0.45 / pixel_size_angstrom)
+    low, high = 1 / BAND_ANGSTROM[0], min(1 / BAND_ANGSTROM[1], 0.45 / pixel_size_angstrom, finest_per_angstrom or math.inf)
+    if high < 1.2 * low:
+        return np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0)
     inside = (k > low) & (k < high) & (kx > 0)  # the first column holds conjugates
     angle = torch.atan2(ky.expand_as(k)[inside], kx.expand_as(k)[inside])  # -90 to 90 degrees
     sector = ((angle / math.pi + 0.5) * SECTORS).long().clamp(0, SECTORS - 1)
