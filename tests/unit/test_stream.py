@@ -44,7 +44,7 @@ def test_the_default_streams_draws_are_those_of_ever(monkeypatch):
         values = draw_settings(StreamSettings(), 1 + i, torch.Generator().manual_seed(i)).model_dump_json(exclude_defaults=True)
         digest.update(json.dumps(json.loads(values, parse_float=lambda text: f"{float(text):.9e}")).encode())
     assert digest.hexdigest() == "d7b98b22660194fc1763c4f02f013de71398baf474c7c2a40b11abc6740a147b"
-    monkeypatch.setattr(stream, "make_crop", lambda settings, chosen, seed, which, known, device: settings.frames)
+    monkeypatch.setattr(stream, "make_crop", lambda settings, chosen, seed, which, known, device, ranges: settings.frames)
     batches = [draw_batch(StreamSettings(), [species()], 1, 5, i) for i in range(8)]
     assert [(frames, which) for (frames,), which in batches] == [(8, 0), (4, 3), (8, 5), (2, 1), (8, 3), (8, 1), (8, 5), (1, 0)]
 
@@ -71,7 +71,7 @@ def large(name="large"):
 
 
 def test_debris_is_strewn_among_particles_and_never_alone(monkeypatch):
-    monkeypatch.setattr(stream, "make_crop", lambda settings, chosen, seed, which, known, device: [one.name for one in chosen])
+    monkeypatch.setattr(stream, "make_crop", lambda settings, chosen, seed, which, known, device, ranges: [one.name for one in chosen])
     of = [species(), large(), large("other")]
     found = [draw_batch(WHOLE, of, 1, 3, i)[0][0] for i in range(400)]
     assert all(set(names) & {"large", "other"} for names in found)

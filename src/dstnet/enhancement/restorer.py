@@ -230,10 +230,9 @@ class NetworkRestorer:
         fractions, total, mean, noise = normalised(fractions, movie.name, out=fractions)  # as much room as a fifth of all else
         exposure = self._exposure(movie, aligned)
         count = len(fractions)
-        fits = self.settings.ctf or getattr(self.network.settings, "transfer_input", False)
         limit = None if band is None or band.plain else 0.93 * band.edge_per_angstrom
-        fit = fit_thon_rings(total, pixel, limit) if fits else None
         if getattr(self.network.settings, "transfer_input", False):
+            fit = fit_thon_rings(total, pixel, limit)
             aside = torch.zeros_like(total)
             if fit is not None:
                 whole = (2 * total.shape[0], 2 * total.shape[1])
@@ -261,7 +260,7 @@ class NetworkRestorer:
             factor, power = self.card.uncertainty_calibration
             images["uncertainty"] = factor * images["uncertainty"] ** power
         if self.settings.ctf:
-            match = transfer_match(total, images["micrograph"], pixel, fit)
+            match = transfer_match(total, images["micrograph"], pixel, limit)
             if match is not None:
                 images["micrograph"] = multiplied(images["micrograph"], match)
                 for image in each:

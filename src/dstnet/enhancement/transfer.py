@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dstnet.core.fourier import radial_frequency, radial_mean, ring_index
 from dstnet.core.shapes import Image
-from dstnet.optics.thon import ThonFit
+from dstnet.optics.thon import fit_thon_rings
 
 RINGS = 120
 SMOOTH_RINGS = 5.0  # rms of the Gaussian that h, which knows no zeros, is averaged by
@@ -23,7 +23,9 @@ SMOOTH_RINGS = 5.0  # rms of the Gaussian that h, which knows no zeros, is avera
 CYCLES, LEAST, FAINT = 1.8, 0.05, 0.5
 
 
-def transfer_match(total: Image, enhanced: Image, pixel_size_angstrom: float, fit: ThonFit | None) -> Tensor | None:
+def transfer_match(
+    total: Image, enhanced: Image, pixel_size_angstrom: float, finest_per_angstrom: float | None = None
+) -> Tensor | None:
     """What to multiply the ``rfft2`` of `enhanced` by; None where `total` shows no rings (`dstnet.optics.thon`).
 
     Parameters
@@ -34,9 +36,10 @@ def transfer_match(total: Image, enhanced: Image, pixel_size_angstrom: float, fi
         Its output, in the same units.
     pixel_size_angstrom
         Of both.
-    fit
-        To the rings of `total`.
+    finest_per_angstrom
+        Where the band of `total` ends, if before its grid's.
     """
+    fit = fit_thon_rings(total, pixel_size_angstrom, finest_per_angstrom)
     if fit is None:
         return None
     shape = (total.shape[0], total.shape[1])

@@ -25,7 +25,6 @@ from dstnet.errors import BadInputError, SettingsError
 from dstnet.movie import Movie
 from dstnet.movie.normalise import normalised
 from dstnet.network.dstnet import exposure_features
-from dstnet.optics.thon import fit_thon_rings
 from dstnet.network.weights import read_card, released
 
 
@@ -139,7 +138,7 @@ class WindowRestorer(NetworkRestorer):
             if each is not None:
                 each[i] = frame_mean + resample(images["micrograph"], shape)
         if self.settings.ctf:  # of the sum alone: the frames are done with before it is known
-            match = transfer_match(total, sums["micrograph"] / noise, pixel, fit_thon_rings(total, pixel))
+            match = transfer_match(total, sums["micrograph"] / noise, pixel)
             if match is not None:
                 sums["micrograph"] = multiplied(sums["micrograph"], match)
         notes = []

@@ -95,7 +95,9 @@ def fit_thon_rings(image: Image, pixel_size_angstrom: float, finest_per_angstrom
     return ThonFit(*best[1:], gain=best[0]) if best[0] > LEAST_GAIN else None
 
 
-def _polar_power(image: Image, pixel_size_angstrom: float, finest_per_angstrom: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _polar_power(
+    image: Image, pixel_size_angstrom: float, finest_per_angstrom: float | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Mean frequency in 1/Å, twice the angle, mean power and number of terms of the cells of rings and sectors within the band."""
     spectrum = torch.fft.rfft2(image - image.mean())
     ky, kx = frequencies((image.shape[0], image.shape[1]), pixel_size_angstrom, image.device)

@@ -132,7 +132,7 @@ def draw_settings(ranges: StreamSettings, fractions: int, generator: torch.Gener
         astigmatism_angstrom=uniform(0, 600),
         astigmatism_angle_deg=uniform(0, 180),
         b_factor_angstrom2=uniform(5, 160),
-        phase_plate_deg=uniform(50, 120) if chance(ranges.phase_plate) else 0.0,
+        phase_plate_deg=uniform(50, 120) if ranges.phase_plate and chance(ranges.phase_plate) else 0.0,
     )
     empty, crowded = chance(ranges.empty), chance(ranges.crowded)
     coverage = uniform(*(ranges.crowded_coverage if crowded else ranges.coverage))
