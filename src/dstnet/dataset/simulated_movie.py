@@ -40,8 +40,8 @@ from dstnet.io import (
     atomic_path,
     ensure_writable_folder,
     open_movie,
+    write_movie,
     write_mrc,
-    write_tiff,
 )
 from dstnet.io.reference import read_defects, read_gain
 from dstnet.io.star import write_star
@@ -311,10 +311,7 @@ class SimulatedMovie(MovieFiles):
         if movie_format == "mrc" and dtype == np.uint8:
             dtype = np.dtype(np.uint16)  # MRC has no unsigned bytes
         frames = (frame.cpu().numpy().astype(dtype) for frame in simulator.frames())
-        if movie_format == "tif":
-            write_tiff(path, frames, pixel)
-        else:
-            write_mrc(path, frames, pixel, "dstnet synthetic movie, counts", stack=True)
+        write_movie(path, frames, pixel, "dstnet synthetic movie, counts")
 
     def _write_expected(self, simulator: MovieSimulator) -> None:
         write_mrc(
