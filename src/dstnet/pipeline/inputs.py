@@ -8,33 +8,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
-
-import pandas as pd
-import starfile
+from typing import Any
 
 from dstnet.errors import BadInputError
 from dstnet.io.movie_file import is_movie_name, movie_stem
-
-# The first that a table has counts.
-_MOVIE_COLUMNS = ("rlnMicrographMovieName", "rlnMicrographName")
-_GROUP_COLUMN = "rlnOpticsGroup"
-_GAIN_COLUMN = "rlnMicrographGainName"
-_EMPTY_CELLS = ("None", "nan", "")
-_LONGEST_REASON = 200  # of an error in a line
-# What a table without optics groups (before RELION 3.1), or of one movie, says of its optics
-# itself.
-_OPTICS_COLUMNS = (
-    "rlnOpticsGroup",
-    "rlnOpticsGroupName",
-    "rlnMicrographOriginalPixelSize",
-    "rlnMicrographPixelSize",
-    "rlnVoltage",
-    "rlnSphericalAberration",
-    "rlnAmplitudeContrast",
-    "rlnMagnification",
-    "rlnDetectorPixelSize",
-)
+from dstnet.pipeline.star_inputs import FileFinder, FoundMovie, reason, star_movies
 
 
 @dataclass(frozen=True)
@@ -90,7 +68,7 @@ def read_inputs(
         If nothing is given, a wildcard or a folder has no movie, or a list or STAR file cannot be
         read or names none.
     """
-    found: dict[str, _Found] = {}
+    found: dict[str, FoundMovie] = {}
     repeated: list[Path] = []
     roots: set[str] = set()
     for argument in arguments:
@@ -121,16 +99,7 @@ def read_inputs(
     ]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A movie that an argument names, and what a STAR file says of it."""
-
-    path: Path
-    optics: dict[str, Any] = field(default_factory=dict)
-    gain: Path | None = None
-
-
-def _expand(argument: str) -> Iterator[_Found]:
+def _expand(argument: str) -> Iterator[FoundMovie]:
     if argument.startswith("@") and not os.path.exists(argument):
         yield from _listed(Path(argument[1:]))
     elif _is_pattern(argument):
@@ -157,7 +126,7 @@ def _pattern_root(argument: str) -> str | None:
     return os.path.abspath(Path(*fixed))
 
 
-def _matching(pattern: str) -> Iterator[_Found]:
+def _matching(pattern: str) -> Iterator[FoundMovie]:
     matches = map(Path, glob.glob(pattern, recursive=True))
     paths = sorted(path for path in matches if not path.is_dir())
     if not paths:
@@ -166,7 +135,7 @@ def _matching(pattern: str) -> Iterator[_Found]:
         yield from _from_file(path)
 
 
-def _in_folder(folder: Path) -> Iterator[_Found]:
+def _in_folder(folder: Path) -> Iterator[FoundMovie]:
     paths = sorted(path for path in folder.iterdir() if _is_visible_movie(path))
     if not paths:
         raise BadInputError(
@@ -174,7 +143,7 @@ def _in_folder(folder: Path) -> Iterator[_Found]:
             f" '{folder}/**/*.tif'"
         )
     for path in paths:
-        yield _Found(path)
+        yield FoundMovie(path)
 
 
 def _is_visible_movie(path: Path) -> bool:
@@ -182,19 +151,19 @@ def _is_visible_movie(path: Path) -> bool:
     return is_movie_name(path) and not is_hidden and not path.is_dir()
 
 
-def _from_file(path: Path) -> Iterator[_Found]:
+def _from_file(path: Path) -> Iterator[FoundMovie]:
     if path.suffix.lower() == ".star":
-        yield from _starred(path)
+        yield from star_movies(path)
     else:
-        yield _Found(path)
+        yield FoundMovie(path)
 
 
-def _listed(path: Path) -> Iterator[_Found]:
+def _listed(path: Path) -> Iterator[FoundMovie]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: no text, or a null byte in the path
         raise BadInputError(
-            f"cannot read the list {path}: {_reason(error)}; give a text file of one path a line"
+            f"cannot read the list {path}: {reason(error)}; give a text file of one path a line"
         ) from error
     names = []
     for line in text.splitlines():
@@ -204,100 +173,9 @@ def _listed(path: Path) -> Iterator[_Found]:
             names.append(name)
     if not names:
         raise BadInputError(f"the list {path} names no movie; write one path a line")
-    finder = _Finder(path)
+    finder = FileFinder(path)
     for name in names:
-        yield _Found(finder(name))
-
-
-def _starred(path: Path) -> Iterator[_Found]:
-    tables = _read_tables(path)
-    table, column = _movie_table(path, tables)
-    groups = _optics_groups(path, tables, table)
-    finder = _Finder(path)
-    gain_finder = _Finder(path)
-    for row in _rows(table):
-        own = {name: row[name] for name in _OPTICS_COLUMNS if name in row}
-        group = str(row.get(_GROUP_COLUMN))
-        optics = {**own, **groups.get(group, {})}
-        movie = finder(str(row[column]))
-        gain_name = str(row.get(_GAIN_COLUMN, "None"))
-        gain = None
-        if gain_name not in _EMPTY_CELLS:
-            gain = gain_finder(gain_name)
-        yield _Found(movie, optics, gain)
-
-
-def _read_tables(path: Path) -> dict[str, pd.DataFrame]:
-    try:
-        blocks = starfile.read(path, always_dict=True)
-        return {str(name): _as_table(block) for name, block in blocks.items()}
-    except Exception as error:  # a damaged file surfaces as nearly every kind of error
-        raise BadInputError(
-            f"cannot read the STAR file {path}: {_reason(error)}; give a table of movies that"
-            " RELION can read"
-        ) from error
-
-
-def _as_table(block: object) -> pd.DataFrame:
-    if isinstance(block, pd.DataFrame):
-        return block
-    return pd.DataFrame([block])
-
-
-def _movie_table(path: Path, tables: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, str]:
-    """The table that names movies, and its column that does."""
-    for column in _MOVIE_COLUMNS:
-        for table in tables.values():
-            if column in table.columns and len(table):
-                return table, column
-    raise BadInputError(
-        f"{path} has no table with {' or '.join(_MOVIE_COLUMNS)}; give RELION's movies.star or"
-        " a micrographs table"
-    )
-
-
-def _optics_groups(
-    path: Path, tables: dict[str, pd.DataFrame], movies: pd.DataFrame
-) -> dict[str, dict[str, Any]]:
-    """Rows of the optics table by group."""
-    optics = tables.get("optics")
-    if optics is None or _GROUP_COLUMN not in optics.columns:
-        return {}
-    groups = {str(row[_GROUP_COLUMN]): row for row in _rows(optics)}
-    used = {str(row.get(_GROUP_COLUMN, "")) for row in _rows(movies)}
-    unknown = used - {*groups, ""}
-    if unknown:
-        raise BadInputError(
-            f"{path} has movies of optics group {min(unknown)}, which its optics table lacks;"
-            " repair the STAR file"
-        )
-    return groups
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = table.to_dict("records")
-    return cast("list[dict[str, Any]]", rows)
-
-
-class _Finder:
-    """Finds files named relative to a project: from the current folder, else from where the naming
-    file lies or above it, as RELION's jobs lie two folders below their project. A file that is
-    nowhere is looked for in the current folder, and so reported.
-    """
-
-    def __init__(self, listing: Path) -> None:
-        folder = listing.absolute().parent
-        self._bases = [Path(), folder, *folder.parents]
-
-    def __call__(self, name: str) -> Path:
-        for base in self._bases:
-            candidate = base / name
-            if os.path.exists(candidate):
-                # The next one lies there too, most likely.
-                self._bases.remove(base)
-                self._bases.insert(0, base)
-                return candidate
-        return Path(name)
+        yield FoundMovie(finder(name))
 
 
 def _names(paths: Sequence[Path], common: str, report: Callable[[str], None]) -> list[str]:
@@ -319,9 +197,3 @@ def _names(paths: Sequence[Path], common: str, report: Callable[[str], None]) ->
             report(f"{path}: outputs are named {name}, since {plain} are those of {taken[plain]}")
         taken[name] = path
     return list(taken)
-
-
-def _reason(error: Exception) -> str:
-    text = str(getattr(error, "strerror", None) or error)
-    line = " ".join(text.split())
-    return line[:_LONGEST_REASON] or type(error).__name__
