@@ -3,6 +3,7 @@
 torch is imported by the verbs that need it, when they run: help answers at once.
 """
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -46,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     or nowhere to write.
     """
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # nothing written may end a run
     try:
         with stop_signals():
             code = app(arguments, exit_on_error=False, result_action="return_value")

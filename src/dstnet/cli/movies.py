@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from dstnet.cli.gain import ReferenceOptions
 from dstnet.cli.options import Reporter, chosen_device, frame_range, reporting
 from dstnet.cli.run_options import MovieRunOptions
-from dstnet.errors import SettingsError
+from dstnet.errors import SettingsError, printable
 
 if TYPE_CHECKING:
     from dstnet.alignment import AlignmentSettings
@@ -321,10 +321,16 @@ def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter)
     done, skipped, failed = (summary.of(s) for s in ("done", "skipped", "failed"))
     report.say(
         f"{len(done)} done, {len(skipped)} already there, {len(failed)} failed; results in"
-        f" {output}, see {page}"
+        f" {printable(str(output))}, see {printable(str(page))}"
     )
     for record in failed:
         report.say(f"failed: {record.error}")
+    if summary.unlisted:
+        report.say(
+            f"micrographs.star leaves out {len(summary.unlisted)} of them, as STAR files hold no"
+            f" blank, quote, backslash or # in a name ({printable(summary.unlisted[0])}); rename"
+            " the movies, or the output folder, for RELION to go on from them"
+        )
     if any(_lacks_aberration(record) for record in (*done, *skipped)):
         report.say(
             "for RELION to go on from micrographs.star, pass --cs and --amplitude-contrast too"
@@ -339,13 +345,12 @@ def _line(record: "Record") -> str:
     if record.status == "failed":
         return f"FAILED {record.error}"
     if record.status == "skipped":
-        return f"{record.input}: already there, skipped"
+        return f"{printable(record.input)}: already there, skipped"
     source = record.source
     results = record.results
     cost = record.cost
     assert source is not None and results is not None and cost is not None
     notes = "".join(f"\n    note: {note}" for note in results.notes)
     moved = results.farthest_from_the_ends_angstrom
-    return (
-        f"{record.input}: {source.frames} frames, moved {moved:.1f} Å, {cost.seconds:.1f} s{notes}"
-    )
+    made = f"{source.frames} frames, moved {moved:.1f} Å, {cost.seconds:.1f} s"
+    return f"{printable(record.input)}: {made}{notes}"

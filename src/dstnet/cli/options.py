@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from dstnet.errors import SettingsError
+from dstnet.errors import SettingsError, printable
 
 if TYPE_CHECKING:
     from dstnet.core.settings import Settings
@@ -90,12 +90,13 @@ class Reporter:
 
     def __call__(self, line: str, record: dict[str, Any]) -> None:
         """Report a finished piece of work."""
-        self._write(json.dumps(record) if self.as_json else line)
+        lines = "\n".join(printable(part) for part in line.split("\n"))
+        self._write(json.dumps(record) if self.as_json else lines)
         self._advance()
 
     def say(self, line: str) -> None:
         """A remark on standard error, out of the way of results."""
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -121,5 +122,7 @@ def reporting(total: int | None, what: str, as_json: bool) -> Iterator[Reporter]
         yield Reporter(
             False,
             lambda: bar.advance(task),
-            lambda text: bar.console.print(text, markup=False, highlight=False),
+            lambda text: bar.console.print(
+                text, markup=False, highlight=False, emoji=False, soft_wrap=True
+            ),
         )

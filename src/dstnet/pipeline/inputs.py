@@ -3,15 +3,16 @@ RELION STAR files.
 """
 
 import glob
-import itertools
 import os
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from dstnet.errors import BadInputError
-from dstnet.io.movie_file import is_movie_name, movie_stem
+from dstnet.io.movie_file import is_movie_name
+from dstnet.pipeline.naming import movie_identity, result_name
 from dstnet.pipeline.star_inputs import FileFinder, FoundMovie, reason, star_movies
 
 
@@ -24,9 +25,8 @@ class InputMovie:
     path
         The file.
     name
-        What its outputs are called: the file's name without suffix, below the folder that all
-        inputs have in common. A wildcard's files lie below the part before its first sign, so that
-        they keep their names when more come. No two names are equal.
+        What its outputs are called, with their sub-folder; see `dstnet.pipeline.naming`. Other
+        inputs have no part in it.
     optics
         Of a STAR file, the row of this movie's optics group, by RELION's names (``rlnVoltage`` in
         kV, ``rlnMicrographOriginalPixelSize`` in Å, ...); else nothing.
@@ -55,7 +55,7 @@ def read_inputs(
         inside a list or a STAR file start at the current folder, else at the file's own or the
         nearest one above it where the movie is found.
     report
-        Gets a line on whatever was left out or named differently than expected.
+        Gets a line on whatever was left out.
 
     Returns
     -------
@@ -70,19 +70,13 @@ def read_inputs(
     """
     found: dict[str, FoundMovie] = {}
     repeated: list[Path] = []
-    roots: set[str] = set()
     for argument in arguments:
-        root = _pattern_root(str(argument))
         for movie in _expand(str(argument)):
-            key = os.path.abspath(movie.path)
+            key = movie_identity(movie.path)
             if key in found:
                 repeated.append(movie.path)
-                continue
-            found[key] = movie
-            # A STAR file that a wildcard found may name movies elsewhere.
-            parent = os.path.dirname(key)
-            is_below = root is not None and os.path.commonpath([root, parent]) == root
-            roots.add(root if root is not None and is_below else parent)
+            else:
+                found[key] = movie
     if not found:
         raise BadInputError("no input is given; name movies, folders, @lists or STAR files")
     if repeated:
@@ -91,11 +85,9 @@ def read_inputs(
             f"{len(repeated)} inputs are named more than once and taken once"
             f" ({repeated[0]}{others})"
         )
-    movies = list(found.values())
-    names = _names([movie.path for movie in movies], os.path.commonpath(roots), report)
     return [
-        InputMovie(movie.path, name, movie.optics, movie.gain)
-        for name, movie in zip(names, movies, strict=True)
+        InputMovie(movie.path, result_name(movie.path, movie.written), movie.optics, movie.gain)
+        for movie in found.values()
     ]
 
 
@@ -113,17 +105,6 @@ def _expand(argument: str) -> Iterator[FoundMovie]:
 def _is_pattern(argument: str) -> bool:
     """Whether this is a wildcard, and not the name of a file that has such signs."""
     return glob.has_magic(argument) and not os.path.lexists(argument)
-
-
-def _pattern_root(argument: str) -> str | None:
-    """The folder below which all files of a wildcard lie, whichever of them are there yet; None
-    where `argument` is no wildcard.
-    """
-    if argument.startswith("@") or not _is_pattern(argument):
-        return None
-    parts = Path(argument).parts
-    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), parts)
-    return os.path.abspath(Path(*fixed))
 
 
 def _matching(pattern: str) -> Iterator[FoundMovie]:
@@ -159,41 +140,31 @@ def _from_file(path: Path) -> Iterator[FoundMovie]:
 
 
 def _listed(path: Path) -> Iterator[FoundMovie]:
+    advice = "give a text file of one path a line"
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # ValueError: no text, or a null byte in the path
-        raise BadInputError(
-            f"cannot read the list {path}: {reason(error)}; give a text file of one path a line"
-        ) from error
-    names = []
-    for line in text.splitlines():
-        name = line.strip()
-        is_comment = name.startswith("#")
-        if name and not is_comment:
-            names.append(name)
-    if not names:
-        raise BadInputError(f"the list {path} names no movie; write one path a line")
+        lines = os.fsdecode(path.read_bytes().removeprefix(BOM_UTF8)).split("\n")
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise BadInputError(f"cannot read the list {path}: {reason(error)}; {advice}") from error
     finder = FileFinder(path)
-    for name in names:
-        yield FoundMovie(finder(name))
+    is_empty = True
+    for line in lines:
+        name = _listed_name(line.removesuffix("\r"), finder)
+        if not name:
+            continue
+        is_empty = False
+        movie = finder(name)
+        # The bytes of a name are free, if it is one.
+        if not name.isprintable() and not os.path.lexists(movie):
+            raise BadInputError(f"cannot read the list {path}: it is no UTF-8 text; {advice}")
+        yield FoundMovie(movie, written=name)
+    if is_empty:
+        raise BadInputError(f"the list {path} names no movie; write one path a line")
 
 
-def _names(paths: Sequence[Path], common: str, report: Callable[[str], None]) -> list[str]:
-    """Names below `common` that tell all of `paths` apart; where two files differ in their suffix
-    alone, the later one's holds its own.
-    """
-    taken: dict[str, Path] = {}
-    for path in paths:
-        relative = os.path.relpath(os.path.abspath(path), common)
-        folder = PurePosixPath(relative).parent
-        plain = str(folder / movie_stem(path))
-        name = plain
-        if name in taken:
-            name = str(folder / path.name.replace(".", "_"))
-            number = 2
-            while name in taken:
-                name = f"{plain}_{number}"
-                number += 1
-            report(f"{path}: outputs are named {name}, since {plain} are those of {taken[plain]}")
-        taken[name] = path
-    return list(taken)
+def _listed_name(line: str, finder: FileFinder) -> str | None:
+    """The movie that a line names; None where it is empty or a comment."""
+    name = line.strip()
+    if not name or name.startswith("#"):
+        return None
+    is_name_with_blanks = name != line and os.path.lexists(finder(line))
+    return line if is_name_with_blanks else name

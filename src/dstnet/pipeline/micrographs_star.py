@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from dstnet.io.star import write_star
+from dstnet.io.star import star_holds, star_name, write_star
 
 _GROUP = "rlnOpticsGroup"
+# Of a path that no reader takes for a label, a keyword, a comment, a number or an empty cell.
+_PLAIN = re.compile(r"(?!data_|loop_|save_|stop_|global_)[a-z0-9]([^/]*/|.*\.[a-z]+$)", re.I)
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,19 @@ class Micrograph:
 
 def as_relion_finds(path: Path | str) -> str:
     """A path from the current folder, where RELION is run, if it lies below it; else an absolute
-    one.
+    one. It begins with nothing that would end a table.
     """
     absolute = os.path.abspath(path)
     below = os.path.relpath(absolute)
-    return absolute if below.startswith("..") else below
+    if below == ".." or below.startswith("../"):
+        return absolute
+    return below if _PLAIN.match(below) else f"./{below}"
 
 
-def write_micrographs_star(folder: Path, micrographs: Sequence[Micrograph]) -> None:
-    """Write ``micrographs.star``; nothing where there are no micrographs.
+def write_micrographs_star(folder: Path, micrographs: Sequence[Micrograph]) -> list[str]:
+    """Write ``micrographs.star``; where there are no micrographs, there is none.
+
+    Left out, and returned, are the movies whose results have names that a STAR file cannot hold.
 
     Optics groups are those of the inputs, renumbered only where two differ under one number; movies
     without one get a group for each pixel size and voltage.
@@ -63,16 +70,23 @@ def write_micrographs_star(folder: Path, micrographs: Sequence[Micrograph]) -> N
     OutputError
         If it cannot be written.
     """
-    if not micrographs:
-        return
     groups = _OpticsGroups()
     rows = []
+    left_out = []
     for micrograph in micrographs:
-        number = groups.number(micrograph)
-        rows.append(_row(micrograph, number))
+        if all(map(star_holds, map(as_relion_finds, micrograph.files.values()))):
+            number = groups.number(micrograph)
+            rows.append(_row(micrograph, number))
+        else:
+            left_out.append(micrograph.movie)
+    path = folder / "micrographs.star"
+    if not rows:
+        path.unlink(missing_ok=True)  # it would list what is no longer there
+        return left_out
     # A column that not every micrograph can fill is left out: RELION knows no empty name.
     table = pd.DataFrame(rows).dropna(axis=1)
-    write_star(folder / "micrographs.star", {"optics": groups.table(), "micrographs": table})
+    write_star(path, {"optics": groups.table(), "micrographs": table})
+    return left_out
 
 
 def _row(micrograph: Micrograph, group: int) -> dict[str, Any]:
@@ -84,7 +98,7 @@ def _row(micrograph: Micrograph, group: int) -> dict[str, Any]:
         "rlnMicrographNameEven": names.get("even"),
         "rlnMicrographNameOdd": names.get("odd"),
         "rlnMicrographMetadata": names["motion"],
-        "rlnMicrographMovieName": as_relion_finds(micrograph.movie),
+        "rlnMicrographMovieName": star_name(as_relion_finds(micrograph.movie)),
         _GROUP: group,
         "rlnAccumMotionTotal": total,
         "rlnAccumMotionEarly": early,

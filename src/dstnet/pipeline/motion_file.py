@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dstnet.io.star import write_star
+from dstnet.io.star import star_name, write_star
 from dstnet.motion import Motion, RelionMovie
 from dstnet.movie import Movie
 from dstnet.pipeline.micrographs_star import as_relion_finds
@@ -56,7 +56,7 @@ class MotionFile:
         described = RelionMovie(
             shape=movie.shape,
             pixel_size_angstrom=movie.pixel_size_angstrom,
-            movie_name=as_relion_finds(self.movie_path),
+            movie_name=star_name(as_relion_finds(self.movie_path)),
             exposure_e_per_a2=own,
             pre_exposure_e_per_a2=before - movie.frame_numbers[0] * own,
             voltage_kv=movie.voltage_kv,
@@ -66,7 +66,7 @@ class MotionFile:
         binning = self.pixel_size_angstrom / movie.pixel_size_angstrom
         general["rlnMicrographBinning"] = round(binning, 6)
         if self.gain is not None:
-            general["rlnMicrographGainName"] = as_relion_finds(self.gain)
+            general["rlnMicrographGainName"] = star_name(as_relion_finds(self.gain))
         write_star(path, tables, float_format="%.9g")
 
     def _motion_of_the_file(self) -> Motion:

@@ -1,10 +1,13 @@
 """One input of a run: opened, corrected, aligned, enhanced, looked at and written."""
 
+import errno
+import os
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -13,10 +16,11 @@ from torch import Tensor
 from dstnet.alignment import AlignedMovie, align, half_movie
 from dstnet.correction import Corrections
 from dstnet.enhancement import Needs, Restorer
-from dstnet.errors import BadInputError, DstnetError, OutputError
+from dstnet.errors import BadInputError, DstnetError, OutputError, printable
 from dstnet.io import ensure_writable_folder, write_mrc
 from dstnet.movie import Movie
 from dstnet.movie.frame_cache import FrameCache
+from dstnet.pipeline.file_state import FileVersion, file_sha256, file_version
 from dstnet.pipeline.imported_motion import imported_motion
 from dstnet.pipeline.inputs import InputMovie
 from dstnet.pipeline.motion_file import MotionFile
@@ -36,6 +40,8 @@ from dstnet.runs import peak_memory_bytes
 # Rounding to half precision may add this share of an image's own deviation; raw counts of 10,000 a
 # pixel stay below it.
 _ROUNDING_SHARE = 0.05
+# Where a file system cannot hold one name, others may still be written.
+_ERRORS_OF_A_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Task:
         Make again what is complete.
     error
         Why it cannot be done at all; None where it can.
+    note
+        What the user should know of why it is done; empty: nothing.
     """
 
     movie: InputMovie
@@ -67,18 +75,20 @@ class Task:
     recorded: bool
     overwrite: bool
     error: str | None = None
+    note: str = ""
 
     def record(self, **fields: object) -> Record:
         """A record of this task. It keeps what is on record of the results that lie there: that
         guards them against other values the next time.
         """
         kept = {} if self.before is None else {p: getattr(self.before, p) for p in Record.PARTS}
-        own = {"input": str(self.movie.path), "name": self.name, "time": now()}
+        path = self.movie.path
+        own = {"input": str(path), "name": self.name, "path": os.path.abspath(path), "time": now()}
         return Record.model_validate({**kept, **own, **fields})
 
     def failed(self, error: str) -> Record:
         """The record of a failure; one that lies before it is forgotten."""
-        return self.record(status="failed", error=error)
+        return self.record(status="failed", error=printable(error))
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,9 @@ class MovieProcessor:
         self._device = device
         self._restorer = settings.restorer(device)
         # Of the last gains: movies of one camera come together.
-        self._corrections = lru_cache(maxsize=2)(settings.references.corrections)
+        self._corrections = lru_cache(maxsize=2)(
+            lambda gain, _digest: settings.references.corrections(gain)
+        )
 
     def __call__(self, task: Task) -> Record:
         """Work on one input and write its results; its record says what came of it.
@@ -132,8 +144,10 @@ class MovieProcessor:
         path = task.movie.path
         try:
             return self._record(task)
-        except OutputError:
-            raise
+        except OutputError as error:
+            if getattr(error.__cause__, "errno", None) not in _ERRORS_OF_A_NAME:
+                raise
+            return task.failed(f"{path}: {error}")
         except DstnetError as error:
             return task.failed(str(error))
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -152,14 +166,15 @@ class MovieProcessor:
         cpu = time.process_time()
         if task.error is not None:
             raise BadInputError(task.error)
+        version = file_version(task.movie.path)  # before it is read: it may be changed meanwhile
         raw = self._settings.movies.open(task.movie)
-        source = self._source(task.movie, raw)
+        source = self._source(task.movie, raw, version)
         products = chosen_products(
             self._settings.products, raw, is_enhanced=self._restorer is not None
         )
         paths = _paths(task, products)
-        if _is_complete(task, source, paths):
-            return task.record(status="skipped")
+        if complete := _complete(task, source, paths):
+            return task.record(status="skipped", results=self._with_optics(complete, task.movie))
         results = self._make(task, raw, products, paths)
         cost = Cost(
             seconds=round(time.perf_counter() - started, 2),
@@ -170,10 +185,18 @@ class MovieProcessor:
         )
         return task.record(status="done", source=source, results=results, cost=cost)
 
-    def _source(self, source: InputMovie, movie: Movie) -> Source:
+    def _with_optics(self, results: Results, source: InputMovie) -> Results:
+        """Results with the optics group as it is given now, which no image hangs on."""
+        optics = self._settings.movies.optics(source)
+        if not source.optics:  # what is not given again is still true
+            optics = {**results.optics, **optics}
+        return results.model_copy(update={"optics": optics})
+
+    def _source(self, source: InputMovie, movie: Movie, version: FileVersion | None) -> Source:
         exposure = movie.exposure
         gain = self._settings.references.gain_of(source)
         motion_from = self._settings.motion_from
+        size_bytes, modified_ns = version or (None, None)
         return Source(
             frames=len(movie),
             pixel_size_angstrom=movie.pixel_size_angstrom,
@@ -181,8 +204,20 @@ class MovieProcessor:
             pre_exposure_e_per_a2=exposure.pre_exposure_e_per_a2 if exposure else 0.0,
             voltage_kv=movie.voltage_kv,
             gain=None if gain is None else str(gain),
+            gain_sha256=None if gain is None else file_sha256(gain),
             motion_from=None if motion_from is None else str(motion_from),
+            motion_sha256=self._motion_digest(source, movie),
+            size_bytes=size_bytes,
+            modified_ns=modified_ns,
         )
+
+    def _motion_digest(self, source: InputMovie, movie: Movie) -> str | None:
+        """Of the motion that is taken over; None without any."""
+        if self._settings.motion_from is None:
+            return None
+        motion = imported_motion(self._settings.motion_from, source, movie.frame_numbers)
+        arrays = motion.global_shift_angstrom, motion.local_coefficients_angstrom
+        return sha256(b"".join(array.cpu().numpy().tobytes() for array in arrays)).hexdigest()
 
     def _make(
         self, task: Task, raw: Movie, products: list[Product], paths: dict[str, Path]
@@ -191,7 +226,7 @@ class MovieProcessor:
         settings = self._settings
         source = task.movie
         gain = settings.references.gain_of(source)
-        movie = _corrected(raw, self._corrections(gain))
+        movie = _corrected(raw, self._corrections(gain, gain and file_sha256(gain)))
         images = self._images(movie, source)
         aligned = images.aligned
         # All are looked at before any is written.
@@ -214,11 +249,12 @@ class MovieProcessor:
         shifts = aligned.motion.global_shift_angstrom.tolist()
         total, early, late = aligned.motion.path_lengths_angstrom(movie.exposure)
         restored_notes = images.restored.notes if images.restored else ()
+        notes = task.note, *movie.notes, *aligned.notes, *restored_notes
         return Results(
             output_pixel_size_angstrom=aligned.pixel_size_angstrom,
             shifts_angstrom=[[round(y, 3), round(x, 3)] for y, x in shifts],
             accumulated_motion_angstrom=(round(total, 3), _rounded(early), _rounded(late)),
-            notes=[*movie.notes, *aligned.notes, *restored_notes],
+            notes=[printable(note) for note in notes if note],
             files={kind: p.relative_to(task.folder).as_posix() for kind, p in paths.items()},
             optics=settings.movies.optics(source),
         )
@@ -289,22 +325,24 @@ def _paths(task: Task, products: list[Product]) -> dict[str, Path]:
     }
 
 
-def _is_complete(task: Task, source: Source, paths: dict[str, Path]) -> bool:
-    """Whether all results lie there already, made from the same; refuses those of something
-    else.
+def _complete(task: Task, source: Source, paths: dict[str, Path]) -> Results | None:
+    """What is on record of the results, where all lie there already, made from the same; refuses
+    those of something else.
     """
     there = [path.is_file() for path in paths.values()]
     if task.overwrite or not any(there):
-        return False
+        return None
     before = task.before
-    is_other = before is not None and before.source is not None and before.source != source
-    if is_other or not task.recorded:
+    different = []
+    if before is not None and before.source is not None:
+        different = source.differences(before.source)
+    if different or not task.recorded:
+        other = f"other {' and '.join(different)}" if different else "something else"
         raise BadInputError(
             f"{task.movie.path}: {product_path(task.folder, task.movie.name, '')}_* were made with"
-            " other frames, pixel size, exposure, voltage, gain or motion, or by something else;"
-            " pass --overwrite, or choose another folder"
+            f" {other}; pass --overwrite, or choose another folder"
         )
-    return all(there) and before is not None and before.results is not None
+    return before.results if all(there) and before is not None else None
 
 
 def _corrected(raw: Movie, corrections: Corrections | None) -> Movie:

@@ -2,10 +2,25 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PlainValidator
 
+from dstnet.pipeline.file_state import FileVersion
+from dstnet.pipeline.naming import movie_identity
+
+
+def _path_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError("it is no path")
+
+
+# pydantic's own strings are UTF-8, which a file's name need not be.
+PathText = Annotated[str, PlainValidator(_path_text)]
+# Absent rather than null, as in older records.
+_SINCE_0_9 = ("path", "gain_sha256", "motion_sha256", "size_bytes", "modified_ns")
 Status = Literal["done", "skipped", "failed"]
 
 
@@ -64,6 +79,11 @@ class Source(_Stored):
         Mean over the frames; None where it is not known.
     gain, motion_from
         Files of the gain reference and of imported motion.
+    gain_sha256, motion_sha256
+        Digests of the gain's file, and of the motion of these frames.
+    size_bytes, modified_ns
+        Of the movie's file: size, and time of change since 1970. None, like the digests, in records
+        of before 0.9.
     """
 
     frames: int
@@ -71,8 +91,33 @@ class Source(_Stored):
     exposure_per_frame_e_per_a2: float | None
     pre_exposure_e_per_a2: float
     voltage_kv: float
-    gain: str | None = None
-    motion_from: str | None = None
+    gain: PathText | None = None
+    motion_from: PathText | None = None
+    gain_sha256: str | None = None
+    motion_sha256: str | None = None
+    size_bytes: int | None = None
+    modified_ns: int | None = None
+
+    def is_of_version(self, version: FileVersion | None) -> bool:
+        """Whether the movie's file had this size and time of change."""
+        return (self.size_bytes, self.modified_ns) == version
+
+    def differences(self, other: "Source") -> list[str]:
+        """Names of what would make other results of the same file."""
+        ours = self._compared()
+        theirs = other._compared()
+        return [name for name, value in ours.items() if value != theirs[name]]
+
+    def _compared(self) -> dict[str, Any]:
+        return {
+            "frames": self.frames,
+            "pixel size": self.pixel_size_angstrom,
+            "exposure": (self.exposure_per_frame_e_per_a2, self.pre_exposure_e_per_a2),
+            "voltage": self.voltage_kv,
+            # A copy elsewhere is the same; where the file is gone, its name is all there is.
+            "gain": self.gain_sha256 or self.gain,
+            "motion": self.motion_sha256 or self.motion_from,
+        }
 
     @property
     def total_exposure_e_per_a2(self) -> float | None:
@@ -130,9 +175,11 @@ class Record(_Stored):
     Attributes
     ----------
     input
-        Path of the movie.
+        Path of the movie as it was given.
     name
         What the record is kept by.
+    path
+        Path of the movie from the root; None in records of before 0.9.
     status
         Whether it was made now, was there already, or failed.
     time
@@ -149,8 +196,9 @@ class Record(_Stored):
         "cost": Cost,
     }
 
-    input: str
-    name: str
+    input: PathText
+    name: PathText
+    path: PathText | None = None
     status: Status
     time: str
     error: str | None = None
@@ -179,11 +227,24 @@ class Record(_Stored):
     def to_json(self) -> dict[str, Any]:
         """As it lies in JSON."""
         values: dict[str, Any] = {"input": self.input, "name": self.name}
-        values["status"] = self.status
+        values |= {"path": self.path, "status": self.status}
         for part in (self.source, self.results, self.cost):
             if part is not None:
                 values |= part.model_dump()
+        for name in _SINCE_0_9:
+            if values.get(name) is None:
+                values.pop(name, None)
         if self.error is not None:
             values["error"] = self.error
         values["time"] = self.time
         return values
+
+    def is_of(self, path: Path, version: FileVersion | None) -> bool:
+        """Whether this is the record of the movie at `path`, of the size and time of change of
+        `version`: its path is on record, or leads nowhere any more and the file is the same (a
+        project that was moved).
+        """
+        if self.path is None or movie_identity(self.path) == movie_identity(path):
+            return True
+        was_moved = not Path(self.path).exists()
+        return was_moved and self.source is not None and self.source.is_of_version(version)

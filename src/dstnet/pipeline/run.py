@@ -2,12 +2,14 @@
 run.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dstnet.errors import SettingsError
 from dstnet.io.leftovers import remove_leftovers
+from dstnet.pipeline.file_state import file_version
 from dstnet.pipeline.inputs import InputMovie
 from dstnet.pipeline.process import MovieJob, Task
 from dstnet.pipeline.record import Record, Status
@@ -18,9 +20,12 @@ from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
 
 @dataclass
 class Summary:
-    """What came of a run: one record an input, in order."""
+    """What came of a run: one record an input, in order; and the movies that ``micrographs.star``
+    cannot list.
+    """
 
     records: list[Record] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
 
     def of(self, status: Status) -> list[Record]:
         """Records of one status."""
@@ -91,7 +96,7 @@ def run_files(
     finally:
         outcomes.close()  # workers first: what they have half written must not be listed
         records.refresh()
-    return Summary([finished[index] for index in sorted(finished)])
+    return Summary([finished[index] for index in sorted(finished)], records.unlisted)
 
 
 def _tasks(
@@ -103,18 +108,43 @@ def _tasks(
         if movie is None:
             yield None
             continue
-        name = movie.name
-        error = None
-        if name in taken:
-            error = (
-                f"{movie.path}: its results would have the name of those of {taken[name]};"
-                " give them another folder"
-            )
-            # Records are kept by name; another input's must not be lost.
-            name = f"{name}{movie.path.suffix}"
-        taken.setdefault(movie.name, movie.path)
-        before = records.earlier.get(name)
-        yield Task(movie, name, records.folder, before, records.recorded, overwrite, error)
+        task = _task(movie, records, overwrite)
+        other = taken.get(movie.name)
+        if other is not None:
+            task = _refused(task, other, "rename one of them, or give it another folder")
+        elif task.error is None:
+            taken[movie.name] = movie.path
+        yield task
+
+
+def _task(movie: InputMovie, records: Records, overwrite: bool) -> Task:
+    """What is to be done with a movie, as far as the records say."""
+    name = movie.name
+    task = Task(movie, name, records.folder, None, records.recorded, overwrite)
+    before = records.earlier.get(name)
+    if before is None:
+        return task
+    version = file_version(movie.path)
+    if not before.is_of(movie.path, version):
+        if overwrite:
+            return task
+        advice = "pass --overwrite to replace them, or choose another folder"
+        return _refused(task, Path(before.path or before.input), advice)
+    source = before.source
+    if source is None or version is None or source.is_of_version(version):
+        return replace(task, before=before)
+    why = "its file is not the one that was there (another size or time)"
+    if source.size_bytes is None:
+        why = "it is not on record of which file the results were"
+    return replace(task, overwrite=True, note=f"made again: {why}")
+
+
+def _refused(task: Task, other: Path, advice: str) -> Task:
+    """A movie whose results have the name of another's; these stay on record under it."""
+    path = task.movie.path
+    error = f"{path}: its results would have the name of those of {other}; {advice}"
+    own_name = f"{task.name} ({os.path.abspath(path)})"
+    return replace(task, name=own_name, before=None, error=error)
 
 
 def _record(outcome: Outcome[Task, Record]) -> Record:

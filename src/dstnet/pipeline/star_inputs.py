@@ -34,11 +34,20 @@ _OPTICS_COLUMNS = (
 
 @dataclass(frozen=True)
 class FoundMovie:
-    """A movie that an argument names, and what a STAR file says of it."""
+    """A movie that an argument names, and what a STAR file says of it.
+
+    Attributes
+    ----------
+    optics, gain
+        As of `InputMovie`.
+    written
+        How a STAR or list file names the movie; None where none does.
+    """
 
     path: Path
     optics: dict[str, Any] = field(default_factory=dict)
     gain: Path | None = None
+    written: str | None = None
 
 
 def star_movies(path: Path) -> Iterator[FoundMovie]:
@@ -58,12 +67,13 @@ def star_movies(path: Path) -> Iterator[FoundMovie]:
         own = {name: row[name] for name in _OPTICS_COLUMNS if name in row}
         group = str(row.get(_GROUP_COLUMN))
         optics = {**own, **groups.get(group, {})}
-        movie = finder(str(row[column]))
+        written = str(row[column])
+        movie = finder(written)
         gain_name = str(row.get(_GAIN_COLUMN, "None"))
         gain = None
         if gain_name not in _EMPTY_CELLS:
             gain = gain_finder(gain_name)
-        yield FoundMovie(movie, optics, gain)
+        yield FoundMovie(movie, optics, gain, written)
 
 
 def _read_tables(path: Path) -> dict[str, pd.DataFrame]:

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from dstnet.errors import BadInputError
+from dstnet.errors import BadInputError, printable
 from dstnet.io import MrcFrames, atomic_path
 from dstnet.pipeline.products import PRODUCTS
 from dstnet.pipeline.record import MadeWith, Record, Results
@@ -53,14 +53,14 @@ def write_page(folder: Path) -> Path:
             f"{folder} holds no provenance.json of a run; give the output folder of dstnet enhance"
             " or align"
         )
-    records = list(stored.records.values())
+    records = stored.movies
     done = [record for record in records if record.status != "failed"]
     values: dict[str, Any] = {
-        "title": f"dstnet: {folder.absolute().name}",
+        "title": printable(f"dstnet: {folder.absolute().name}"),
         "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "records": records,
         "done": len(done),
-        "failed": [record for record in records if record.status == "failed"],
+        "failed": [(printable(record.input), record.error) for record in stored.failures],
         "shown": [_movie(folder, record) for record in done[:MOST_PICTURES]],
         "left_out": max(0, len(done) - MOST_PICTURES),
         "made_with": stored.made_with,
@@ -120,7 +120,7 @@ def _movie(folder: Path, record: Record) -> _Shown:
         ("exposure", "not known" if exposure is None else f"{exposure:.1f} e⁻/Å²"),
         ("motion", f"{results.accumulated_motion_angstrom[0]:.1f} Å in all"),
     ]
-    return _Shown(record.name, pictures, _track(results.shifts_angstrom), facts, notes)
+    return _Shown(printable(record.name), pictures, _track(results.shifts_angstrom), facts, notes)
 
 
 def _pictures(results: Results) -> list[_Picture]:
