@@ -13,9 +13,10 @@ from dstnet.io import write_mrc, write_tiff
 
 
 @pytest.fixture
-def movies(tmp_path):
+def movies(tmp_path, monkeypatch):
     folder = tmp_path / "data" / "session"
     folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "data")
     write_mrc(folder / "a.mrc", make_frames(4, (96, 80)), 1.5, "x", stack=True)
     write_tiff(folder / "b.tif", make_frames(5, (96, 80), seed=1), 1.5)
     return tmp_path / "data"
@@ -73,12 +74,12 @@ def test_binning_half_precision_and_frames(align, movies, tmp_path):
     out = tmp_path / "out"
     options = ("--bin", "2", "--float16", "--frame-range", "2:", "--patches", "0")
     assert align(movies / "session" / "a.mrc", out, *options)[0] == 0
-    summed, pixel = image(out / "micrographs" / "a_aligned.mrc")
+    summed, pixel = image(out / "micrographs" / "session" / "a_aligned.mrc")
     assert (summed.shape, summed.dtype, pixel) == ((48, 40), np.float16, pytest.approx(3.0))
-    assert starfile.read(out / "micrographs" / "a.star", always_dict=True)["general"][
+    assert starfile.read(out / "micrographs" / "session" / "a.star", always_dict=True)["general"][
         "rlnMicrographBinning"
     ] == pytest.approx(2)
-    assert not (out / "micrographs" / "a_dw.mrc").exists(), "no exposure, no weights"
+    assert not (out / "micrographs" / "session" / "a_dw.mrc").exists(), "no exposure, no weights"
 
 
 def test_motion_of_an_earlier_run_is_taken_over(align, movies, tmp_path):
@@ -86,7 +87,10 @@ def test_motion_of_an_earlier_run_is_taken_over(align, movies, tmp_path):
     for out, options in ((first, ()), (again, ("--motion-from", first))):
         assert align(movies / "session", out, "--threads", "1", *options)[0] == 0
     for name in "ab":
-        a, b = (image(out / "micrographs" / f"{name}_aligned.mrc")[0] for out in (first, again))
+        a, b = (
+            image(out / "micrographs" / "session" / f"{name}_aligned.mrc")[0]
+            for out in (first, again)
+        )
         np.testing.assert_allclose(a, b, rtol=1e-4)
     code, _, err = align(movies / "session", tmp_path / "c", "--motion-from", movies)
     assert code == 1 and "no motion of" in err
@@ -97,7 +101,7 @@ def test_frames_that_are_aligned_already_are_not_moved(align, movies, tmp_path):
     code, said, err = align(movies / "session" / "b.tif", out, "--pre-aligned")
     assert code == 0 and "moved 0.0 Å" in said, err
     np.testing.assert_allclose(
-        image(out / "micrographs" / "b_aligned.mrc")[0],
+        image(out / "micrographs" / "session" / "b_aligned.mrc")[0],
         make_frames(5, (96, 80), seed=1).sum(0),
         rtol=1e-4,
     )
@@ -161,7 +165,9 @@ def test_relion_goes_on_from_the_tables_and_sums(align, movies, tmp_path):
         for path in (out / "micrographs.star", tmp_path / "copy.star")
     )
     assert list(ours["rlnMicrographName"]) == list(theirs["rlnMicrographName"])
-    summed, _ = image(out / "micrographs" / "a_aligned.mrc")
-    stats = run("relion_image_handler", "--i", out / "micrographs" / "a_aligned.mrc", "--stats")
+    summed, _ = image(out / "micrographs" / "session" / "a_aligned.mrc")
+    stats = run(
+        "relion_image_handler", "--i", out / "micrographs" / "session" / "a_aligned.mrc", "--stats"
+    )
     said = float(stats.split("avg=")[1].split()[0])
     assert said == pytest.approx(float(summed.mean()), rel=1e-3)
