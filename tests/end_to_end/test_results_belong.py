@@ -106,7 +106,7 @@ def test_two_movies_of_one_name(align):
     for _ in range(2):
         code, out, err = align("m")
         assert code == 1 and "0 done, 1 already there, 1 failed" in err, out
-        assert "failed: m/a.mrc: its results would have the name of those of" in err
+        assert "failed: m/a.mrc: files of its results would have the names of those of" in err
         assert "m/a.mrcs; pass --overwrite" in err
         assert total("m/a") == pytest.approx(mean, rel=1e-5)
         assert table() == {"out/micrographs/m/a_aligned.mrc": "m/a.mrcs"}
@@ -114,11 +114,32 @@ def test_two_movies_of_one_name(align):
         assert list(stored["failures"]) == ["m/a.mrc"] and len(stored["movies"]) == 2
     code, _, err = align("m", "--overwrite")
     assert (
-        code == 1 and "m/a.mrcs: its results would have the name of those of m/a.mrc; rename" in err
+        code == 1
+        and "m/a.mrcs: files of its results would have the names of those of m/a.mrc; rename" in err
     )
     assert table() == {"out/micrographs/m/a_aligned.mrc": "m/a.mrc"}
     code, _, err = align("m/a.mrc")
     assert code == 0 and "1 already there" in err
+
+
+def test_a_movie_that_failed_holds_no_name(align):
+    Path("a.mrc").write_bytes(b"no movie")
+    assert align("a.mrc")[0] == 1
+    movie("a.mrcs", 1)
+    assert align("a.mrcs")[0] == 0 and list(table().values()) == ["a.mrcs"]
+
+
+def test_a_movie_called_as_an_output_of_another(capsys):
+    movie("a.mrc", 1)
+    movie("a_enhanced.mrc", 2)
+    run = ("enhance", ".", "-o", "out", "-d", "cpu", "--model", "wiener", "--patches", "0")
+    assert dstnet(capsys, *run)[0] == 0
+    code, _, err = dstnet(capsys, *run, "--halves", "--overwrite")
+    assert code == 1 and "1 done" in err
+    assert "a_enhanced.mrc: files of its results would have the names of those of a.mrc" in err
+    # So it is where the other has come before.
+    code, _, err = dstnet(capsys, *run, "--halves", "--overwrite")
+    assert code == 1 and "1 done" in err and "those of" in err
 
 
 def test_a_moved_project_goes_on(align, tmp_path, monkeypatch):

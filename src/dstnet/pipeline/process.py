@@ -40,8 +40,15 @@ from dstnet.runs import peak_memory_bytes
 # Rounding to half precision may add this share of an image's own deviation; raw counts of 10,000 a
 # pixel stay below it.
 _ROUNDING_SHARE = 0.05
-# Where a file system cannot hold one name, others may still be written.
-_ERRORS_OF_A_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
+# Where one name cannot be written (too long, not of this file system, a folder's), others may.
+_ERRORS_OF_A_NAME = (
+    errno.ENAMETOOLONG,
+    errno.EILSEQ,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)
 
 
 @dataclass(frozen=True)

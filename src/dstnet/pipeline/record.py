@@ -239,6 +239,11 @@ class Record(_Stored):
         values["time"] = self.time
         return values
 
+    @property
+    def movie(self) -> Path:
+        """The movie's path, from the root where it is known."""
+        return Path(self.path or self.input)
+
     def is_of(self, path: Path, version: FileVersion | None) -> bool:
         """Whether this is the record of the movie at `path`, of the size and time of change of
         `version`: its path is on record, or leads nowhere any more and the file is the same (a

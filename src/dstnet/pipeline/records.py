@@ -247,7 +247,7 @@ def _micrographs(folder: Path, records: Iterable[Record]) -> list[Micrograph]:
             continue
         found.append(
             Micrograph(
-                movie=record.path or record.input,
+                movie=str(record.movie),
                 files=files,
                 optics=results.optics,
                 movie_pixel_size_angstrom=source.pixel_size_angstrom,

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dstnet.enhancement import EnhancementSettings
 from dstnet.errors import SettingsError
 from dstnet.io.leftovers import remove_leftovers
 from dstnet.pipeline.file_state import file_version
 from dstnet.pipeline.inputs import InputMovie
 from dstnet.pipeline.process import MovieJob, Task
+from dstnet.pipeline.products import possible_files
 from dstnet.pipeline.record import Record, Status
 from dstnet.pipeline.records import Records
 from dstnet.pipeline.settings import RunSettings
@@ -82,7 +84,7 @@ def run_files(
     outcomes_of = prepare(MovieJob(settings), workplace)
     records = Records(folder, settings.made_with(), overwrite)
     remove_leftovers(folder / "micrographs")
-    outcomes = outcomes_of(_tasks(inputs, records, overwrite))
+    outcomes = outcomes_of(_tasks(inputs, records, settings, overwrite))
     finished: dict[int, Record] = {}
     try:
         for outcome in outcomes:
@@ -100,20 +102,31 @@ def run_files(
 
 
 def _tasks(
-    inputs: Iterable[InputMovie | None], records: Records, overwrite: bool
+    inputs: Iterable[InputMovie | None], records: Records, settings: RunSettings, overwrite: bool
 ) -> Iterator[Task | None]:
     """Tasks as the inputs come."""
+    is_enhanced = isinstance(settings.method, EnhancementSettings)
+    on_record = {
+        file: record
+        for record in records.earlier.values()
+        if record.results is not None
+        for file in record.results.files.values()
+    }
     taken: dict[str, Path] = {}
     for movie in inputs:
         if movie is None:
             yield None
             continue
         task = _task(movie, records, overwrite)
-        other = taken.get(movie.name)
-        if other is not None:
-            task = _refused(task, other, "rename one of them, or give it another folder")
-        elif task.error is None:
-            taken[movie.name] = movie.path
+        files = possible_files(movie.name, settings.products, is_enhanced=is_enhanced)
+        for file in files:
+            if file in taken:
+                task = _refused(task, taken[file], "rename one of them, or give it another folder")
+            # Enhanced halves of `a` are called as halves of `a_enhanced`.
+            elif file in on_record and on_record[file].name != movie.name:
+                task = _refused(task, on_record[file].movie, "give it another folder")
+        if task.error is None:
+            taken |= dict.fromkeys(files, movie.path)
         yield task
 
 
@@ -122,19 +135,18 @@ def _task(movie: InputMovie, records: Records, overwrite: bool) -> Task:
     name = movie.name
     task = Task(movie, name, records.folder, None, records.recorded, overwrite)
     before = records.earlier.get(name)
-    if before is None:
+    if before is None or before.source is None:
         return task
     version = file_version(movie.path)
     if not before.is_of(movie.path, version):
         if overwrite:
             return task
         advice = "pass --overwrite to replace them, or choose another folder"
-        return _refused(task, Path(before.path or before.input), advice)
-    source = before.source
-    if source is None or version is None or source.is_of_version(version):
+        return _refused(task, before.movie, advice)
+    if version is None or before.source.is_of_version(version):
         return replace(task, before=before)
     why = "its file is not the one that was there (another size or time)"
-    if source.size_bytes is None:
+    if before.source.size_bytes is None:
         why = "it is not on record of which file the results were"
     return replace(task, overwrite=True, note=f"made again: {why}")
 
@@ -142,8 +154,8 @@ def _task(movie: InputMovie, records: Records, overwrite: bool) -> Task:
 def _refused(task: Task, other: Path, advice: str) -> Task:
     """A movie whose results have the name of another's; these stay on record under it."""
     path = task.movie.path
-    error = f"{path}: its results would have the name of those of {other}; {advice}"
-    own_name = f"{task.name} ({os.path.abspath(path)})"
+    error = f"{path}: files of its results would have the names of those of {other}; {advice}"
+    own_name = f"{task.movie.name} ({os.path.abspath(path)})"
     return replace(task, name=own_name, before=None, error=error)
 
 
