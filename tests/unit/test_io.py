@@ -15,7 +15,7 @@ import pytest
 import tifffile
 import torch
 
-from dstnet.errors import BadInputError, OutputError
+from dstnet.errors import BadInputError, OutputError, printable
 from dstnet.io import (
     CompressedMrcFrames,
     MrcFrames,
@@ -28,6 +28,7 @@ from dstnet.io import (
     write_tiff,
 )
 from dstnet.io.formats import FORMATS
+from dstnet.io.star import star_holds, star_name
 from dstnet.movie import Exposure, FrameStack
 
 MRC_TYPES = ["i1", "i2", "f4", "u2", "f2"]
@@ -571,3 +572,23 @@ def test_formats_that_cannot_be_written_are_refused(tmp_path, name):
 def test_every_format_has_its_suffixes_for_itself():
     suffixes = [suffix for row in FORMATS for suffix in row.suffixes]
     assert len(set(suffixes)) == len(suffixes)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("µ 'a' <b>", "µ 'a' <b>"),
+        ("a\n\t\x1b[31m", r"a\n\t\x1b[31m"),
+        ("b_1\udcb5m", r"b_1\xb5m"),
+        ("\u2028\u202e\u200b", r"\u2028\u202e\u200b"),
+    ],
+)
+def test_what_a_terminal_shows(text, shown):
+    assert printable(text) == str(BadInputError(text)) == shown
+
+
+def test_names_that_a_star_table_holds():
+    for name in ("o/a.mrc", "µ[1]*?<b>&,;$%", "o/data_x", "o/_rln"):
+        assert star_holds(name) and star_name(name) == name
+    assert star_name("a b'\"#\\\n\udcb5") == "a%20b%27%22%23%5C%0A%B5"
+    assert not any(map(star_holds, ("a b", "it's", 'a"b', "a#b", "a\\b", "a\tb", "a\udcb5")))

@@ -98,3 +98,27 @@ def test_the_same_again_goes_on(tmp_path):
 def test_no_record_of_a_run(tmp_path, text):
     (tmp_path / "provenance.json").write_text(text)
     assert read_records(tmp_path).made_with is None
+
+
+def test_the_record_of_a_movie_is_known_by_path_or_when_the_project_was_moved(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"x")
+    own = Record.from_json(
+        {**DONE, "path": str(tmp_path / "a.tif"), "size_bytes": 5, "modified_ns": 7}
+    )
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert own.is_of(tmp_path / "a.tif", (6, 7)) and own.is_of(tmp_path / "link" / "a.tif", (6, 7))
+    assert not own.is_of(tmp_path / "b.tif", (5, 7)), "a copy"
+    (tmp_path / "a.tif").unlink()
+    assert own.is_of(tmp_path / "b.tif", (5, 7)) and not own.is_of(tmp_path / "b.tif", (5, 8))
+    assert Record.from_json(DONE).is_of(tmp_path / "b.tif", (5, 7)), "older ones do not say"
+
+
+def test_a_movie_is_listed_once_by_its_newest_results(tmp_path):
+    def record(name, time, **values):
+        return {**DONE, "name": name, "path": "/m/a.tif", "time": time, **values}
+
+    failed = {**FAILED, "path": "/m/a.tif", "name": "c", "input": "/m/a.tif", "time": "3"}
+    write(tmp_path, movies=[record("x", "1")], journal=[record("y", "2"), failed])
+    stored = read_records(tmp_path)
+    assert list(stored.records) == ["c", "x", "y"]
+    assert [r.name for r in stored.movies] == ["y"] and [r.name for r in stored.failures] == ["c"]
