@@ -196,6 +196,9 @@ def test_what_only_concerns_the_table_is_written_anew(align):
         assert optics()["rlnSphericalAberration"] == aberration
     code, _, err = align("a.mrc", "--voltage", "200")
     assert code == 1 and "made with other voltage; pass --overwrite" in err
+    assert align("a.mrc", "--frame-range", "1:1", "--overwrite")[0] == 0
+    code, _, err = align("a.mrc", "--frame-range", "2:2")
+    assert code == 1 and "made with other frames; pass --overwrite" in err
 
 
 def test_a_reference_of_the_same_name_is_looked_at(align):

@@ -216,6 +216,7 @@ class MovieProcessor:
             motion_sha256=self._motion_digest(source, movie),
             size_bytes=size_bytes,
             modified_ns=modified_ns,
+            first_frame=movie.frame_numbers[0],
         )
 
     def _motion_digest(self, source: InputMovie, movie: Movie) -> str | None:

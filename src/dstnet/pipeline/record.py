@@ -20,7 +20,7 @@ def _path_text(value: Any) -> str:
 # pydantic's own strings are UTF-8, which a file's name need not be.
 PathText = Annotated[str, PlainValidator(_path_text)]
 # Absent rather than null, as in older records.
-_SINCE_0_9 = ("path", "gain_sha256", "motion_sha256", "size_bytes", "modified_ns")
+_SINCE_0_9 = ("path", "gain_sha256", "motion_sha256", "size_bytes", "modified_ns", "first_frame")
 Status = Literal["done", "skipped", "failed"]
 
 
@@ -82,8 +82,10 @@ class Source(_Stored):
     gain_sha256, motion_sha256
         Digests of the gain's file, and of the motion of these frames.
     size_bytes, modified_ns
-        Of the movie's file: size, and time of change since 1970. None, like the digests, in records
-        of before 0.9.
+        Of the movie's file: size, and time of change since 1970.
+    first_frame
+        The first that was taken, by its number in the file, from 0. None, as the four before it, in
+        records of before 0.9.
     """
 
     frames: int
@@ -97,6 +99,7 @@ class Source(_Stored):
     motion_sha256: str | None = None
     size_bytes: int | None = None
     modified_ns: int | None = None
+    first_frame: int | None = None
 
     def is_of_version(self, version: FileVersion | None) -> bool:
         """Whether the movie's file had this size and time of change."""
@@ -110,7 +113,7 @@ class Source(_Stored):
 
     def _compared(self) -> dict[str, Any]:
         return {
-            "frames": self.frames,
+            "frames": (self.first_frame, self.frames),
             "pixel size": self.pixel_size_angstrom,
             "exposure": (self.exposure_per_frame_e_per_a2, self.pre_exposure_e_per_a2),
             "voltage": self.voltage_kv,
