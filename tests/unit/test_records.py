@@ -28,6 +28,7 @@ DONE = {
     "pre_exposure_e_per_a2": 0.0,
     "voltage_kv": 300.0,
     "gain": None,
+    "defects": None,
     "motion_from": None,
     "output_pixel_size_angstrom": 2.0,
     "shifts_angstrom": [[0.5, 0.0], [0.0, 1.25], [-0.5, -1.25]],

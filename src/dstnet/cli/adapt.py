@@ -74,7 +74,7 @@ def adapt(
 
     def opened(source: InputMovie) -> Movie:
         raw = taken.open(source)
-        corrections = camera.corrections(camera.gain_of(source))
+        corrections = camera.corrections(camera.gain_of(source), camera.defects_of(source))
         return raw if corrections is None else corrections.applied(raw)
 
     with reporting(1 + chosen.steps // chosen.check_every, "adapting", json) as report:

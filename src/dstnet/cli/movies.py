@@ -1,5 +1,6 @@
 """What the verbs that work on movie files share: options spelled the same, and the run itself."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -279,6 +280,7 @@ def run(
             overwrite=options.overwrite,
             report=numbered,
         )
+        numbered.say_repeated_notes()
         _say_summary(summary, output, write_page(output), report)
     return 1 if summary.of("failed") else 0
 
@@ -305,16 +307,29 @@ def _arriving(
 
 
 class _Numbered:
-    """Reports records with their number among `total`."""
+    """Reports records with their number among `total`. A note that many movies have is printed
+    with the first, and at the end with how many have it.
+    """
 
     def __init__(self, report: Reporter, total: int | None) -> None:
         self._report = report
         self._number = 0
         self._of_all = "" if total is None else f"/{total}"
+        self._times: Counter[str] = Counter()
 
     def __call__(self, record: "Record") -> None:
         self._number += 1
-        self._report(f"[{self._number}{self._of_all}] {_line(record)}", record.to_json())
+        results = record.results if record.status == "done" else None
+        notes = [] if results is None else results.notes
+        new = [note for note in dict.fromkeys(notes) if note not in self._times]
+        self._times.update(set(notes))
+        self._report(f"[{self._number}{self._of_all}] {_line(record, new)}", record.to_json())
+
+    def say_repeated_notes(self) -> None:
+        """Say which notes several movies have."""
+        for note, times in self._times.items():
+            if times > 1:
+                self._report.say(f"note, of {times} movies: {note}")
 
 
 def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter) -> None:
@@ -335,7 +350,7 @@ def _lacks_aberration(record: "Record") -> bool:
     return record.results is None or "rlnSphericalAberration" not in record.results.optics
 
 
-def _line(record: "Record") -> str:
+def _line(record: "Record", new_notes: Sequence[str]) -> str:
     if record.status == "failed":
         return f"FAILED {record.error}"
     if record.status == "skipped":
@@ -344,7 +359,7 @@ def _line(record: "Record") -> str:
     results = record.results
     cost = record.cost
     assert source is not None and results is not None and cost is not None
-    notes = "".join(f"\n    note: {note}" for note in results.notes)
+    notes = "".join(f"\n    note: {note}" for note in new_notes)
     moved = results.farthest_from_the_ends_angstrom
     return (
         f"{record.input}: {source.frames} frames, moved {moved:.1f} Å, {cost.seconds:.1f} s{notes}"

@@ -5,14 +5,15 @@ RELION STAR files.
 import glob
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dstnet.errors import BadInputError
 from dstnet.io.movie_file import is_movie_name, movie_stem
 from dstnet.pipeline.star_inputs import FileFinder, FoundMovie, reason, star_movies
+from dstnet.pipeline.star_row import StarRow
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,24 @@ class InputMovie:
         What its outputs are called: the file's name without suffix, below the folder that all
         inputs have in common. A wildcard's files lie below the part before its first sign, so that
         they keep their names when more come. No two names are equal.
-    optics
-        Of a STAR file, the row of this movie's optics group, by RELION's names (``rlnVoltage`` in
-        kV, ``rlnMicrographOriginalPixelSize`` in Å, ...); else nothing.
-    gain
-        Gain reference that a STAR file names for this movie.
+    row
+        What a STAR file says of this movie: its own row and that of its optics group.
+    gain, defects
+        Gain reference and file of defects that a STAR file names for this movie.
     """
 
     path: Path
     name: str
-    optics: Mapping[str, Any] = field(default_factory=dict)
+    row: StarRow | None = None
     gain: Path | None = None
+    defects: Path | None = None
+
+    @property
+    def optics(self) -> dict[str, Any]:
+        """Of a STAR file, the movie's optics group by RELION's names (``rlnVoltage`` in kV,
+        ``rlnMicrographOriginalPixelSize`` in Å, ...); else nothing.
+        """
+        return {} if self.row is None else self.row.optics
 
 
 def read_inputs(
@@ -73,9 +81,10 @@ def read_inputs(
     roots: set[str] = set()
     for argument in arguments:
         root = _pattern_root(str(argument))
-        for movie in _expand(str(argument)):
+        for movie in _expand(str(argument), report):
             key = os.path.abspath(movie.path)
             if key in found:
+                found[key] = _either(found[key], movie)
                 repeated.append(movie.path)
                 continue
             found[key] = movie
@@ -94,20 +103,41 @@ def read_inputs(
     movies = list(found.values())
     names = _names([movie.path for movie in movies], os.path.commonpath(roots), report)
     return [
-        InputMovie(movie.path, name, movie.optics, movie.gain)
+        InputMovie(movie.path, name, movie.row, movie.gain, movie.defects)
         for name, movie in zip(names, movies, strict=True)
     ]
 
 
-def _expand(argument: str) -> Iterator[FoundMovie]:
+def _either(first: FoundMovie, second: FoundMovie) -> FoundMovie:
+    """One movie that is named twice, with what is said of it.
+
+    Raises
+    ------
+    BadInputError
+        If that is not the same.
+    """
+    if first.row is None or second.row is None:
+        return second if first.row is None else first
+    difference = first.row.difference(second.row)
+    if difference is not None:
+        raise BadInputError(
+            f"{first.path} is named twice, with {difference}; leave one of them out, or repair it"
+        )
+    return first
+
+
+Report = Callable[[str], None]
+
+
+def _expand(argument: str, report: Report) -> Iterator[FoundMovie]:
     if argument.startswith("@") and not os.path.exists(argument):
         yield from _listed(Path(argument[1:]))
     elif _is_pattern(argument):
-        yield from _matching(argument)
+        yield from _matching(argument, report)
     elif os.path.isdir(argument):
         yield from _in_folder(Path(argument))
     else:
-        yield from _from_file(Path(argument))
+        yield from _from_file(Path(argument), report)
 
 
 def _is_pattern(argument: str) -> bool:
@@ -126,13 +156,13 @@ def _pattern_root(argument: str) -> str | None:
     return os.path.abspath(Path(*fixed))
 
 
-def _matching(pattern: str) -> Iterator[FoundMovie]:
+def _matching(pattern: str, report: Report) -> Iterator[FoundMovie]:
     matches = map(Path, glob.glob(pattern, recursive=True))
     paths = sorted(path for path in matches if not path.is_dir())
     if not paths:
         raise BadInputError(f"no file matches {pattern}; check the pattern")
     for path in paths:
-        yield from _from_file(path)
+        yield from _from_file(path, report)
 
 
 def _in_folder(folder: Path) -> Iterator[FoundMovie]:
@@ -151,9 +181,9 @@ def _is_visible_movie(path: Path) -> bool:
     return is_movie_name(path) and not is_hidden and not path.is_dir()
 
 
-def _from_file(path: Path) -> Iterator[FoundMovie]:
+def _from_file(path: Path, report: Report) -> Iterator[FoundMovie]:
     if path.suffix.lower() == ".star":
-        yield from star_movies(path)
+        yield from star_movies(path, report)
     else:
         yield FoundMovie(path)
 

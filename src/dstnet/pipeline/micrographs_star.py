@@ -2,8 +2,10 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pandas as pd
 from dstnet.io.star import write_star
 
 _GROUP = "rlnOpticsGroup"
+_NAME = "rlnOpticsGroupName"
+_DIGITS = 8  # of a digest: enough to tell apart the optics of one project
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,9 @@ def as_relion_finds(path: Path | str) -> str:
 def write_micrographs_star(folder: Path, micrographs: Sequence[Micrograph]) -> None:
     """Write ``micrographs.star``; nothing where there are no micrographs.
 
-    Optics groups are those of the inputs, renumbered only where two differ under one number; movies
-    without one get a group for each pixel size and voltage.
+    Optics groups are those of the inputs, renumbered only where two differ under one number, and
+    renamed only where two differ under one name; movies without one get a group for each pixel size
+    and voltage.
 
     Raises
     ------
@@ -93,7 +98,9 @@ def _row(micrograph: Micrograph, group: int) -> dict[str, Any]:
 
 
 class _OpticsGroups:
-    """The optics groups of a table, numbered as they come."""
+    """The optics groups of a table, numbered as they come. RELION joins tables by the names of
+    groups, so each has one of its own.
+    """
 
     def __init__(self) -> None:
         self._groups: dict[str, dict[str, Any]] = {}
@@ -105,27 +112,37 @@ class _OpticsGroups:
         own["rlnMicrographOriginalPixelSize"] = micrograph.movie_pixel_size_angstrom
         own["rlnVoltage"] = micrograph.voltage_kv
         own["rlnMicrographPixelSize"] = micrograph.pixel_size_angstrom
-        key = json.dumps(own, sort_keys=True)
+        key = json.dumps({name: _as_written(value) for name, value in sorted(own.items())})
         if key not in self._groups:
-            number = self._free(int(micrograph.optics.get(_GROUP, 1)))
+            number = self._free(micrograph.optics.get(_GROUP, 1))
             self._taken.add(number)
-            self._groups[key] = {
-                "rlnOpticsGroupName": f"opticsGroup{number}",
-                **own,
-                _GROUP: number,
-            }
+            self._groups[key] = {_NAME: "", **own, _GROUP: number}
         return self._groups[key][_GROUP]
 
-    def _free(self, requested: int) -> int:
+    def _free(self, requested: Any) -> int:
         """The number asked for, or the lowest one where another group has it."""
-        if requested not in self._taken:
+        is_number = isinstance(requested, int) and requested > 0
+        if is_number and requested not in self._taken:
             return requested
         candidates = range(1, len(self._taken) + 2)
         return min(set(candidates) - self._taken)
 
     def table(self) -> pd.DataFrame:
         """The groups by their numbers."""
-        groups = sorted(self._groups.values(), key=lambda group: group[_GROUP])
-        table = pd.DataFrame(groups)
+        times_named = Counter(group[_NAME] for group in self._groups.values())
+        groups = []
+        for key, group in self._groups.items():
+            name = group[_NAME]
+            if not name or times_named[name] > 1:
+                # By what is in the group: equal ones of other runs join, others do not.
+                digest = sha256(key.encode(errors="surrogateescape")).hexdigest()[:_DIGITS]
+                name = f"{name or 'opticsGroup'}_{digest}"
+            groups.append({**group, _NAME: name})
+        table = pd.DataFrame(sorted(groups, key=lambda group: group[_GROUP]))
         table.insert(1, _GROUP, table.pop(_GROUP))
         return table
+
+
+def _as_written(value: Any) -> Any:
+    """A value as it stands in the table."""
+    return f"{value:.6f}" if isinstance(value, int | float) else value

@@ -172,7 +172,9 @@ class MovieProcessor:
 
     def _source(self, source: InputMovie, movie: Movie) -> Source:
         exposure = movie.exposure
-        gain = self._settings.references.gain_of(source)
+        references = self._settings.references
+        gain = references.gain_of(source)
+        defects = references.defects_of(source)
         motion_from = self._settings.motion_from
         return Source(
             frames=len(movie),
@@ -181,6 +183,7 @@ class MovieProcessor:
             pre_exposure_e_per_a2=exposure.pre_exposure_e_per_a2 if exposure else 0.0,
             voltage_kv=movie.voltage_kv,
             gain=None if gain is None else str(gain),
+            defects=None if defects is None else str(defects),
             motion_from=None if motion_from is None else str(motion_from),
         )
 
@@ -190,8 +193,9 @@ class MovieProcessor:
         """Make and write the results of a movie that was opened as `raw`."""
         settings = self._settings
         source = task.movie
-        gain = settings.references.gain_of(source)
-        movie = _corrected(raw, self._corrections(gain))
+        references = settings.references
+        gain = references.gain_of(source)
+        movie = _corrected(raw, self._corrections(gain, references.defects_of(source)))
         images = self._images(movie, source)
         aligned = images.aligned
         # All are looked at before any is written.
@@ -218,7 +222,12 @@ class MovieProcessor:
             output_pixel_size_angstrom=aligned.pixel_size_angstrom,
             shifts_angstrom=[[round(y, 3), round(x, 3)] for y, x in shifts],
             accumulated_motion_angstrom=(round(total, 3), _rounded(early), _rounded(late)),
-            notes=[*movie.notes, *aligned.notes, *restored_notes],
+            notes=[
+                *movie.notes,
+                *references.notes_on(source),
+                *aligned.notes,
+                *restored_notes,
+            ],
             files={kind: p.relative_to(task.folder).as_posix() for kind, p in paths.items()},
             optics=settings.movies.optics(source),
         )

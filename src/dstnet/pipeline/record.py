@@ -62,8 +62,8 @@ class Source(_Stored):
         How many were taken.
     exposure_per_frame_e_per_a2
         Mean over the frames; None where it is not known.
-    gain, motion_from
-        Files of the gain reference and of imported motion.
+    gain, defects, motion_from
+        Files of the gain reference, of the camera's defects and of imported motion.
     """
 
     frames: int
@@ -72,6 +72,7 @@ class Source(_Stored):
     pre_exposure_e_per_a2: float
     voltage_kv: float
     gain: str | None = None
+    defects: str | None = None
     motion_from: str | None = None
 
     @property
