@@ -326,10 +326,13 @@ def test_optics_groups_are_kept(movies, tmp_path, monkeypatch):
         InputMovie(Path("in") / m.path.name, m.name, None if i == 1 else row)
         for i, m in enumerate(movies)
     ]
-    taken = MovieSettings(exposure_e_per_a2=1.0, amplitude_contrast=0.1)
+    taken = MovieSettings(
+        exposure_e_per_a2=1.0, amplitude_contrast=0.1, spherical_aberration_mm=1.4
+    )
     run_files(given, Path("out"), replace(ALIGN, movies=taken))
     found = starfile.read(Path("out/micrographs.star"))
     groups = found["optics"].set_index("rlnOpticsGroup")
+    assert "rlnMtfFileName" not in groups, "which one group lacks: RELION would read something"
     assert (
         groups.loc[3, "rlnOpticsGroupName"] == "beam3"
         and groups.loc[3, "rlnSphericalAberration"] == 1.4

@@ -53,12 +53,14 @@ class MovieOptions:
         float | None,
         Parameter(
             help=(
-                "e-/Å2 of one frame (see --eer-exposure); without it there is no dose-weighted sum."
+                "e-/Å2 of one frame (see --eer-exposure); without it, as the STAR file says, else"
+                " there is no dose-weighted sum."
             )
         ),
     ] = None
     pre_exposure: Annotated[
-        float | None, Parameter(help="e-/Å2 on the specimen before the first frame.")
+        float | None,
+        Parameter(help="e-/Å2 before the first frame; without it, as the STAR file says."),
     ] = None
     voltage: Annotated[
         float | None, Parameter(help="kV; without it, as the STAR file says, else 300.")
@@ -340,14 +342,29 @@ def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter)
     )
     for record in failed:
         report.say(f"failed: {record.error}")
-    if any(_lacks_aberration(record) for record in (*done, *skipped)):
+    optics = [record.results.optics for record in (*done, *skipped) if record.results is not None]
+    if any("rlnSphericalAberration" not in group for group in optics):
         report.say(
             "for RELION to go on from micrographs.star, pass --cs and --amplitude-contrast too"
         )
+    left_out = _not_of_all(optics)
+    if left_out:
+        report.say(
+            f"micrographs.star leaves out {', '.join(left_out)}, which some optics groups lack"
+        )
 
 
-def _lacks_aberration(record: "Record") -> bool:
-    return record.results is None or "rlnSphericalAberration" not in record.results.optics
+def _not_of_all(optics: list[dict[str, Any]]) -> list[str]:
+    """What some optics groups say and others do not, but for what is always written."""
+    written = {
+        "rlnOpticsGroup",
+        "rlnOpticsGroupName",
+        "rlnVoltage",
+        "rlnMicrographPixelSize",
+        "rlnMicrographOriginalPixelSize",
+    }
+    names = {name for group in optics for name in group} - written
+    return sorted(name for name in names if any(name not in group for group in optics))
 
 
 def _line(record: "Record", new_notes: Sequence[str]) -> str:

@@ -140,16 +140,17 @@ class _Reader:
 
     def _is_label(self, tokens: list[str]) -> bool:
         """Whether a line names a column or a value, and is no row that begins with ``_``."""
-        loop = self._loop
-        is_name = _LABEL.fullmatch(tokens[0]) is not None
-        if loop is None or not loop.columns or not loop.rows:
-            return is_name
-        return is_name and len(tokens) == 2 and len(loop.columns) != 2
+        if not _LABEL.fullmatch(tokens[0]):
+            return False
+        return self._loop is None or len(tokens) != len(self._loop.columns) or self._is_head(tokens)
+
+    def _is_head(self, tokens: list[str]) -> bool:
+        """Whether a line names a column of a loop."""
+        return self._loop is not None and not self._loop.rows and len(tokens) == 1
 
     def _label(self, tokens: list[str]) -> None:
         name, *values = tokens
-        in_head = self._loop is not None and not self._loop.rows
-        if in_head and self._loop is not None and not values:
+        if self._loop is not None and self._is_head(tokens):
             table = self._loop
         elif len(values) <= 1:
             self._loop = None

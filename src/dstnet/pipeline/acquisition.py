@@ -145,9 +145,8 @@ class Acquisition:
         )
         of_sum = of_sum or other
         old = self._magnified_pixel_size()
-        found = self._of_a_sum(of_movie, of_sum, old)
-        if not row.names_a_sum:
-            found = self._of_a_movie(of_movie, of_sum, old)
+        of_image = self._of_a_sum if row.names_a_sum else self._of_a_movie
+        found = of_image(of_movie, of_sum, old)
         if found is None:
             self._note_empty(*_PIXEL_COLUMNS, "rlnMagnification", "rlnDetectorPixelSize")
         return found

@@ -139,6 +139,8 @@ class _OpticsGroups:
                 name = f"{name or 'opticsGroup'}_{digest}"
             groups.append({**group, _NAME: name})
         table = pd.DataFrame(sorted(groups, key=lambda group: group[_GROUP]))
+        # What not every group can fill is left out: RELION reads 0 where there is no number.
+        table = table.dropna(axis=1)
         table.insert(1, _GROUP, table.pop(_GROUP))
         return table
 

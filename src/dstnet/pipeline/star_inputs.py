@@ -16,6 +16,7 @@ from dstnet.pipeline.star_row import (
     GROUP,
     GROUP_NAME,
     KNOWN_COLUMNS,
+    METADATA,
     MOVIE_COLUMNS,
     OPTICS_COLUMNS,
     SUM_COLUMN,
@@ -26,6 +27,7 @@ from dstnet.pipeline.star_row import (
 # The first that a file has counts.
 _COLUMNS = (*MOVIE_COLUMNS, SUM_COLUMN)
 _SERIES = "rlnTomoTiltSeriesStarFile"
+_CORRECTED = frozenset((METADATA, "rlnAccumMotionTotal"))  # of sums, which need no gain
 # RELION knows its columns by their exact names; other writers do not always.
 _CANONICAL = {name.lower(): name for name in (*_COLUMNS, _SERIES, *KNOWN_COLUMNS)}
 _UNIQUE_ID = re.compile(r"\d{15,}_")  # that cryoSPARC puts before the names of files
@@ -130,21 +132,21 @@ def _movies(
     optics_of = None if shared else _OpticsTable(path, tables, named, report)
     finder = FileFinder(path, report)
     references = FileFinder(path, report)
+    contradicted: set[str] = set()
     for table in named:
-        is_corrected = column == SUM_COLUMN and {
-            "rlnMicrographMetadata",
-            "rlnAccumMotionTotal",
-        } & {*table.columns}
+        is_corrected = column == SUM_COLUMN and not _CORRECTED.isdisjoint(table.columns)
         own = [name for name in OPTICS_COLUMNS if name in table.columns]
         for record in table.records():
-            group = shared if optics_of is None else optics_of(record)
-            cells = {**record, **group}
             if is_empty(record[column]):
                 raise BadInputError(
                     f"{path} has a row without {column} (it is {record[column]!r}); take that row"
                     " out"
                 )
-            row = StarRow(path, column, cells, tuple(dict.fromkeys((*own, *group))))
+            group = shared if optics_of is None else optics_of(record)
+            if is_corrected and not own and not group:
+                group = _of_metadata(references(record.get(METADATA, "")))
+            row = StarRow(path, column, {**record, **group}, tuple(dict.fromkeys((*own, *group))))
+            contradicted |= row.contradicted(record)
             gain = None if is_corrected else row.text(GAIN)
             defects = None if is_corrected else row.text(DEFECTS)
             yield FoundMovie(
@@ -154,6 +156,27 @@ def _movies(
                 None if defects is None else references(defects),
                 record[column],
             )
+    if contradicted:
+        names = ", ".join(sorted(contradicted))
+        report(f"{path}: {names} of the movies' rows differ from their optics group's, which count")
+
+
+def _of_metadata(path: Path) -> dict[str, str]:
+    """What RELION 3.0, which had no optics groups, says of a sum in the STAR file of its motion."""
+    try:
+        tables = read_star(path)
+    except BadInputError:
+        return {}
+    for table in tables:
+        for record in _canonical(table).records():
+            cells = {name: record[name] for name in ("rlnVoltage",) if name in record}
+            try:
+                pixel = float(record["rlnMicrographOriginalPixelSize"])
+                binning = float(record["rlnMicrographBinning"])
+            except (KeyError, ValueError):
+                continue
+            return {**cells, "rlnMicrographPixelSize": f"{pixel * binning:.6g}"}
+    return {}
 
 
 class _OpticsTable:

@@ -1,6 +1,5 @@
 """What a STAR file says of one movie, or of one sum."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ GROUP = "rlnOpticsGroup"
 GROUP_NAME = "rlnOpticsGroupName"
 GAIN = "rlnMicrographGainName"
 DEFECTS = "rlnMicrographDefectFile"
+METADATA = "rlnMicrographMetadata"
 PARTICLE = "rlnImageName"
 # What a program writes where it has nothing to say.
 _EMPTY = frozenset(("", "none", "nan", "<na>", "na", "n/a", "null", "-"))
@@ -61,11 +61,12 @@ KNOWN_COLUMNS = (
     *_TAKEN,
     PARTICLE,
     "rlnMicrographBinning",
-    "rlnMicrographMetadata",
+    METADATA,
     "rlnAccumMotionTotal",
 )
 _TEXT = frozenset((GROUP_NAME, "rlnMtfFileName"))
-_WHOLE = re.compile(r"[+-]?\d+")
+_WHOLE = re.compile(r"[+-]?\d{1,15}", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -114,16 +115,21 @@ class StarRow:
         cell = self.text(column)
         if cell is None:
             return None
-        try:
-            value = float(cell)
-        except ValueError:
-            value = math.nan
-        if not least <= value <= most:
+        value = _number(cell)
+        if isinstance(value, str) or not least <= value <= most:
             raise BadInputError(
                 f"{self.star}: {column} of {self.cells[self.column]} is {cell!r}; {least:g} to"
                 f" {most:g} are allowed, {remedy}"
             )
-        return value
+        return float(value)
+
+    def contradicted(self, own: Mapping[str, str]) -> set[str]:
+        """The optics columns that the movie's row has otherwise than its optics group."""
+        return {
+            column
+            for column in OPTICS_COLUMNS[2:]
+            if column in own and _number(own[column]) != _number(self.cells[column])
+        }
 
     def difference(self, other: "StarRow") -> str | None:
         """Where another row of the same movie says something else of how it was taken."""
@@ -151,12 +157,8 @@ def is_empty(cell: str) -> bool:
     return cell.strip().lower() in _EMPTY
 
 
-def _number(cell: str) -> Any:
+def _number(cell: str) -> float | int | str:
     """A cell as the number that it is, else as its text."""
     if _WHOLE.fullmatch(cell):
         return int(cell)
-    try:
-        value = float(cell)
-    except ValueError:
-        return cell
-    return value if math.isfinite(value) else cell
+    return float(cell) if _DECIMAL.fullmatch(cell) else cell
