@@ -253,10 +253,10 @@ def test_names_as_warp_has_them(project):
         )
         movie = MovieSettings().open(movies[0])
         assert (movie.pixel_size_angstrom, movie.notes) == (1.06, ())
-    movies, _ = inputs(
-        project, loop("wrpMovieName wrpAngleTilt", "../Movies/m.mrc 3"), "warp/a.star"
+    movies, said = inputs(
+        project, loop("wrpMovieName wrpAngleTilt wrpDose", "../Movies/m.mrc 3 6.1"), "warp/a.star"
     )
-    assert movies[0].path.exists()
+    assert movies[0].path.exists() and "nothing is taken of wrpDose" in said[0]
 
 
 def test_columns_in_other_letters_and_another_order(project):
@@ -298,6 +298,12 @@ def test_dose_and_pre_exposure_of_each_movie(project):
         "--dose-per-frame 2 is taken, not 1.5 e-/Å2 that a.star says",
         "--pre-exposure 0 is taken, not rlnMicrographPreExposure",
     )
+
+
+def test_a_pre_exposure_without_a_dose_is_told(project):
+    columns = "rlnMicrographMovieName rlnMicrographPreExposure rlnVoltage"
+    movie = opened(project, loop(columns, "Movies/m.mrc 39.0 300"))
+    assert movie.exposure is None and "is not used, since that of a frame" in movie.notes[0]
 
 
 @pytest.mark.parametrize("cell", ["0", "0.000000"])

@@ -7,7 +7,7 @@ so does this: a block begins with ``data_NAME`` alone on its line, and a line of
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,10 +41,15 @@ class StarTable:
     columns: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
 
-    def records(self) -> Iterator[dict[str, str]]:
-        """Each row by the names of the columns."""
+    def records(self, columns: Collection[str] | None = None) -> Iterator[dict[str, str]]:
+        """Each row by the names of its columns, or of those among `columns`."""
+        taken = [
+            (place, name)
+            for place, name in enumerate(self.columns)
+            if columns is None or name in columns
+        ]
         for row in self.rows:
-            yield dict(zip(self.columns, row, strict=True))
+            yield {name: row[place] for place, name in taken}
 
 
 def read_star(path: Path | str) -> list[StarTable]:

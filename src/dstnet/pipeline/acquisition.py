@@ -297,7 +297,8 @@ class Acquisition:
             self.notes.append(f"--pre-exposure {given:g} is taken, not {_BEFORE}")
         if before is None:
             self._note_empty(_BEFORE)
-        return before or 0.0
+            return 0.0
+        return before
 
     # --- EER ------------------------------------------------------------------------------------
 

@@ -46,11 +46,18 @@ class MovieSettings(GivenValues):
             If it cannot be used.
         """
         taken = self._acquisition(source)
+        exposure = taken.exposure_e_per_a2()
+        before = taken.pre_exposure_e_per_a2()
+        if before and exposure is None:
+            taken.notes.append(
+                "the exposure before the first frame is not used, since that of a frame is not"
+                " known; pass --dose-per-frame"
+            )
         movie = open_movie(
             source.path,
             pixel_size_angstrom=taken.pixel_size_angstrom(),
-            exposure_e_per_a2=taken.exposure_e_per_a2(),
-            pre_exposure_e_per_a2=taken.pre_exposure_e_per_a2(),
+            exposure_e_per_a2=exposure,
+            pre_exposure_e_per_a2=before,
             voltage_kv=taken.voltage_kv(),
             frames=self.frames,
             eer=taken.eer(),

@@ -29,7 +29,14 @@ _COLUMNS = (*MOVIE_COLUMNS, SUM_COLUMN)
 _SERIES = "rlnTomoTiltSeriesStarFile"
 _CORRECTED = frozenset((METADATA, "rlnAccumMotionTotal"))  # of sums, which need no gain
 # RELION knows its columns by their exact names; other writers do not always.
-_CANONICAL = {name.lower(): name for name in (*_COLUMNS, _SERIES, *KNOWN_COLUMNS)}
+_TAKEN = frozenset((*_COLUMNS, _SERIES, *KNOWN_COLUMNS))
+_CANONICAL = {name.lower(): name for name in _TAKEN}
+# What might be thought to be taken, and the option that says it.
+_NOT_TAKEN = {
+    "wrpDose": "--pre-exposure and --dose-per-frame",
+    "rlnTomoImportFractionalDose": "--dose-per-frame",
+    "rlnPixelSize": "--pixel-size",
+}
 _UNIQUE_ID = re.compile(r"\d{15,}_")  # that cryoSPARC puts before the names of files
 
 
@@ -68,6 +75,9 @@ def star_movies(path: Path, report: Callable[[str], None]) -> Iterator[FoundMovi
         If it cannot be read or names none; if it leaves open which optics group is a movie's.
     """
     tables = [_canonical(table) for table in read_star(path)]
+    for name, option in _NOT_TAKEN.items():
+        if any(name in table.columns for table in tables):
+            report(f"{path}: nothing is taken of {name}; pass {option}")
     column, named = _naming(tables)
     if column is None:
         yield from _tilt_series(path, tables, report)
@@ -136,7 +146,7 @@ def _movies(
     for table in named:
         is_corrected = column == SUM_COLUMN and not _CORRECTED.isdisjoint(table.columns)
         own = [name for name in OPTICS_COLUMNS if name in table.columns]
-        for record in table.records():
+        for record in table.records(_TAKEN):
             if is_empty(record[column]):
                 raise BadInputError(
                     f"{path} has a row without {column} (it is {record[column]!r}); take that row"
@@ -287,9 +297,15 @@ class FileFinder:
         self._listing = listing
         self._report = report
         self._said: set[str] = set()
+        self._known: dict[str, Path] = {}
 
     def __call__(self, name: str) -> Path:
         """Where a file lies."""
+        if name not in self._known:
+            self._known[name] = self._searched(name)
+        return self._known[name]
+
+    def _searched(self, name: str) -> Path:
         for how, variant in _variants(name):
             found = self._found(variant)
             if found is None:

@@ -128,12 +128,16 @@ class StarRow:
         return {
             column
             for column in OPTICS_COLUMNS[2:]
-            if column in own and _number(own[column]) != _number(self.cells[column])
+            if column in own
+            and own[column] != self.cells[column]
+            and _number(own[column]) != _number(self.cells[column])
         }
 
     def difference(self, other: "StarRow") -> str | None:
         """Where another row of the same movie says something else of how it was taken."""
         for column in _TAKEN:
+            if self.cells.get(column) == other.cells.get(column):
+                continue
             one = self.text(column)
             second = other.text(column)
             if one is None or second is None or _number(one) == _number(second):
