@@ -136,6 +136,11 @@ def test_optics_groups_of_one_name_get_two(tmp_path):
     assert names[0] != names[1] and all(name.startswith("opticsGroup1_") for name in names)
     again, _ = optics_groups(tmp_path, (default, 1.2), (default, 0.8), (default, 2.0))
     assert [again[1][0], again[0][0]] == names[:2], "whatever else is there"
+    alone, _ = optics_groups(tmp_path, (default, 1.2))
+    assert alone[0][0] == names[1], "nor does the name of another run's group join with it"
+    krios = {**default, "rlnOpticsGroupName": "krios"}
+    found, _ = optics_groups(tmp_path, (krios, 0.8), (krios, 1.2))
+    assert found[0][0] != found[1][0] and found[0][0].startswith("krios_")
 
 
 def test_names_of_optics_groups_that_tell_them_apart_are_kept(tmp_path):

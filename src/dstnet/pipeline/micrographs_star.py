@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from dstnet.io.star import write_star
 
 _GROUP = "rlnOpticsGroup"
 _NAME = "rlnOpticsGroupName"
+# RELION's own, which half of all sessions have, and none.
+_NOBODYS_NAME = re.compile(r"(opticsGroup\d*)?")
 _DIGITS = 8  # of a digest: enough to tell apart the optics of one project
 
 
@@ -59,9 +62,10 @@ def as_relion_finds(path: Path | str) -> str:
 def write_micrographs_star(folder: Path, micrographs: Sequence[Micrograph]) -> None:
     """Write ``micrographs.star``; nothing where there are no micrographs.
 
-    Optics groups are those of the inputs, renumbered only where two differ under one number, and
-    renamed only where two differ under one name; movies without one get a group for each pixel size
-    and voltage.
+    Optics groups are those of the inputs, renumbered only where two differ under one number. Names
+    that a user gave stay, unless two groups differ under one; RELION's ``opticsGroup1`` gets digits
+    of a digest of the group's values, so that tables of separate runs can be joined. Movies without
+    a group get one for each pixel size and voltage.
 
     Raises
     ------
@@ -133,7 +137,7 @@ class _OpticsGroups:
         groups = []
         for key, group in self._groups.items():
             name = group[_NAME]
-            if not name or times_named[name] > 1:
+            if _NOBODYS_NAME.fullmatch(name) or times_named[name] > 1:
                 # By what is in the group: equal ones of other runs join, others do not.
                 digest = sha256(key.encode(errors="surrogateescape")).hexdigest()[:_DIGITS]
                 name = f"{name or 'opticsGroup'}_{digest}"

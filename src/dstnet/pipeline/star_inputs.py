@@ -164,7 +164,7 @@ def _movies(
                 row,
                 None if gain is None else references(gain),
                 None if defects is None else references(defects),
-                record[column],
+                record[column].lstrip(">"),
             )
     if contradicted:
         names = ", ".join(sorted(contradicted))
