@@ -1,5 +1,6 @@
 """dstnet align as a user runs it, and RELION going on from what it writes."""
 
+import json
 import subprocess
 
 import mrcfile
@@ -171,3 +172,35 @@ def test_relion_goes_on_from_the_tables_and_sums(align, movies, tmp_path):
     )
     said = float(stats.split("avg=")[1].split()[0])
     assert said == pytest.approx(float(summed.mean()), rel=1e-3)
+
+
+def test_what_many_movies_share_is_said_once(align, movies, tmp_path):
+    code, text, err = align(movies / "**" / "*", tmp_path / "out", "--dose-per-frame", "0")
+    assert code == 0, err
+    for note in ("300 kV is assumed", "--dose-per-frame is 0, taken as not known"):
+        assert text.count(note) == 1
+        assert f"note, of 2 movies: {note}" in err
+    records = json.loads((tmp_path / "out" / "provenance.json").read_text())["movies"]
+    assert all(any("300 kV is assumed" in note for note in r["notes"]) for r in records)
+
+
+def test_sums_binned_twice_and_groups_of_one_name(align, tmp_path, monkeypatch):
+    """The pixel size of the image opened, and a name for each of two groups."""
+    monkeypatch.chdir(tmp_path)
+    for name, pixel, kv in (("one", 0.53, 300), ("two", 0.6, 200)):
+        write_mrc(tmp_path / f"{name}.mrc", make_frames(1, (96, 80))[0], 2 * pixel, "x")
+        (tmp_path / f"{name}.star").write_text(
+            "data_optics\n\nloop_\n_rlnOpticsGroupName #1\n_rlnOpticsGroup #2\n_rlnVoltage #3\n"
+            "_rlnMicrographOriginalPixelSize #4\n_rlnMicrographPixelSize #5\n"
+            f"opticsGroup1 1 {kv} {pixel} {2 * pixel}\n\ndata_micrographs\n\nloop_\n"
+            f"_rlnMicrographName #1\n_rlnOpticsGroup #2\n{name}.mrc 1\n"
+        )
+    assert align("one.star", "out")[0] == 0
+    code, text, err = align("two.star", "out")
+    assert code == 0 and "note" not in text, err
+    tables = starfile.read(tmp_path / "out" / "micrographs.star", always_dict=True)
+    groups = tables["optics"]
+    assert groups["rlnMicrographPixelSize"].tolist() == pytest.approx([1.06, 1.2])
+    assert groups["rlnVoltage"].tolist() == [300, 200]
+    assert len({*groups["rlnOpticsGroupName"]}) == 2 and len({*groups["rlnOpticsGroup"]}) == 2
+    assert image(next((tmp_path / "out").rglob("two_aligned.mrc")))[1] == pytest.approx(1.2)

@@ -1,5 +1,6 @@
 """What the verbs that work on movie files share: options spelled the same, and the run itself."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -52,12 +53,14 @@ class MovieOptions:
         float | None,
         Parameter(
             help=(
-                "e-/Å2 of one frame (see --eer-exposure); without it there is no dose-weighted sum."
+                "e-/Å2 of one frame (see --eer-exposure); without it, as the STAR file says, else"
+                " there is no dose-weighted sum."
             )
         ),
     ] = None
     pre_exposure: Annotated[
-        float | None, Parameter(help="e-/Å2 on the specimen before the first frame.")
+        float | None,
+        Parameter(help="e-/Å2 before the first frame; without it, as the STAR file says."),
     ] = None
     voltage: Annotated[
         float | None, Parameter(help="kV; without it, as the STAR file says, else 300.")
@@ -279,6 +282,7 @@ def run(
             overwrite=options.overwrite,
             report=numbered,
         )
+        numbered.say_repeated_notes()
         _say_summary(summary, output, write_page(output), report)
     return 1 if summary.of("failed") else 0
 
@@ -305,16 +309,29 @@ def _arriving(
 
 
 class _Numbered:
-    """Reports records with their number among `total`."""
+    """Reports records with their number among `total`. A note that many movies have is printed
+    with the first, and at the end with how many have it.
+    """
 
     def __init__(self, report: Reporter, total: int | None) -> None:
         self._report = report
         self._number = 0
         self._of_all = "" if total is None else f"/{total}"
+        self._times: Counter[str] = Counter()
 
     def __call__(self, record: "Record") -> None:
         self._number += 1
-        self._report(f"[{self._number}{self._of_all}] {_line(record)}", record.to_json())
+        results = record.results if record.status == "done" else None
+        notes = [] if results is None else results.notes
+        new = [note for note in dict.fromkeys(notes) if note not in self._times]
+        self._times.update(set(notes))
+        self._report(f"[{self._number}{self._of_all}] {_line(record, new)}", record.to_json())
+
+    def say_repeated_notes(self) -> None:
+        """Say which notes several movies have."""
+        for note, times in self._times.items():
+            if times > 1:
+                self._report.say(f"note, of {times} movies: {note}")
 
 
 def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter) -> None:
@@ -331,17 +348,32 @@ def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter)
             f" blank, quote, backslash or # in a name ({printable(summary.unlisted[0])}); rename"
             " the movies, or the output folder, for RELION to go on from them"
         )
-    if any(_lacks_aberration(record) for record in (*done, *skipped)):
+    optics = [record.results.optics for record in (*done, *skipped) if record.results is not None]
+    if any("rlnSphericalAberration" not in group for group in optics):
         report.say(
             "for RELION to go on from micrographs.star, pass --cs and --amplitude-contrast too"
         )
+    left_out = _not_of_all(optics)
+    if left_out:
+        report.say(
+            f"micrographs.star leaves out {', '.join(left_out)}, which some optics groups lack"
+        )
 
 
-def _lacks_aberration(record: "Record") -> bool:
-    return record.results is None or "rlnSphericalAberration" not in record.results.optics
+def _not_of_all(optics: list[dict[str, Any]]) -> list[str]:
+    """What some optics groups say and others do not, but for what is always written."""
+    written = {
+        "rlnOpticsGroup",
+        "rlnOpticsGroupName",
+        "rlnVoltage",
+        "rlnMicrographPixelSize",
+        "rlnMicrographOriginalPixelSize",
+    }
+    names = {name for group in optics for name in group} - written
+    return sorted(name for name in names if any(name not in group for group in optics))
 
 
-def _line(record: "Record") -> str:
+def _line(record: "Record", new_notes: Sequence[str]) -> str:
     if record.status == "failed":
         return f"FAILED {record.error}"
     if record.status == "skipped":
@@ -350,7 +382,7 @@ def _line(record: "Record") -> str:
     results = record.results
     cost = record.cost
     assert source is not None and results is not None and cost is not None
-    notes = "".join(f"\n    note: {note}" for note in results.notes)
+    notes = "".join(f"\n    note: {note}" for note in new_notes)
     moved = results.farthest_from_the_ends_angstrom
     made = f"{source.frames} frames, moved {moved:.1f} Å, {cost.seconds:.1f} s"
     return f"{printable(record.input)}: {made}{notes}"

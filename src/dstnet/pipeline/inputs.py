@@ -5,8 +5,8 @@ RELION STAR files.
 import glob
 import os
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from dstnet.errors import BadInputError
 from dstnet.io.movie_file import is_movie_name
 from dstnet.pipeline.naming import movie_identity, result_name
 from dstnet.pipeline.star_inputs import FileFinder, FoundMovie, reason, star_movies
+from dstnet.pipeline.star_row import StarRow
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,24 @@ class InputMovie:
     name
         What its outputs are called, with their sub-folder; see `dstnet.pipeline.naming`. Other
         inputs have no part in it.
-    optics
-        Of a STAR file, the row of this movie's optics group, by RELION's names (``rlnVoltage`` in
-        kV, ``rlnMicrographOriginalPixelSize`` in Å, ...); else nothing.
-    gain
-        Gain reference that a STAR file names for this movie.
+    row
+        What a STAR file says of this movie: its own row and that of its optics group.
+    gain, defects
+        Gain reference and file of defects that a STAR file names for this movie.
     """
 
     path: Path
     name: str
-    optics: Mapping[str, Any] = field(default_factory=dict)
+    row: StarRow | None = None
     gain: Path | None = None
+    defects: Path | None = None
+
+    @property
+    def optics(self) -> dict[str, Any]:
+        """Of a STAR file, the movie's optics group by RELION's names (``rlnVoltage`` in kV,
+        ``rlnMicrographOriginalPixelSize`` in Å, ...); else nothing.
+        """
+        return {} if self.row is None else self.row.optics
 
 
 def read_inputs(
@@ -71,9 +79,10 @@ def read_inputs(
     found: dict[str, FoundMovie] = {}
     repeated: list[Path] = []
     for argument in arguments:
-        for movie in _expand(str(argument)):
+        for movie in _expand(str(argument), report):
             key = movie_identity(movie.path)
             if key in found:
+                found[key] = _either(found[key], movie)
                 repeated.append(movie.path)
             else:
                 found[key] = movie
@@ -86,20 +95,47 @@ def read_inputs(
             f" ({repeated[0]}{others})"
         )
     return [
-        InputMovie(movie.path, result_name(movie.path, movie.written), movie.optics, movie.gain)
+        InputMovie(
+            movie.path,
+            result_name(movie.path, movie.written),
+            movie.row,
+            movie.gain,
+            movie.defects,
+        )
         for movie in found.values()
     ]
 
 
-def _expand(argument: str) -> Iterator[FoundMovie]:
+def _either(first: FoundMovie, second: FoundMovie) -> FoundMovie:
+    """One movie that is named twice, with what is said of it.
+
+    Raises
+    ------
+    BadInputError
+        If that is not the same.
+    """
+    if first.row is None or second.row is None:
+        return second if first.row is None else first
+    difference = first.row.difference(second.row)
+    if difference is not None:
+        raise BadInputError(
+            f"{first.path} is named twice, with {difference}; leave one of them out, or repair it"
+        )
+    return first
+
+
+Report = Callable[[str], None]
+
+
+def _expand(argument: str, report: Report) -> Iterator[FoundMovie]:
     if argument.startswith("@") and not os.path.exists(argument):
         yield from _listed(Path(argument[1:]))
     elif _is_pattern(argument):
-        yield from _matching(argument)
+        yield from _matching(argument, report)
     elif os.path.isdir(argument):
         yield from _in_folder(Path(argument))
     else:
-        yield from _from_file(Path(argument))
+        yield from _from_file(Path(argument), report)
 
 
 def _is_pattern(argument: str) -> bool:
@@ -107,13 +143,13 @@ def _is_pattern(argument: str) -> bool:
     return glob.has_magic(argument) and not os.path.lexists(argument)
 
 
-def _matching(pattern: str) -> Iterator[FoundMovie]:
+def _matching(pattern: str, report: Report) -> Iterator[FoundMovie]:
     matches = map(Path, glob.glob(pattern, recursive=True))
     paths = sorted(path for path in matches if not path.is_dir())
     if not paths:
         raise BadInputError(f"no file matches {pattern}; check the pattern")
     for path in paths:
-        yield from _from_file(path)
+        yield from _from_file(path, report)
 
 
 def _in_folder(folder: Path) -> Iterator[FoundMovie]:
@@ -132,9 +168,9 @@ def _is_visible_movie(path: Path) -> bool:
     return is_movie_name(path) and not is_hidden and not path.is_dir()
 
 
-def _from_file(path: Path) -> Iterator[FoundMovie]:
+def _from_file(path: Path, report: Report) -> Iterator[FoundMovie]:
     if path.suffix.lower() == ".star":
-        yield from star_movies(path)
+        yield from star_movies(path, report)
     else:
         yield FoundMovie(path)
 

@@ -137,7 +137,7 @@ class MovieProcessor:
         self._restorer = settings.restorer(device)
         # Of the last gains: movies of one camera come together.
         self._corrections = lru_cache(maxsize=2)(
-            lambda gain, _digest: settings.references.corrections(gain)
+            lambda gain, defects, *_versions: settings.references.corrections(gain, defects)
         )
 
     def __call__(self, task: Task) -> Record:
@@ -201,7 +201,9 @@ class MovieProcessor:
 
     def _source(self, source: InputMovie, movie: Movie, version: FileVersion | None) -> Source:
         exposure = movie.exposure
-        gain = self._settings.references.gain_of(source)
+        references = self._settings.references
+        gain = references.gain_of(source)
+        defects = references.defects_of(source)
         motion_from = self._settings.motion_from
         size_bytes, modified_ns = version or (None, None)
         return Source(
@@ -212,6 +214,8 @@ class MovieProcessor:
             voltage_kv=movie.voltage_kv,
             gain=None if gain is None else str(gain),
             gain_sha256=None if gain is None else file_sha256(gain),
+            defects=None if defects is None else str(defects),
+            defects_sha256=None if defects is None else file_sha256(defects),
             motion_from=None if motion_from is None else str(motion_from),
             motion_sha256=self._motion_digest(source, movie),
             size_bytes=size_bytes,
@@ -233,8 +237,11 @@ class MovieProcessor:
         """Make and write the results of a movie that was opened as `raw`."""
         settings = self._settings
         source = task.movie
-        gain = settings.references.gain_of(source)
-        movie = _corrected(raw, self._corrections(gain, gain and file_sha256(gain)))
+        references = settings.references
+        gain = references.gain_of(source)
+        defects = references.defects_of(source)
+        versions = [file and file_sha256(file) for file in (gain, defects)]
+        movie = _corrected(raw, self._corrections(gain, defects, *versions))
         images = self._images(movie, source)
         aligned = images.aligned
         # All are looked at before any is written.
@@ -257,7 +264,13 @@ class MovieProcessor:
         shifts = aligned.motion.global_shift_angstrom.tolist()
         total, early, late = aligned.motion.path_lengths_angstrom(movie.exposure)
         restored_notes = images.restored.notes if images.restored else ()
-        notes = task.note, *movie.notes, *aligned.notes, *restored_notes
+        notes = (
+            task.note,
+            *movie.notes,
+            *references.notes_on(source),
+            *aligned.notes,
+            *restored_notes,
+        )
         return Results(
             output_pixel_size_angstrom=aligned.pixel_size_angstrom,
             shifts_angstrom=[[round(y, 3), round(x, 3)] for y, x in shifts],

@@ -20,7 +20,15 @@ def _path_text(value: Any) -> str:
 # pydantic's own strings are UTF-8, which a file's name need not be.
 PathText = Annotated[str, PlainValidator(_path_text)]
 # Absent rather than null, as in older records.
-_SINCE_0_9 = ("path", "gain_sha256", "motion_sha256", "size_bytes", "modified_ns", "first_frame")
+_SINCE_0_9 = (
+    "path",
+    "gain_sha256",
+    "defects_sha256",
+    "motion_sha256",
+    "size_bytes",
+    "modified_ns",
+    "first_frame",
+)
 Status = Literal["done", "skipped", "failed"]
 
 
@@ -77,14 +85,14 @@ class Source(_Stored):
         How many were taken.
     exposure_per_frame_e_per_a2
         Mean over the frames; None where it is not known.
-    gain, motion_from
-        Files of the gain reference and of imported motion.
-    gain_sha256, motion_sha256
-        Digests of the gain's file, and of the motion of these frames.
+    gain, defects, motion_from
+        Files of the gain reference, of the camera's defects and of imported motion.
+    gain_sha256, defects_sha256, motion_sha256
+        Digests of the files of both references, and of the motion of these frames.
     size_bytes, modified_ns
         Of the movie's file: size, and time of change since 1970.
     first_frame
-        The first that was taken, by its number in the file, from 0. None, as the four before it, in
+        The first that was taken, by its number in the file, from 0. None, as the five before it, in
         records of before 0.9.
     """
 
@@ -94,8 +102,10 @@ class Source(_Stored):
     pre_exposure_e_per_a2: float
     voltage_kv: float
     gain: PathText | None = None
+    defects: PathText | None = None
     motion_from: PathText | None = None
     gain_sha256: str | None = None
+    defects_sha256: str | None = None
     motion_sha256: str | None = None
     size_bytes: int | None = None
     modified_ns: int | None = None
@@ -119,6 +129,7 @@ class Source(_Stored):
             "voltage": self.voltage_kv,
             # A copy elsewhere is the same; where the file is gone, its name is all there is.
             "gain": self.gain_sha256 or self.gain,
+            "defects": self.defects_sha256 or self.defects,
             "motion": self.motion_sha256 or self.motion_from,
         }
 
