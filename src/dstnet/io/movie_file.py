@@ -88,7 +88,14 @@ def open_movie(
         frame_exposure = exposure_e_per_a2 * stack.exposure_multiple
         exposure = Exposure.uniform(count, frame_exposure, pre_exposure_e_per_a2)
     movie = Movie(
-        stack, pixel_size_angstrom, str(path), exposure, voltage_kv, notes=tuple(stack.notes)
+        stack,
+        pixel_size_angstrom,
+        str(path),
+        exposure,
+        voltage_kv,
+        frames_in_file=count,
+        raw_frames_per_frame=stack.frames_per_fraction,
+        notes=tuple(stack.notes),
     )
     if frames is None:
         return movie

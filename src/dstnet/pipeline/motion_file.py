@@ -1,12 +1,7 @@
 """The motion of a movie for RELION to go on from: ``NAME.star``."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from dstnet.io.star import write_star
 from dstnet.motion import Motion, RelionMovie
@@ -25,7 +20,7 @@ class MotionFile:
     movie
         The movie as it was opened: frames that were left out later count.
     frame_numbers
-        The frames whose motion is known, by their numbers in the file.
+        The frames that are summed, by their numbers in the file.
     motion
         Of these frames.
     pixel_size_angstrom
@@ -60,36 +55,13 @@ class MotionFile:
             exposure_e_per_a2=own,
             pre_exposure_e_per_a2=before - movie.frame_numbers[0] * own,
             voltage_kv=movie.voltage_kv,
+            used_frames=self.frame_numbers,
+            frames_in_file=movie.frames_in_file,
         )
-        tables = self._motion_of_the_file().to_relion(described)
+        tables = self.motion.to_relion(described)
         general = tables["general"]
         binning = self.pixel_size_angstrom / movie.pixel_size_angstrom
         general["rlnMicrographBinning"] = round(binning, 6)
         if self.gain is not None:
             general["rlnMicrographGainName"] = as_relion_finds(self.gain)
         write_star(path, tables, float_format="%.9g")
-
-    def _motion_of_the_file(self) -> Motion:
-        """RELION counts the frames of the file: one that was left out moved as its neighbours
-        did.
-        """
-        numbers = self.frame_numbers
-        motion = self.motion
-        if numbers == tuple(range(len(numbers))):
-            return motion
-        frames = self.movie.frame_numbers[-1] + 1
-        return Motion(
-            _at_all_frames(motion.global_shift_angstrom.cpu(), numbers, frames),
-            _at_all_frames(motion.local_coefficients_angstrom.cpu(), numbers, frames),
-        )
-
-
-def _at_all_frames(motion: Tensor, known: Sequence[int], frames: int) -> Tensor:
-    """`motion` [known frame, ...] at all frames, in between by straight lines, beyond the ends as
-    at the ends.
-    """
-    flat = motion.flatten(1).double().numpy()
-    numbers = np.arange(frames)
-    columns = [np.interp(numbers, known, column) for column in flat.T]
-    complete = torch.from_numpy(np.stack(columns, 1)).to(motion.dtype)
-    return complete.reshape(frames, *motion.shape[1:])

@@ -191,9 +191,9 @@ class MovieProcessor:
         settings = self._settings
         source = task.movie
         gain = settings.references.gain_of(source)
-        movie = _corrected(raw, self._corrections(gain))
-        images = self._images(movie, source)
+        images = self._images(_corrected(raw, self._corrections(gain)), source)
         aligned = images.aligned
+        movie = aligned.movie
         # All are looked at before any is written.
         checked = [
             self._checked(product.image(images), paths[product.kind], movie) for product in products
@@ -227,12 +227,13 @@ class MovieProcessor:
         """Align and enhance a movie."""
         settings = self._settings
         restorer = self._restorer
+        motion = None
+        if settings.motion_from is not None:
+            imported = imported_motion(settings.motion_from, source, movie)
+            movie, motion = imported.movie, imported.motion
         halves = settings.products.halves
         if halves and len(movie) < 2:
             raise BadInputError(f"{movie.name} has one frame, so no halves; leave out --halves")
-        motion = None
-        if settings.motion_from is not None:
-            motion = imported_motion(settings.motion_from, source, movie.frame_numbers)
         needs = Needs() if restorer is None else restorer.needs(movie)
         aligned = align(
             movie,

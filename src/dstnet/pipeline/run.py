@@ -2,13 +2,14 @@
 run.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstnet.errors import SettingsError
 from dstnet.io.leftovers import remove_leftovers
 from dstnet.pipeline.inputs import InputMovie
+from dstnet.pipeline.motion_source import shared_motion
 from dstnet.pipeline.process import MovieJob, Task
 from dstnet.pipeline.record import Record, Status
 from dstnet.pipeline.records import Records
@@ -77,7 +78,10 @@ def run_files(
     outcomes_of = prepare(MovieJob(settings), workplace)
     records = Records(folder, settings.made_with(), overwrite)
     remove_leftovers(folder / "micrographs")
-    outcomes = outcomes_of(_tasks(inputs, records, overwrite))
+    refused: dict[str, str] = {}
+    if settings.motion_from is not None and isinstance(inputs, Sequence):
+        refused = shared_motion(settings.motion_from, inputs)
+    outcomes = outcomes_of(_tasks(inputs, records, overwrite, refused))
     finished: dict[int, Record] = {}
     try:
         for outcome in outcomes:
@@ -95,16 +99,19 @@ def run_files(
 
 
 def _tasks(
-    inputs: Iterable[InputMovie | None], records: Records, overwrite: bool
+    inputs: Iterable[InputMovie | None],
+    records: Records,
+    overwrite: bool,
+    refused: Mapping[str, str],
 ) -> Iterator[Task | None]:
-    """Tasks as the inputs come."""
+    """Tasks as the inputs come; those whose names are `refused` say why."""
     taken: dict[str, Path] = {}
     for movie in inputs:
         if movie is None:
             yield None
             continue
         name = movie.name
-        error = None
+        error = refused.get(name)
         if name in taken:
             error = (
                 f"{movie.path}: its results would have the name of those of {taken[name]};"
