@@ -52,7 +52,8 @@ class AlignedArrays:
         The sum weighted by the signal that damage has left, in the same unit; None where the
         exposure is not known.
     shifts_angstrom
-        [frame, 2], (y, x): where each frame has the specimen, against the mean position.
+        [frame, 2], (y, x): where each frame has the specimen, against the first frame, where the
+        sums have it.
     local_coefficients_angstrom
         [frame, 2, 5]: local motion, as coefficients of (x, y, x^2 - 1/3, y^2 - 1/3, x y), x and y
         from -1 to 1 over the field; zero where none was found.

@@ -198,7 +198,8 @@ def test_motion_errors_of_known_motions():
     # A slope of 6 Angstrom along x, of y alone: its mean square over nine places is 6^2 * 5 / 12,
     # halved since x has none.
     local = torch.zeros(4, 2, 5)
-    local[:, 0, 0] = 6.0
+    local[:2, 0, 0] = 6.0
+    local[2:, 0, 0] = -6.0
     found = motion_error(Motion(torch.zeros(4, 2), local), still, 2.0)
     assert found.local_px == pytest.approx(6 * math.sqrt(5 / 12 / 2) / 2, rel=1e-6)
     assert found.global_px == 0

@@ -13,7 +13,12 @@ from dstnet.alignment.frame_groups import GroupSums, coarser_shape
 from dstnet.alignment.global_motion import estimate_motion
 from dstnet.alignment.reading import Progress, checked_frame
 from dstnet.alignment.settings import AlignmentSettings
-from dstnet.alignment.undo_motion import MotionRemoval, checked_motion, largest_displacement
+from dstnet.alignment.undo_motion import (
+    MotionRemoval,
+    checked_motion,
+    field_of,
+    largest_displacement,
+)
 from dstnet.core.devices import Device
 from dstnet.core.fourier import crop_spectrum, irfft2
 from dstnet.core.shapes import Shape, Trajectory
@@ -31,7 +36,7 @@ def align(
     device: Device = "cpu",
     progress: Progress | None = None,
 ) -> AlignedMovie:
-    """Estimate the motion of a movie, take it out and sum.
+    """Estimate the motion of a movie, take it out and sum; sums lie where the first frame does.
 
     Frames are read twice, once where `motion` is given or none is to be found (settings:
     pre_aligned). Memory holds a few images and, while the motion is estimated, the low frequencies
@@ -48,7 +53,7 @@ def align(
     halves
         Whether to make the even and the odd sum too.
     motion
-        Motion found elsewhere: nothing is estimated.
+        Motion found elsewhere, against any reference: nothing is estimated.
     device
         Where the arithmetic is done and the result lies.
     progress
@@ -78,9 +83,11 @@ def align(
 
     if motion is None:
         motion, notes = estimate_motion(movie, settings, earlier, device)
+    motion = checked_motion(motion, movie, device)
+    field = field_of(movie.shape, movie.pixel_size_angstrom)
     return accumulate(
         movie,
-        motion,
+        motion.from_first_frame(field),
         groupings=groupings,
         halves=halves,
         binning=settings.bin,
@@ -141,7 +148,7 @@ def accumulate(
     holds a few full-size spectra, whatever the number of frames.
 
     Parameters are those of `align`, with the motion given, or the shifts of the whole field alone,
-    and `binning` as in the settings.
+    and `binning` as in the settings. The sums lie at the reference of the motion.
 
     Raises
     ------

@@ -39,18 +39,14 @@ class MotionRemoval:
         pixel_size_angstrom: float,
         device: Device,
     ) -> None:
-        self._motion = motion
         self._shape = shape
-        self._pixel = pixel_size_angstrom
+        seen = motion.where_seen(field_of(shape, pixel_size_angstrom))
+        self._seen_px = seen.cpu() / pixel_size_angstrom
         self._prefilter = warp_prefilter(shape, device) if motion.is_local else None
 
     def spectrum(self, frame: Image, index: int) -> Tensor:
         """Spectrum of a frame [y, x] with the motion of frame `index` taken out."""
-        height, width = self._shape
-        field_y = (height - 1) * self._pixel
-        field_x = (width - 1) * self._pixel
-        coefficients = self._motion.coefficients_where_seen(index, (field_y, field_x))
-        in_pixels = coefficients.double().cpu() / self._pixel
+        in_pixels = self._seen_px[index]
         dy, dx = in_pixels[:, 5].tolist()
         down = round(dy)
         right = round(dx)
@@ -91,6 +87,12 @@ def undo_motion(image: Image, motion: Motion, pixel_size_angstrom: float) -> Ima
     shape = (image.shape[0], image.shape[1])
     removal = MotionRemoval(motion.to(image.device), shape, pixel_size_angstrom, image.device)
     return irfft2(removal.spectrum(image, 0), shape)
+
+
+def field_of(shape: Shape, pixel_size_angstrom: float) -> tuple[float, float]:
+    """Distance between the centres of the outermost pixels, (y, x) in Angstrom."""
+    height, width = shape
+    return (height - 1) * pixel_size_angstrom, (width - 1) * pixel_size_angstrom
 
 
 def checked_motion(motion: Motion | Trajectory, movie: Movie, device: Device) -> Motion:

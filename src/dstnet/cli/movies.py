@@ -359,6 +359,16 @@ def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter)
             f"micrographs.star leaves out {', '.join(left_out)}, which some optics groups lack"
         )
 
+    if any(_lacks_exposure(record) for record in (*done, *skipped)):
+        report.say(
+            "for RELION's Polish to go on, pass --dose-per-frame too, or give it --fdose: without"
+            " a dose it makes noise of the particles and says nothing"
+        )
+
+
+def _lacks_exposure(record: "Record") -> bool:
+    return record.source is None or record.source.exposure_per_frame_e_per_a2 is None
+
 
 def _not_of_all(optics: list[dict[str, Any]]) -> list[str]:
     """What some optics groups say and others do not, but for what is always written."""

@@ -100,7 +100,17 @@ def open_movie(
     if exposure_e_per_a2 is not None:
         frame_exposure = exposure_e_per_a2 * stack.exposure_multiple
         exposure = Exposure.uniform(count, frame_exposure, pre_exposure_e_per_a2)
-    movie = Movie(stack, pixel_size_angstrom, str(path), exposure, voltage_kv, notes=tuple(notes))
+    movie = Movie(
+        stack,
+        pixel_size_angstrom,
+        str(path),
+        exposure,
+        voltage_kv,
+        frames_in_file=count,
+        raw_frames_per_frame=stack.frames_per_fraction,
+        eer_up_sampling=stack.eer_up_sampling,
+        notes=tuple(notes),
+    )
     if frames is None:
         return movie
     start = frames.start or 0

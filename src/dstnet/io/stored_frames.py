@@ -25,6 +25,10 @@ class StoredFrames:
         Pixel size (y, x); None where the file does not say it beyond doubt.
     notes
         What a user should know of how the frames were made.
+    frames_per_fraction
+        Raw frames that a frame is the sum of: 1, but for EER movies.
+    eer_up_sampling
+        Of an EER movie, how much finer the grid is than the camera's; None: it is none.
     exposure_multiple
         Exposure of a frame over the one that the user gave: 1, but for EER movies whose raw frames
         are grouped by exposure.
@@ -34,6 +38,8 @@ class StoredFrames:
     shape: tuple[int, int, int]
     pixel_size_yx_angstrom: tuple[float, float] | None
     notes: tuple[str, ...] = ()
+    frames_per_fraction: int = 1
+    eer_up_sampling: int | None = None
     exposure_multiple: int = 1
 
     def __len__(self) -> int:

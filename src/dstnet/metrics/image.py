@@ -85,7 +85,7 @@ def _peak_offset(values: Tensor, peak: int) -> float:
 def moved_truth(image: Image, truth: Image) -> Image:
     """The truth moved to where `image` has it.
 
-    Where an image is put by its alignment is a convention (first frame, mean position), no error.
+    How well an alignment knows the place of the first frame, where sums are put, is no error.
     """
     shape = (truth.shape[0], truth.shape[1])
     shift = best_shift(image, truth)

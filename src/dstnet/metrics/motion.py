@@ -28,9 +28,13 @@ class MotionError:
 
 
 def motion_error(found: Motion, planted: Motion, pixel_size_angstrom: float) -> MotionError:
-    """Errors of a motion against the one that was planted; both have the same reference."""
+    """Errors of a motion against the one that was planted, whatever the reference of either: what
+    all frames have in common is no error.
+    """
     shift = found.global_shift_angstrom - planted.global_shift_angstrom
+    shift = shift - shift.mean(0)
     local = _fields(found) - _fields(planted)
+    local = local - local.mean(0)
     return MotionError(
         global_px=float(shift.square().mean().sqrt()) / pixel_size_angstrom,
         local_px=float(local.square().mean().sqrt()) / pixel_size_angstrom,

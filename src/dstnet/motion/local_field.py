@@ -7,7 +7,7 @@ centres of the field's outermost pixels.
 import torch
 from torch import Tensor
 
-from dstnet.core.shapes import Shape, Stack
+from dstnet.core.shapes import Shape, Stack, Trajectory
 
 # Mean square of each term over [-1, 1]^2
 TERM_POWER = (1 / 3, 1 / 3, 4 / 45, 4 / 45, 1 / 9)
@@ -38,6 +38,54 @@ def local_displacement(coefficients: Tensor, shape: Shape) -> Tensor:
     places_x = x[None, :].expand(shape)
     basis = local_basis(places_y, places_x)
     return torch.einsum("ak,kyx->ayx", coefficients, basis)
+
+
+def field_where_seen(shift: Trajectory, local: Stack, field: tuple[float, float]) -> Stack:
+    """Motion as a function of where content lies in the reference, [frame, 2, 6] in double
+    precision on the CPU: the five terms of each axis, and the constant.
+
+    Local motion is given where content lies in the frame, which is further on by the frame's shift:
+    the polynomial is moved by it. Further on by the local motion too; that is neglected, being the
+    local motion times its own slope, some thousandths of it.
+
+    Parameters
+    ----------
+    shift
+        [frame, 2], (y, x).
+    local
+        [frame, 2, 5], in the same unit.
+    field
+        Distance between the outermost pixels' centres, (y, x), in that unit.
+    """
+    shift = shift.cpu().double()
+    with_constant = torch.nn.functional.pad(local.cpu().double(), (0, 1))
+    seen = _moved(with_constant, shift, field)
+    seen[..., 5] += shift
+    return seen
+
+
+def field_in_frames(seen: Stack, field: tuple[float, float]) -> tuple[Trajectory, Stack]:
+    """The inverse of `field_where_seen`: shift and local motion, in double precision."""
+    constant = seen[..., 5]
+    shift = constant
+    moved = seen
+    # What the polynomial has at the shift belongs to the shift. Each turn is nearer by the
+    # slope of the local motion, a hundredth.
+    for _ in range(4):
+        moved = _moved(seen, -shift, field)
+        shift = moved[..., 5]
+    return shift, moved[..., :5]
+
+
+def _moved(polynomial: Stack, by: Trajectory, field: tuple[float, float]) -> Stack:
+    """Each frame's polynomial [frame, 2, 6], its constant last, with its argument moved."""
+    # In the polynomial's own coordinates
+    y, x = (2 * by[:, axis, None] / field[axis] for axis in (0, 1))
+    of_x, of_y, of_x2, of_y2, of_xy, constant = polynomial.unbind(-1)
+    moved_x = of_x + 2 * x * of_x2 + y * of_xy
+    moved_y = of_y + 2 * y * of_y2 + x * of_xy
+    at_place = of_x * x + of_y * y + of_x2 * x * x + of_y2 * y * y + of_xy * x * y
+    return torch.stack((moved_x, moved_y, of_x2, of_y2, of_xy, constant + at_place), -1)
 
 
 def cubic_courses(local_coefficients: Stack) -> Stack:

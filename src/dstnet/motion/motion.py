@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dstnet.core.devices import Device
 from dstnet.core.shapes import Stack, Trajectory
+from dstnet.motion.local_field import field_in_frames, field_where_seen
 from dstnet.motion.relion import RelionMovie, from_relion, to_relion
 from dstnet.movie.exposure import Exposure
 
@@ -23,10 +23,12 @@ class Motion:
     Attributes
     ----------
     global_shift_angstrom
-        [frame, 2], (y, x): shift of the whole field; mean over frames zero.
+        [frame, 2], (y, x): shift of the whole field, against a reference that all frames share:
+        the first frame of what is summed (decision 19), but the mean of all frames while motion is
+        estimated.
     local_coefficients_angstrom
-        [frame, 2, 5]: coefficients, for y and x, of (x, y, x^2 - 1/3, y^2 - 1/3, x y) over [-1, 1];
-        mean over frames zero. All zero: no local motion.
+        [frame, 2, 5]: coefficients, for y and x, of (x, y, x^2 - 1/3, y^2 - 1/3, x y) over [-1, 1],
+        against the same reference. All zero: no local motion.
     """
 
     global_shift_angstrom: Trajectory
@@ -43,27 +45,14 @@ class Motion:
         """Whether any frame has local motion."""
         return bool(self.local_coefficients_angstrom.any())
 
-    def coefficients_where_seen(self, frame: int, field_angstrom: tuple[float, float]) -> Tensor:
-        """Shift and local motion of a frame as a function of where content lies in the *sum*, [2,
-        6]: the shift is the last column.
+    def where_seen(self, field_angstrom: tuple[float, float]) -> Stack:
+        """Shifts and local motion as a function of where content lies in the *sum*, [frame, 2, 6]:
+        the five terms, and the shift as the last; see `dstnet.motion.local_field`.
 
-        The polynomial is given where content lies in the frame, which is further on by the frame's
-        shift s: it is moved by s. Further on by the local motion too; that is neglected, being the
-        local motion times its own slope, some thousandths of it. `field_angstrom` is the distance
-        between the outermost pixels' centres, (y, x).
+        `field_angstrom` is the distance between the outermost pixels' centres, (y, x).
         """
-        shift = self.global_shift_angstrom[frame]
-        local = self.local_coefficients_angstrom[frame]
-        of_x, of_y, of_x2, of_y2, of_xy = local.unbind(1)
-        height, width = field_angstrom
-        # The shift (b, a) in the polynomial's own coordinates
-        b = 2 * float(shift[0]) / height
-        a = 2 * float(shift[1]) / width
-        moved_x = of_x + 2 * a * of_x2 + b * of_xy
-        moved_y = of_y + 2 * b * of_y2 + a * of_xy
-        terms = local.new_tensor([a, b, a * a, b * b, a * b])
-        constant = shift + local @ terms  # the polynomial at the shift
-        return torch.stack((moved_x, moved_y, of_x2, of_y2, of_xy, constant), 1)
+        shift = self.global_shift_angstrom
+        return field_where_seen(shift, self.local_coefficients_angstrom, field_angstrom)
 
     def window(self, frames: Sequence[int] | slice) -> "Motion":
         """The motion of some of the frames, against the same reference."""
@@ -72,11 +61,15 @@ class Motion:
         local = self.local_coefficients_angstrom[chosen]
         return Motion(shift, local)
 
-    def centred(self) -> "Motion":
-        """The same motion against its mean position."""
+    def from_first_frame(self, field_angstrom: tuple[float, float]) -> "Motion":
+        """The same motion against its first frame, where it is zero everywhere.
+
+        That is where sums lie, ours as RELION's. `field_angstrom` as in `where_seen`.
+        """
         shift = self.global_shift_angstrom
         local = self.local_coefficients_angstrom
-        return Motion(shift - shift.mean(0), local - local.mean(0))
+        seen = field_where_seen(shift - shift[0], local, field_angstrom)
+        return Motion(*field_in_frames(seen - seen[0], field_angstrom)).to(shift.device)
 
     def to(self, device: Device) -> "Motion":
         """A copy on a device, in single precision."""
@@ -119,12 +112,14 @@ class Motion:
         return to_relion(shift, self.local_coefficients_angstrom.cpu(), movie)
 
     @classmethod
-    def from_relion(cls, tables: Mapping[str, Any]) -> "Motion":
+    def from_relion(
+        cls, tables: Mapping[str, Any], pixel_size_angstrom: float | None = None
+    ) -> "Motion":
         """From the tables of RELION's STAR file of a movie; see `dstnet.motion.relion`.
 
         Raises
         ------
         BadInputError
-            If a table or column is missing, or the local model is of a version that is not known.
+            If they are not those of a motion.
         """
-        return cls(*from_relion(tables))
+        return cls(*from_relion(tables, pixel_size_angstrom))

@@ -3,8 +3,8 @@
 u_t(x) is the displacement in Angstrom, (y, x), of specimen content in frame t: frame_t(x) = clean(x
 - u_t(x)). It is a shift of the whole field, the sum of its parts, plus a local polynomial in (x, y,
 x^2 - 1/3, y^2 - 1/3, x y), with x and y running from -1 to 1 between the centres of the field's
-outermost pixels, so that the local part has mean zero over the field. Over the frames, every part
-has mean zero: the reference is the mean position.
+outermost pixels, so that the local part has mean zero over the field. Every part is zero in the
+first frame: the reference is where that has the specimen, as of sums (decision 19).
 """
 
 import math
@@ -86,12 +86,12 @@ class SimulatedMotion:
     ----------
     parts
         What makes up the shift of the whole field, by name ("burst", "drift", "jitter", "jumps"):
-        [frame, 2] in Angstrom, (y, x), mean over frames zero.
+        [frame, 2] in Angstrom, (y, x), against the first frame.
     path_angstrom
         Displacement within each frame, end minus start, by burst and drift; for its blur.
     local_coefficients_angstrom
-        [frame, 2, 5]: coefficients of (x, y, x^2 - 1/3, y^2 - 1/3, x y) for y and x, mean over
-        frames zero.
+        [frame, 2, 5]: coefficients of (x, y, x^2 - 1/3, y^2 - 1/3, x y) for y and x, against the
+        first frame.
     height_drift_angstrom
         [frame]: height of the film against its mean, positive towards the source, where underfocus
         is less by as much.
@@ -155,9 +155,9 @@ def draw_motion(
     twice_length = 2 * (course[-1] - course[0])
     height = settings.height_drift_angstrom * twice_middle / twice_length
     return SimulatedMotion(
-        parts={name: part - part.mean(0) for name, part in parts.items()},
+        parts={name: part - part[0] for name, part in parts.items()},
         path_angstrom=path,
-        local_coefficients_angstrom=local - local.mean(0),
+        local_coefficients_angstrom=local - local[0],
         height_drift_angstrom=height - height.mean(),
     )
 

@@ -45,6 +45,12 @@ class Movie:
     frame_numbers
         Number of each frame, from 0, in the file that the movie comes from; by default all in
         order.
+    frames_in_file
+        How many frames the file has; by default up to the last one here.
+    raw_frames_per_frame
+        Of an EER movie, how many of its raw frames a frame is the sum of.
+    eer_up_sampling
+        Of an EER movie, how much finer its grid is than the camera's; None: it is none.
     notes
         What was done to the frames, a line each, for reports.
 
@@ -60,6 +66,9 @@ class Movie:
     exposure: Exposure | None = None
     voltage_kv: float = 300.0
     frame_numbers: tuple[int, ...] = ()
+    frames_in_file: int = 0
+    raw_frames_per_frame: int = 1
+    eer_up_sampling: int | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -86,6 +95,8 @@ class Movie:
                 f"{self.name}: {len(self.frame_numbers)} frame numbers for {len(self)} frames; give"
                 " one a frame"
             )
+        if not self.frames_in_file:
+            object.__setattr__(self, "frames_in_file", self.frame_numbers[-1] + 1)
 
     def _check_exposure(self, exposure: Exposure) -> None:
         if len(exposure) != len(self):

@@ -2,106 +2,138 @@
 being estimated.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import starfile
+import torch
 
 from dstnet.errors import BadInputError
-from dstnet.io.movie_file import movie_stem
 from dstnet.motion import Motion
+from dstnet.movie import Movie
 from dstnet.pipeline.inputs import InputMovie
+from dstnet.pipeline.motion_source import motion_source, read_tables
 
-_METADATA_COLUMN = "rlnMicrographMetadata"
+_EER_UP_SAMPLINGS = (0.25, 0.5, 2.0, 4.0)  # of one grid over another
+_SAME_PIXEL_SIZE = 1e-3  # relative; tables have six digits
 
 
-def imported_motion(source: Path, movie: InputMovie, frames: Sequence[int]) -> Motion:
-    """The motion of `frames` (numbers in the file, from 0) of a movie.
+@dataclass(frozen=True)
+class ImportedMotion:
+    """The frames of a movie whose motion is known, and it.
+
+    Attributes
+    ----------
+    movie
+        Without the frames that the other program left out; its notes say what was done.
+    motion
+        Of these frames.
+    """
+
+    movie: Movie
+    motion: Motion
+
+
+def imported_motion(source: Path, input_movie: InputMovie, movie: Movie) -> ImportedMotion:
+    """The motion of a movie.
 
     Parameters
     ----------
     source
-        A folder that holds ``NAME.star`` (NAME with its sub-folder, as outputs are called; also
-        below ``micrographs``), a table of micrographs with ``rlnMicrographMetadata`` (RELION's
-        corrected_micrographs.star), or the STAR file of one movie.
+        Where motion files lie; see `dstnet.pipeline.motion_source.MotionSource`.
+    input_movie
+        The input.
     movie
-        The movie.
-    frames
-        Which frames are worked on.
+        The frames of it that are worked on.
 
     Raises
     ------
     BadInputError
-        If there is no motion of this movie, or it is of fewer frames.
+        If there is no motion of this movie, or it is of frames other than these.
     """
-    path = _folder_file(source, movie) if source.is_dir() else _table_file(source, movie)
-    motion = Motion.from_relion(_read(path))
-    count = len(motion.global_shift_angstrom)
-    if max(frames) >= count:
-        raise BadInputError(
-            f"{path} has the motion of {count} frames, {movie.path} has more; give the motion of"
-            " this movie"
-        )
-    return motion.window(frames).centred()
-
-
-def _folder_file(folder: Path, movie: InputMovie) -> Path:
-    for path in (folder / f"{movie.name}.star", folder / "micrographs" / f"{movie.name}.star"):
-        if path.is_file():
-            return path
-    raise BadInputError(
-        f"no motion of {movie.path}: {folder} has no {movie.name}.star; pass the folder that"
-        " holds it"
-    )
-
-
-def _table_file(source: Path, movie: InputMovie) -> Path:
-    """The file of one movie that `source` names, or is."""
-    tables = _read(source)
-    if "global_shift" in tables:
-        return source
-    for row in _metadata_rows(tables):
-        named = row.get("rlnMicrographMovieName", row.get("rlnMicrographName", ""))
-        metadata = str(row[_METADATA_COLUMN])
-        # RELION's own tables name the sums, not the movies: these and their metadata share the
-        # movie's name.
-        stems = {movie_stem(Path(str(named))), movie_stem(Path(metadata))}
-        if movie_stem(movie.path) in stems:
-            return _found_above(source, metadata, movie)
-    raise BadInputError(
-        f"{source} has no {_METADATA_COLUMN} of {movie.path}; give the table of the motion"
-        " correction of this movie"
-    )
-
-
-def _metadata_rows(tables: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for table in tables.values():
-        if _METADATA_COLUMN in getattr(table, "columns", ()):
-            yield from table.to_dict("records")
-
-
-def _found_above(source: Path, metadata: str, movie: InputMovie) -> Path:
-    """A file that a table names, from the current folder or from one above the table."""
-    for base in (Path(), *source.absolute().parents):
-        if os.path.exists(base / metadata):
-            return base / metadata
-    raise BadInputError(
-        f"{source} names {metadata} for {movie.path}, which is not there; keep RELION's job folder"
-        " with it"
-    )
-
-
-@lru_cache(maxsize=2)  # one table serves all movies
-def _read(path: Path) -> dict[str, Any]:
+    path = motion_source(source).file_of(input_movie)
+    tables = read_tables(path)
     try:
-        blocks = starfile.read(path, always_dict=True)
-    except Exception as error:  # a damaged file surfaces as nearly every kind of error
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        general = _general(tables)
+        pixel, note = _pixel_size(general, movie)
+        _check_grouping(general, movie)
+        motion = Motion.from_relion({**tables, "general": general}, pixel)
+    except BadInputError as error:
+        raise BadInputError(f"{path}: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise BadInputError(f"{path} holds what is no number ({error}); give another") from None
+    count = len(motion.global_shift_angstrom)
+    if count != movie.frames_in_file:
         raise BadInputError(
-            f"cannot read the motion in {path}: {reason}; give a STAR file of RELION's motion"
-            " correction"
-        ) from None
-    return {str(name): block for name, block in blocks.items()}
+            f"{path} has the motion of {count} frames, {movie.name} has {movie.frames_in_file};"
+            " give the motion of this movie"
+        )
+    return _of_known_frames(movie, motion, [note] if note else [])
+
+
+def _of_known_frames(movie: Movie, motion: Motion, notes: list[str]) -> ImportedMotion:
+    """The movie without the frames that the motion lacks."""
+    is_known = torch.isfinite(motion.global_shift_angstrom).all(1).tolist()
+    numbers = movie.frame_numbers
+    kept = [index for index, number in enumerate(numbers) if is_known[number]]
+    if not kept:
+        raise BadInputError(
+            f"{movie.name}: the motion given is of none of its frames {numbers[0] + 1} to"
+            f" {numbers[-1] + 1}; change --frame-range, or find the motion again"
+        )
+    if len(kept) < len(numbers):
+        left_out = [number + 1 for number in numbers if not is_known[number]]
+        names = ", ".join(map(str, left_out))
+        notes.append(f"frames left out, since the motion given left them out: {names}")
+    used = movie.subset(kept)
+    used = replace(used, notes=(*used.notes, *notes))
+    return ImportedMotion(used, motion.window(used.frame_numbers))
+
+
+def _general(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a STAR file, also where they were written as a table of one row."""
+    values = tables.get("general", {})
+    if hasattr(values, "to_dict"):
+        rows: Sequence[Mapping[str, Any]] = values.to_dict("records")
+        values = rows[0] if rows else {}
+    return dict(values)
+
+
+def _pixel_size(general: Mapping[str, Any], movie: Movie) -> tuple[float, str | None]:
+    """Sampling in Angstrom of the frames that the motion is of: its pixels are those of the movie,
+    or of an EER file's finer or coarser grid; and what is to be said of it.
+    """
+    height, width = movie.shape
+    try:
+        sides = int(general["rlnImageSizeY"]), int(general["rlnImageSizeX"])
+        stated = float(general.get("rlnMicrographOriginalPixelSize", math.nan))
+    except KeyError as error:
+        raise BadInputError(f"no {error.args[0]}; give the STAR file as RELION wrote it") from None
+    finer = width / sides[1] if sides[1] > 0 else 0.0
+    is_other_grid = movie.raw_frames_per_frame > 1 or "rlnEERUpsampling" in general
+    is_allowed = finer == 1 or (is_other_grid and finer in _EER_UP_SAMPLINGS)
+    if not is_allowed or sides[0] * finer != height:
+        raise BadInputError(
+            f"its frames are {sides[1]} x {sides[0]} pixels, those of {movie.name} {width} x"
+            f" {height}; give the motion of this movie"
+        )
+    pixel = movie.pixel_size_angstrom * finer
+    if abs(stated - pixel) <= _SAME_PIXEL_SIZE * pixel or not stated > 0:
+        return pixel, None
+    return pixel, (
+        f"the motion given is of pixels of {stated:g} Å, these are of {pixel:g} Å: its shifts are"
+        " taken as pixels"
+    )
+
+
+def _check_grouping(general: Mapping[str, Any], movie: Movie) -> None:
+    """Refuse the motion of an EER file's frames that were made otherwise."""
+    grouping = general.get("rlnEERGrouping")
+    if grouping is None or int(grouping) < 1 or int(grouping) == movie.raw_frames_per_frame:
+        return
+    raise BadInputError(
+        f"its frames are of {int(grouping)} raw frames (rlnEERGrouping), those of {movie.name} of"
+        f" {movie.raw_frames_per_frame}; pass --eer-frames {int(grouping)}"
+    )

@@ -1,17 +1,16 @@
 """The motion of a movie for RELION to go on from: ``NAME.star``."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from dstnet.io.star import star_name, write_star
 from dstnet.motion import Motion, RelionMovie
 from dstnet.movie import Movie
 from dstnet.pipeline.micrographs_star import as_relion_finds
+from dstnet.pipeline.relion_references import RelionReferences
+
+# By these alone RELION knows what a file is.
+_RELION_SUFFIXES = (".mrc", ".mrcs", ".tif", ".tiff", ".eer")
 
 
 @dataclass(frozen=True)
@@ -25,13 +24,15 @@ class MotionFile:
     movie
         The movie as it was opened: frames that were left out later count.
     frame_numbers
-        The frames whose motion is known, by their numbers in the file.
+        The frames that are summed, by their numbers in the file.
     motion
         Of these frames.
     pixel_size_angstrom
         Of the sums.
-    gain
-        The gain reference that the frames were corrected with.
+    voltage_kv
+        As it was given; None: nobody said it.
+    references
+        That RELION is to apply.
     """
 
     movie_path: Path
@@ -39,7 +40,8 @@ class MotionFile:
     frame_numbers: tuple[int, ...]
     motion: Motion
     pixel_size_angstrom: float
-    gain: Path | None
+    voltage_kv: float | None
+    references: RelionReferences
 
     def write(self, path: Path) -> None:
         """Write the file.
@@ -49,47 +51,61 @@ class MotionFile:
         OutputError
             If it cannot be written.
         """
+        tables = self.motion.to_relion(self._described())
+        write_star(path, tables, float_format="%.9g")
+
+    def _described(self) -> RelionMovie:
         movie = self.movie
-        exposure = self.movie.exposure
-        own = exposure.frame_e_per_a2[0] if exposure else 0.0
-        before = exposure.pre_exposure_e_per_a2 if exposure else 0.0
-        described = RelionMovie(
+        exposure = movie.exposure
+        own = exposure.frame_e_per_a2[0] if exposure else None
+        before = 0.0
+        if exposure and own:
+            # RELION's is before the first frame of the file.
+            before = exposure.pre_exposure_e_per_a2 - movie.frame_numbers[0] * own
+        return RelionMovie(
             shape=movie.shape,
             pixel_size_angstrom=movie.pixel_size_angstrom,
             movie_name=star_name(as_relion_finds(self.movie_path)),
             exposure_e_per_a2=own,
-            pre_exposure_e_per_a2=before - movie.frame_numbers[0] * own,
-            voltage_kv=movie.voltage_kv,
+            pre_exposure_e_per_a2=before,
+            voltage_kv=self.voltage_kv,
+            used_frames=self.frame_numbers,
+            frames_in_file=movie.frames_in_file,
+            binning=round(self.pixel_size_angstrom / movie.pixel_size_angstrom, 6),
+            gain_name=_name(self.references.gain),
+            defects_name=_name(self.references.defects),
+            hot_pixels=tuple((y, x) for y, x in self.references.hot_pixels.tolist()),
+            eer_up_sampling=movie.eer_up_sampling,
+            raw_frames_per_frame=movie.raw_frames_per_frame,
         )
-        tables = self._motion_of_the_file().to_relion(described)
-        general = tables["general"]
-        binning = self.pixel_size_angstrom / movie.pixel_size_angstrom
-        general["rlnMicrographBinning"] = round(binning, 6)
-        if self.gain is not None:
-            general["rlnMicrographGainName"] = star_name(as_relion_finds(self.gain))
-        write_star(path, tables, float_format="%.9g")
 
-    def _motion_of_the_file(self) -> Motion:
-        """RELION counts the frames of the file: one that was left out moved as its neighbours
-        did.
-        """
+    def notes(self, *, has_dark: bool) -> list[str]:
+        """What RELION's Polish, which works on the raw frames, would do otherwise than was done."""
+        suffix = self.movie_path.suffix
+        notes = []
+        if suffix not in _RELION_SUFFIXES:
+            notes.append(
+                f"RELION's Polish cannot open movies called *{suffix}; have them as"
+                f" {', '.join(_RELION_SUFFIXES)}"
+            )
+        if has_dark:
+            notes.append(
+                "RELION knows no dark: its Polish would take the raw frames with the gain alone, so"
+                " polish frames that were written with the dark subtracted"
+            )
+        if self.movie.eer_up_sampling == 4 and self.references.gain is not None:
+            notes.append(
+                "RELION's Polish takes no gain on a grid four times as fine as the camera's; pass"
+                " --eer-upsampling 1 or 2 to polish"
+            )
         numbers = self.frame_numbers
-        motion = self.motion
-        if numbers == tuple(range(len(numbers))):
-            return motion
-        frames = self.movie.frame_numbers[-1] + 1
-        return Motion(
-            _at_all_frames(motion.global_shift_angstrom.cpu(), numbers, frames),
-            _at_all_frames(motion.local_coefficients_angstrom.cpu(), numbers, frames),
-        )
+        if len(numbers) < self.movie.frames_in_file:
+            notes.append(
+                "RELION's Polish takes frames that were left out too, unless it is run with"
+                f" --first_frame {numbers[0] + 1} --last_frame {numbers[-1] + 1}"
+            )
+        return notes
 
 
-def _at_all_frames(motion: Tensor, known: Sequence[int], frames: int) -> Tensor:
-    """`motion` [known frame, ...] at all frames, in between by straight lines, beyond the ends as
-    at the ends.
-    """
-    flat = motion.flatten(1).double().numpy()
-    numbers = np.arange(frames)
-    columns = [np.interp(numbers, known, column) for column in flat.T]
-    complete = torch.from_numpy(np.stack(columns, 1)).to(motion.dtype)
-    return complete.reshape(frames, *motion.shape[1:])
+def _name(path: Path | None) -> str | None:
+    return None if path is None else star_name(as_relion_finds(path))

@@ -1,7 +1,6 @@
 """One input of a run: opened, corrected, aligned, enhanced, looked at and written."""
 
 import errno
-import os
 import time
 import traceback
 from collections.abc import Callable
@@ -26,15 +25,14 @@ from dstnet.pipeline.inputs import InputMovie
 from dstnet.pipeline.motion_file import MotionFile
 from dstnet.pipeline.products import (
     MOTION,
-    MOTION_ENDING,
     Images,
     Product,
     chosen_products,
-    product_path,
 )
 from dstnet.pipeline.record import Cost, Record, Results, Source
-from dstnet.pipeline.records import now
+from dstnet.pipeline.relion_references import ReferenceWriter
 from dstnet.pipeline.settings import RunSettings
+from dstnet.pipeline.task import Task, complete_results, result_paths
 from dstnet.runs import peak_memory_bytes
 
 # Rounding to half precision may add this share of an image's own deviation; raw counts of 10,000 a
@@ -49,53 +47,6 @@ _ERRORS_OF_A_NAME = (
     errno.ENOTDIR,
     errno.EEXIST,
 )
-
-
-@dataclass(frozen=True)
-class Task:
-    """One input of a run.
-
-    Attributes
-    ----------
-    movie
-        The input.
-    name
-        What its record is kept by.
-    folder
-        The run's folder.
-    before
-        What is on record of results of this name.
-    recorded
-        Whether the folder had a record at all: files without one are not ours.
-    overwrite
-        Make again what is complete.
-    error
-        Why it cannot be done at all; None where it can.
-    note
-        What the user should know of why it is done; empty: nothing.
-    """
-
-    movie: InputMovie
-    name: str
-    folder: Path
-    before: Record | None
-    recorded: bool
-    overwrite: bool
-    error: str | None = None
-    note: str = ""
-
-    def record(self, **fields: object) -> Record:
-        """A record of this task. It keeps what is on record of the results that lie there: that
-        guards them against other values the next time.
-        """
-        kept = {} if self.before is None else {p: getattr(self.before, p) for p in Record.PARTS}
-        path = self.movie.path
-        own = {"input": str(path), "name": self.name, "path": os.path.abspath(path), "time": now()}
-        return Record.model_validate({**kept, **own, **fields})
-
-    def failed(self, error: str) -> Record:
-        """The record of a failure; one that lies before it is forgotten."""
-        return self.record(status="failed", error=printable(error))
 
 
 @dataclass(frozen=True)
@@ -135,6 +86,7 @@ class MovieProcessor:
         self._settings = settings
         self._device = device
         self._restorer = settings.restorer(device)
+        self._reference_writer = ReferenceWriter()
         # Of the last gains: movies of one camera come together.
         self._corrections = lru_cache(maxsize=2)(
             lambda gain, defects, *_versions: settings.references.corrections(gain, defects)
@@ -179,8 +131,8 @@ class MovieProcessor:
         products = chosen_products(
             self._settings.products, raw, is_enhanced=self._restorer is not None
         )
-        paths = _paths(task, products)
-        if complete := _complete(task, source, paths):
+        paths = result_paths(task, products)
+        if complete := complete_results(task, source, paths):
             return task.record(status="skipped", results=self._with_optics(complete, task.movie))
         results = self._make(task, raw, products, paths)
         cost = Cost(
@@ -227,7 +179,7 @@ class MovieProcessor:
         """Of the motion that is taken over; None without any."""
         if self._settings.motion_from is None:
             return None
-        motion = imported_motion(self._settings.motion_from, source, movie.frame_numbers)
+        motion = imported_motion(self._settings.motion_from, source, movie).motion
         arrays = motion.global_shift_angstrom, motion.local_coefficients_angstrom
         return sha256(b"".join(array.cpu().numpy().tobytes() for array in arrays)).hexdigest()
 
@@ -237,13 +189,15 @@ class MovieProcessor:
         """Make and write the results of a movie that was opened as `raw`."""
         settings = self._settings
         source = task.movie
-        references = settings.references
-        gain = references.gain_of(source)
-        defects = references.defects_of(source)
+        camera = settings.references
+        gain = camera.gain_of(source)
+        defects = camera.defects_of(source)
         versions = [file and file_sha256(file) for file in (gain, defects)]
-        movie = _corrected(raw, self._corrections(gain, defects, *versions))
-        images = self._images(movie, source)
+        corrections = self._corrections(gain, defects, *versions)
+        corrected = _corrected(raw, corrections)
+        images = self._images(corrected, source)
         aligned = images.aligned
+        movie = aligned.movie
         # All are looked at before any is written.
         checked = [
             self._checked(product.image(images), paths[product.kind], movie) for product in products
@@ -257,26 +211,37 @@ class MovieProcessor:
                 product.label,
                 stack=image.ndim == 3,
             )
+        references = self._reference_writer.references(
+            task.folder, gain, corrections, raw, corrected
+        )
         motion_file = MotionFile(
-            source.path, raw, movie.frame_numbers, aligned.motion, aligned.pixel_size_angstrom, gain
+            source.path,
+            raw,
+            movie.frame_numbers,
+            aligned.motion,
+            aligned.pixel_size_angstrom,
+            settings.movies.known_voltage_kv(source),
+            references,
         )
         motion_file.write(paths[MOTION])
         shifts = aligned.motion.global_shift_angstrom.tolist()
+        files = paths | references.written(task.folder)
         total, early, late = aligned.motion.path_lengths_angstrom(movie.exposure)
         restored_notes = images.restored.notes if images.restored else ()
         notes = (
             task.note,
             *movie.notes,
-            *references.notes_on(source),
+            *camera.notes_on(source),
             *aligned.notes,
             *restored_notes,
+            *motion_file.notes(has_dark=camera.dark is not None),
         )
         return Results(
             output_pixel_size_angstrom=aligned.pixel_size_angstrom,
             shifts_angstrom=[[round(y, 3), round(x, 3)] for y, x in shifts],
             accumulated_motion_angstrom=(round(total, 3), _rounded(early), _rounded(late)),
             notes=[printable(note) for note in notes if note],
-            files={kind: p.relative_to(task.folder).as_posix() for kind, p in paths.items()},
+            files={kind: p.relative_to(task.folder).as_posix() for kind, p in files.items()},
             optics=settings.movies.optics(source),
         )
 
@@ -284,12 +249,13 @@ class MovieProcessor:
         """Align and enhance a movie."""
         settings = self._settings
         restorer = self._restorer
+        motion = None
+        if settings.motion_from is not None:
+            imported = imported_motion(settings.motion_from, source, movie)
+            movie, motion = imported.movie, imported.motion
         halves = settings.products.halves
         if halves and len(movie) < 2:
             raise BadInputError(f"{movie.name} has one frame, so no halves; leave out --halves")
-        motion = None
-        if settings.motion_from is not None:
-            motion = imported_motion(settings.motion_from, source, movie.frame_numbers)
         needs = Needs() if restorer is None else restorer.needs(movie)
         aligned = align(
             movie,
@@ -335,35 +301,6 @@ class MovieProcessor:
                 f" {float(image.mean()):.4g}, deviation {deviation:.4g}); write float32"
             )
         return half
-
-
-def _paths(task: Task, products: list[Product]) -> dict[str, Path]:
-    """The files of one input, by kind."""
-    endings = {product.kind: product.ending for product in products}
-    endings[MOTION] = MOTION_ENDING
-    return {
-        kind: product_path(task.folder, task.movie.name, ending) for kind, ending in endings.items()
-    }
-
-
-def _complete(task: Task, source: Source, paths: dict[str, Path]) -> Results | None:
-    """What is on record of the results, where all lie there already, made from the same; refuses
-    those of something else.
-    """
-    there = [path.is_file() for path in paths.values()]
-    if task.overwrite or not any(there):
-        return None
-    before = task.before
-    different = []
-    if before is not None and before.source is not None:
-        different = source.differences(before.source)
-    if different or not task.recorded:
-        other = f"other {' and '.join(different)}" if different else "something else"
-        raise BadInputError(
-            f"{task.movie.path}: {product_path(task.folder, task.movie.name, '')}_* were made with"
-            f" {other}; pass --overwrite, or choose another folder"
-        )
-    return before.results if all(there) and before is not None else None
 
 
 def _corrected(raw: Movie, corrections: Corrections | None) -> Movie:

@@ -3,7 +3,7 @@ run.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,11 +12,14 @@ from dstnet.errors import SettingsError
 from dstnet.io.leftovers import remove_leftovers
 from dstnet.pipeline.file_state import file_version
 from dstnet.pipeline.inputs import InputMovie
-from dstnet.pipeline.process import MovieJob, Task
+from dstnet.pipeline.motion_source import shared_motion
+from dstnet.pipeline.process import MovieJob
 from dstnet.pipeline.products import possible_files
 from dstnet.pipeline.record import Record, Status
 from dstnet.pipeline.records import Records
+from dstnet.pipeline.relion_references import FOLDER as REFERENCES
 from dstnet.pipeline.settings import RunSettings
+from dstnet.pipeline.task import Task
 from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
 
 
@@ -83,8 +86,12 @@ def run_files(
     # What cannot be used at all is refused before anything is written.
     outcomes_of = prepare(MovieJob(settings), workplace)
     records = Records(folder, settings.made_with(), overwrite)
-    remove_leftovers(folder / "micrographs")
-    outcomes = outcomes_of(_tasks(inputs, records, settings, overwrite))
+    for name in ("micrographs", REFERENCES):
+        remove_leftovers(folder / name)
+    refused: dict[str, str] = {}
+    if settings.motion_from is not None and isinstance(inputs, Sequence):
+        refused = shared_motion(settings.motion_from, filter(None, inputs))
+    outcomes = outcomes_of(_tasks(inputs, records, settings, overwrite, refused))
     finished: dict[int, Record] = {}
     try:
         for outcome in outcomes:
@@ -102,9 +109,13 @@ def run_files(
 
 
 def _tasks(
-    inputs: Iterable[InputMovie | None], records: Records, settings: RunSettings, overwrite: bool
+    inputs: Iterable[InputMovie | None],
+    records: Records,
+    settings: RunSettings,
+    overwrite: bool,
+    refused: Mapping[str, str],
 ) -> Iterator[Task | None]:
-    """Tasks as the inputs come."""
+    """Tasks as the inputs come; those whose names are `refused` say why."""
     is_enhanced = isinstance(settings.method, EnhancementSettings)
     on_record = {
         file: record
@@ -118,6 +129,8 @@ def _tasks(
             yield None
             continue
         task = _task(movie, records, overwrite)
+        if task.error is None and movie.name in refused:
+            task = replace(task, error=refused[movie.name])
         files = possible_files(movie.name, settings.products, is_enhanced=is_enhanced)
         for file in files:
             if file in taken:

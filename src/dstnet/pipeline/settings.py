@@ -65,6 +65,12 @@ class MovieSettings(GivenValues):
         taken.optics()  # what cannot be is refused before anything is made
         return replace(movie, notes=(*taken.notes, *movie.notes))
 
+    def known_voltage_kv(self, source: InputMovie) -> float | None:
+        """The acceleration voltage of an input, as somebody said it; None where nobody did."""
+        if self.voltage_kv is None and source.optics.get("rlnVoltage") is None:
+            return None
+        return self._acquisition(source).voltage_kv()
+
     def optics(self, source: InputMovie) -> dict[str, Any]:
         """An input's optics group by RELION's names: its own, and what is given here.
 

@@ -16,8 +16,8 @@ class Truth:
     Attributes
     ----------
     phase
-        Projected protein phase in rad, no CTF, at the reference position (mean position of the
-        content over frames).
+        Projected protein phase in rad, no CTF, at the reference position (where the first frame
+        has it).
     clean
         Protein image contrast after CTF and envelopes, undamaged, at the reference position;
         dimensionless, mean near 0, protein dark.

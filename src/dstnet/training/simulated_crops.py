@@ -21,8 +21,8 @@ from dstnet.training.crop_conditions import CropPlan, StreamSettings, plan_batch
 from dstnet.training.targets import CropTruth, make_targets
 
 # Windows are cut out of fields that are larger by this much on each side: what moves into a crop
-# must exist. Frames lie within half of it of their window's mean position, but for a few in a
-# thousand; the other half is for how far moving rings at a border.
+# must exist. Frames lie within it of their window's first, most within half of it; the rest is for
+# how far moving rings at a border.
 BORDER_ANGSTROM = 32.0
 
 
@@ -162,8 +162,8 @@ def _exposure_inputs(plan: CropPlan) -> Tensor:
 
 
 def _moved_to_frame(image: Image, truth: Truth, frame: int, pixel_angstrom: float) -> Image:
-    """An image at the mean position, moved to where `frame` has it; what enters at the borders
-    comes from the opposite ones.
+    """An image at the reference position, moved to where `frame` has it; what enters at the
+    borders comes from the opposite ones.
     """
     shape = (image.shape[0], image.shape[1])
     shift = truth.motion.global_shift_angstrom[frame] / pixel_angstrom

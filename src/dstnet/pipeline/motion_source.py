@@ -1,0 +1,270 @@
+"""Which STAR file has the motion of a movie.
+
+RELION names sums and motion by the movie's path, dots made underscores, and tells in each motion
+file which movie it is of (``rlnMicrographMovieName``). That path decides, never the file's name
+alone where two movies share it: grid squares and sessions hold files of the same names.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import starfile
+
+from dstnet.errors import BadInputError
+from dstnet.io.movie_file import movie_stem
+from dstnet.pipeline.inputs import InputMovie
+
+_METADATA_COLUMN = "rlnMicrographMetadata"
+_MOVIE_COLUMN = "rlnMicrographMovieName"
+_MOTION_BLOCK = "data_global_shift"
+_MOVIE_LINE = re.compile(rf"^\s*_{_MOVIE_COLUMN}\s+(\S.*?)\s*$", re.MULTILINE)
+_COMPARED_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class _MotionFile:
+    """A STAR file of one movie.
+
+    Attributes
+    ----------
+    path
+        The file.
+    movie_name
+        The movie that it is of, as it is written; the file's own path without suffix where nothing
+        tells the movie.
+    """
+
+    path: Path
+    movie_name: str
+
+
+class MotionSource:
+    """The motion files that a user named.
+
+    Parameters
+    ----------
+    source
+        A folder below which they lie (RELION's job, or a run of ours), a table of micrographs with
+        ``rlnMicrographMetadata`` (RELION's corrected_micrographs.star), or the STAR file of one
+        movie.
+
+    Raises
+    ------
+    BadInputError
+        If it cannot be read.
+    """
+
+    def __init__(self, source: Path) -> None:
+        self._source = source
+        self._files: dict[str, list[_MotionFile]] = {}
+        files = _in_folder(source) if source.is_dir() else _in_file(source)
+        for file in files:
+            self._files.setdefault(_plain_stem(file.movie_name), []).append(file)
+
+    def file_of(self, movie: InputMovie) -> Path:
+        """The STAR file of a movie.
+
+        Raises
+        ------
+        BadInputError
+            If there is none, or it cannot be told which one it is.
+        """
+        path = Path(os.path.abspath(movie.path))
+        why = "has no movie of this name"
+        named = self._files.get(_plain_stem(path.name), [])
+        if named:
+            why = f"has that of {named[0].movie_name}, which is another file"
+        found = self._files_of(path, named)
+        if not found:
+            raise BadInputError(
+                f"no motion of {movie.path}: {self._source} {why}; give the motion correction of"
+                " this movie"
+            )
+        files = {file.path.resolve(): file.path for file in found}
+        if len(files) > 1:
+            first, second, *_ = files.values()
+            raise BadInputError(
+                f"{self._source} has two motions of {movie.path}: {first} and {second}; give the"
+                " one that is meant"
+            )
+        return found[0].path
+
+    def _files_of(self, path: Path, named: list[_MotionFile]) -> list[_MotionFile]:
+        """Those of the files, all of movies named as this one, that are of this one."""
+        elsewhere = []
+        same = []
+        for file in named:
+            original = _found_above(self._source, file.movie_name)
+            if original is None:
+                elsewhere.append(file)
+            elif _is_same(original, path):
+                same.append(file)
+        if same:
+            return same
+        tails = [_common_tail(file.movie_name, path) for file in elsewhere]
+        longest = max(tails, default=0)
+        # The name alone does not tell which of several movies this is.
+        if longest < 2 and len(named) > 1:
+            return []
+        pairs = zip(elsewhere, tails, strict=True)
+        return [file for file, tail in pairs if tail == longest]
+
+
+def shared_motion(source: Path, movies: Iterable[InputMovie]) -> dict[str, str]:
+    """Movies, by name, that would be given the same motion file as another one, and why they are
+    refused.
+    """
+    claims: dict[Path, list[InputMovie]] = {}
+    for movie in movies:
+        try:
+            file = motion_source(source).file_of(movie)
+        except BadInputError:
+            continue  # its turn to be refused comes
+        claims.setdefault(file.resolve(), []).append(movie)
+    refused = {}
+    for file, sharing in claims.items():
+        first = sharing[0]
+        if all(_is_same(first.path, other.path) for other in sharing):
+            continue
+        for movie in sharing:
+            other = first if movie is not first else sharing[1]
+            refused[movie.name] = (
+                f"{movie.path} and {other.path} would both get the motion in {file}; give the"
+                " motion correction of each"
+            )
+    return refused
+
+
+def motion_source(source: Path) -> MotionSource:
+    """What lies at `source`, read once and again when it has changed; see `MotionSource`."""
+    try:
+        state = source.stat()
+    except OSError as error:
+        raise BadInputError(f"cannot read the motion in {source}: {error.strerror}") from None
+    return _read_source(source, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=2)
+def _read_source(source: Path, time_ns: int, size: int) -> MotionSource:
+    return MotionSource(source)
+
+
+def _in_folder(folder: Path) -> Iterator[_MotionFile]:
+    """Below a folder, whatever the files' names are."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            if path.suffix == ".star" and not name.startswith("."):
+                text = _text(path)
+                if _MOTION_BLOCK in text:
+                    yield _MotionFile(path, _movie_in(text) or str(path.relative_to(folder)))
+
+
+def _in_file(source: Path) -> Iterator[_MotionFile]:
+    """That a table names, or the file itself."""
+    text = _text(source)
+    if _MOTION_BLOCK in text:
+        yield _MotionFile(source, _movie_in(text) or source.name)
+        return
+    for row in _rows(source):
+        metadata = str(row[_METADATA_COLUMN])
+        path = _found_above(source, metadata)
+        movie = row.get(_MOVIE_COLUMN)
+        if movie is None and path is not None:
+            movie = _movie_in(_text(path))
+        # A file that is missing is missed by the movie that needs it alone.
+        yield _MotionFile(path or Path(metadata), str(movie or metadata))
+
+
+def _rows(source: Path) -> Iterator[dict[str, Any]]:
+    for table in read_tables(source).values():
+        if _METADATA_COLUMN in getattr(table, "columns", ()):
+            yield from table.to_dict("records")
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """The blocks of a STAR file by name.
+
+    Raises
+    ------
+    BadInputError
+        If it cannot be read.
+    """
+    try:
+        blocks = starfile.read(path, always_dict=True)
+    except Exception as error:  # a damaged file surfaces as nearly every kind of error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BadInputError(
+            f"cannot read the motion in {path}: {reason}; give a STAR file of a motion correction"
+        ) from None
+    return {str(name): block for name, block in blocks.items()}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        raise BadInputError(f"cannot read the motion in {path}: {error.strerror}") from None
+
+
+def _movie_in(text: str) -> str | None:
+    """The movie that a STAR file of one movie names, among the values before its first table."""
+    values = text.split("loop_", 1)[0]
+    line = _MOVIE_LINE.search(values)
+    return line[1].strip("\"'") if line else None
+
+
+def _found_above(listing: Path, name: str) -> Path | None:
+    """A file named relative to a project: below a folder above the listing, where RELION's jobs
+    lie, else below the current one.
+    """
+    for base in (*listing.absolute().parents, Path()):
+        if os.path.exists(base / name):
+            return base / name
+    return None
+
+
+def _is_same(a: Path, b: Path) -> bool:
+    """Whether two paths hold one movie, or a copy of it."""
+    try:
+        if os.path.samefile(a, b):
+            return True
+        with open(a, "rb") as first, open(b, "rb") as second:
+            size = os.fstat(first.fileno()).st_size
+            if size != os.fstat(second.fileno()).st_size:
+                return False
+            # Counts of two exposures differ at once.
+            for place in (0, max(0, size - _COMPARED_BYTES)):
+                first.seek(place)
+                second.seek(place)
+                if first.read(_COMPARED_BYTES) != second.read(_COMPARED_BYTES):
+                    return False
+            return True
+    except OSError:
+        return False
+
+
+def _plain_stem(name: str) -> str:
+    """A movie's name as RELION's files of it are named."""
+    return movie_stem(Path(name)).replace(".", "_")
+
+
+def _common_tail(name: str, path: Path) -> int:
+    """How many parts of two paths agree, from the files' names up."""
+    count = 0
+    for ours, theirs in zip(_plain_parts(path), _plain_parts(Path(name)), strict=False):
+        if ours != theirs:
+            break
+        count += 1
+    return count
+
+
+def _plain_parts(path: Path) -> list[str]:
+    folders = Path(os.path.normpath(path)).parts[:-1]
+    return [_plain_stem(path.name), *(part.replace(".", "_") for part in reversed(folders))]
