@@ -115,6 +115,37 @@ def test_a_copy_is_the_same_movie_and_another_of_its_name_is_not(project):
         taken(TABLE, make_movie("Movies/sq1/other.tif"))
 
 
+def test_names_that_a_star_file_cannot_hold(project):
+    """Our tables write their blanks and odd bytes as %XX."""
+    name = os.fsdecode(b"Movies/sq 3/hole#1 \xb5.tif")
+    movie = make_movie(name, seed=3)
+    write_motion(Path("out/micrographs/sq3/x.star"), planted(3), "Movies/sq%203/hole%231%20%B5.tif")
+    assert step_of(taken(Path("out"), movie)) == pytest.approx(3)
+    shutil.rmtree("Movies")
+    os.makedirs("disk/sq 3")
+    moved = make_movie(f"disk/sq 3/{movie.path.name}", seed=3)
+    assert step_of(taken(Path("out"), moved)) == pytest.approx(3)
+
+
+def test_pipes_are_no_motion(project):
+    os.mkfifo("pipe.star")
+    os.mkfifo("MotionCorr/pipe.star")
+    movie = InputMovie(Path("Movies/sq1/hole.tif"), "hole")
+    with pytest.raises(BadInputError, match=r"pipe.star is no file"):
+        taken(Path("pipe.star"), movie)
+    assert step_of(taken(Path("MotionCorr"), movie)) == pytest.approx(1)
+
+
+def test_a_file_that_names_no_movie_is_of_the_one_given(project):
+    star = write_motion(Path("handmade.star"), planted(4), "x")
+    text = star.read_text().splitlines()
+    star.write_text("\n".join(line for line in text if "MovieName" not in line) + "\n")
+    movie = InputMovie(Path("Movies/sq1/hole.tif"), "hole")
+    assert step_of(taken(star, movie)) == pytest.approx(4)
+    other = InputMovie(Path("Movies/sq2/hole.tif"), "hole2")
+    assert set(shared_motion(star, [movie, other])) == {"hole", "hole2"}
+
+
 def test_another_projects_table_means_its_own_movies(project, monkeypatch):
     """Where the current folder has movies of the same paths."""
     other = project.parent / "other"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote_to_bytes
 
 import starfile
 
@@ -193,7 +194,7 @@ def _in_folder(folder: Path) -> Iterator[_MotionFile]:
         folders.sort()
         for name in sorted(names):
             path = Path(parent, name)
-            if path.suffix == ".star" and not name.startswith("."):
+            if path.suffix == ".star" and not name.startswith(".") and path.is_file():
                 text = _head(path)
                 if _MOTION_BLOCK in text:
                     yield _MotionFile.of(path, _movie_in(text), str(path.relative_to(folder)))
@@ -241,7 +242,9 @@ def read_tables(path: Path) -> dict[str, Any]:
 
 def _head(path: Path) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        if not path.is_file():  # to read a pipe would wait for ever
+            raise BadInputError(f"{path} is no file; give a STAR file of a motion correction")
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read(_HEAD_CHARACTERS)
     except OSError as error:
         raise BadInputError(
@@ -261,9 +264,15 @@ def _found_above(listing: Path, name: str) -> Path | None:
     lie, else below the current one.
     """
     for base in (*listing.absolute().parents, Path()):
-        if os.path.exists(base / name):
-            return base / name
+        for spelling in (name, _decoded(name)):
+            if os.path.isfile(base / spelling):
+                return base / spelling
     return None
+
+
+def _decoded(name: str) -> str:
+    """A name with its %XX as the bytes they stand for: so we write what a STAR table cannot hold."""
+    return os.fsdecode(unquote_to_bytes(os.fsencode(name)))
 
 
 def _is_same(a: Path, b: Path) -> bool:
@@ -271,6 +280,8 @@ def _is_same(a: Path, b: Path) -> bool:
     try:
         if os.path.samefile(a, b):
             return True
+        if not (os.path.isfile(a) and os.path.isfile(b)):
+            return False
         with open(a, "rb") as first, open(b, "rb") as second:
             size = os.fstat(first.fileno()).st_size
             if size != os.fstat(second.fileno()).st_size:
@@ -288,7 +299,7 @@ def _is_same(a: Path, b: Path) -> bool:
 
 def _plain_stem(name: str) -> str:
     """A movie's name as RELION's files of it are named."""
-    return movie_stem(Path(name)).replace(".", "_")
+    return movie_stem(Path(_decoded(name))).replace(".", "_")
 
 
 def _common_tail(name: str, path: Path) -> int:
@@ -303,4 +314,5 @@ def _common_tail(name: str, path: Path) -> int:
 
 def _plain_parts(path: Path) -> list[str]:
     folders = Path(os.path.normpath(path)).parts[:-1]
-    return [_plain_stem(path.name), *(part.replace(".", "_") for part in reversed(folders))]
+    plain = [_decoded(part).replace(".", "_") for part in reversed(folders)]
+    return [_plain_stem(path.name), *plain]
