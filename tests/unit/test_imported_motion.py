@@ -224,6 +224,7 @@ def test_frames_without_motion_are_left_out(movie):
     source = write_tables(with_unused_frames([0, 3]))
     found = taken(source, movie, exposure=Exposure.uniform(FRAMES, 1.0))
     assert found.movie.frame_numbers == (1, 2, 4, 5)
+    assert found.movie.exposure is not None
     assert found.movie.exposure.start_e_per_a2 == (1.0, 2.0, 4.0, 5.0)
     assert found.movie.notes == ("frames left out, since the motion given left them out: 1, 4",)
     assert bool(torch.isfinite(found.motion.global_shift_angstrom).all())
@@ -253,8 +254,8 @@ def test_what_is_written_of_some_frames_is_read_so():
     shift, local = from_relion(tables)
     is_used = torch.isfinite(shift).all(1)
     assert is_used.tolist() == [False, False, True, True, False, True, False, False]
-    field = tuple((side - 1) * PIXEL for side in SHAPE)
-    from_first = motion.from_first_frame(field)
+    height, width = SHAPE
+    from_first = motion.from_first_frame(((height - 1) * PIXEL, (width - 1) * PIXEL))
     torch.testing.assert_close(shift[is_used], from_first.global_shift_angstrom, atol=1e-4, rtol=0)
     torch.testing.assert_close(
         local[is_used], from_first.local_coefficients_angstrom, atol=1e-4, rtol=0

@@ -271,7 +271,7 @@ def _found_above(listing: Path, name: str) -> Path | None:
 
 
 def _decoded(name: str) -> str:
-    """A name with its %XX as the bytes they stand for: so we write what a STAR table cannot hold."""
+    """A name with its %XX as bytes: our tables write so what STAR cannot hold."""
     return os.fsdecode(unquote_to_bytes(os.fsencode(name)))
 
 
