@@ -382,6 +382,52 @@ def test_a_dark_offset_does_not_hide_a_missing_beam():
     assert Corrections(dark=dark).applied(movie_of(frames)).frame_numbers == tuple(range(9))
 
 
+@pytest.mark.parametrize("drop", [True, False])
+def test_listed_pixels_say_nothing_of_their_frames(drop):
+    """They are NaN, or saturate at times; in one frame nothing else arrived."""
+    good = counts((8, 64, 80), 3.0).astype(np.float32)
+    frames = good.copy()
+    frames[2, :, 40] = frames[4, :, 40] = 60000
+    frames[:, 10, 20] = np.nan
+    frames[5, 11, 20] = np.inf
+    column = np.array([[40, 0, 1, 64], [20, 10, 1, 2]])
+    gain = np.ones((64, 80), np.float32)
+    gain[:, 40] = gain[10:12, 20] = 0
+    for references in ({"defects": column}, {"gain": gain}):
+        applied = Corrections(**references, settings=settings(drop_bad_frames=drop))
+        movie = applied.applied(movie_of(frames))
+        assert movie.frame_numbers == tuple(range(8))
+        assert not any("pixels" in note or "left out" in note for note in movie.notes)
+        repaired = np.stack([movie.frames[i] for i in range(8)])
+        assert np.isfinite(repaired).all() and repaired.max() == good.max()
+        is_good = np.ones((64, 80), bool)
+        is_good[:, 40] = is_good[10:12, 20] = False
+        np.testing.assert_array_equal(repaired[:, is_good], good[:, is_good])
+    if drop:
+        frames[6] = 0
+        frames[6, :, 40] = 60000
+        movie = Corrections(defects=column).applied(movie_of(frames))
+        assert movie.frame_numbers == (0, 1, 2, 3, 4, 5, 7)
+
+
+def test_pixels_that_are_never_numbers_are_dead_ones():
+    good = counts((8, 64, 80), 3.0).astype(np.float32)
+    frames = good.copy()
+    frames[:, 10, 20] = np.nan
+    frames[:, :, 40] = np.inf
+    movie = Corrections().applied(movie_of(frames))
+    assert len(movie) == 8 and movie.notes == ("65 pixels NaN or infinite in all frames: repaired",)
+    repaired = np.stack([movie.frames[i] for i in range(8)])
+    assert np.isfinite(repaired).all() and repaired.mean() == pytest.approx(3.0, abs=0.05)
+    frames[3, 30, 30] = np.nan  # scattered: that frame is bad
+    assert Corrections().applied(movie_of(frames)).frame_numbers == (0, 1, 2, 4, 5, 6, 7)
+    # Of a single frame nothing tells dead pixels from a broken file, nor of half a frame.
+    frames[:, :, :40] = np.nan
+    for broken in (frames[:1], frames):
+        with pytest.raises(BadInputError, match="frames are bad"):
+            Corrections().applied(movie_of(broken))
+
+
 @pytest.mark.parametrize("bad", [(0, 1), (9,), (2,), (7,), (3, 4)])
 @pytest.mark.parametrize("value", [np.nan, 0])
 def test_exposure_of_frames_left_out(bad, value):
