@@ -36,6 +36,7 @@ def open_movie(
     voltage_kv: float = 300.0,
     frames: slice | None = None,
     eer: EerSettings = EerSettings(),  # noqa: B008  it is frozen
+    packed_4_bit: bool | None = None,
 ) -> Movie:
     """Open an MRC, TIFF or EER file as a movie. No pixel is read before a frame is asked for.
 
@@ -60,6 +61,9 @@ def open_movie(
         fractions.
     eer
         How the raw frames of an EER movie are made into frames; other files do not look at it.
+    packed_4_bit
+        Whether the bytes of an MRC or TIFF file hold two 4-bit counts each, as those of cameras'
+        super-resolution frames may (`dstnet.io.packed_counts`); None: where the file looks so.
 
     Returns
     -------
@@ -74,7 +78,7 @@ def open_movie(
         missing, absurd or not square; or if it has not the frames asked for.
     """
     path = Path(path)
-    stack = _open_frames(path, ReadOptions(eer, exposure_e_per_a2))
+    stack = _open_frames(path, ReadOptions(eer, exposure_e_per_a2, packed_4_bit))
     count, *sides = stack.shape
     if min(sides) < _MIN_SIDE or max(sides) > _MAX_SIDE:
         raise BadInputError(

@@ -137,7 +137,7 @@ def _image(path: Path | str, what: str) -> np.ndarray:
         raise BadInputError(
             f"{path} is neither an MRC nor a TIFF file; give the {what} in one of these formats"
         )
-    frames = row.read(path, ReadOptions(EerSettings()))
+    frames = row.read(path, ReadOptions(EerSettings(), packed_4_bit=False))
     if frames.shape[0] != 1:
         raise BadInputError(
             f"{path} holds {frames.shape[0]} images of {frames.shape[1]} x {frames.shape[2]}; give"

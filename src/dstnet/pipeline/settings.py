@@ -35,7 +35,7 @@ class MovieSettings:
     ----------
     pixel_size_angstrom, voltage_kv
         None: as an input's optics group says, else the file (and 300 kV).
-    exposure_e_per_a2, pre_exposure_e_per_a2, frames, eer
+    exposure_e_per_a2, pre_exposure_e_per_a2, frames, eer, packed_4_bit
         As of `dstnet.io.open_movie`.
     spherical_aberration_mm, amplitude_contrast
         For RELION, of movies that come without an optics group; None: not known.
@@ -47,6 +47,7 @@ class MovieSettings:
     voltage_kv: float | None = None
     frames: slice | None = None
     eer: EerSettings = field(default_factory=EerSettings)
+    packed_4_bit: bool | None = None
     spherical_aberration_mm: float | None = None
     amplitude_contrast: float | None = None
 
@@ -66,6 +67,7 @@ class MovieSettings:
             voltage_kv=self._voltage(source),
             frames=self.frames,
             eer=self.eer,
+            packed_4_bit=self.packed_4_bit,
         )
 
     def _pixel_size(self, source: InputMovie) -> float | None:
@@ -234,6 +236,7 @@ class RunSettings:
             **described,
             settings=self.method.model_dump(mode="json"),
             eer=self.movies.eer.model_dump(mode="json"),
+            packed_4_bit=self.movies.packed_4_bit,
             correction=self.references.describe(),
             half_precision_files=self.products.half_precision_files,
         )
