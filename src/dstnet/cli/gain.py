@@ -58,6 +58,15 @@ class ReferenceOptions:
         ),
     ] = None
     dark: DarkFile = None
+    check_references: Annotated[
+        bool | None,
+        Parameter(
+            help=(
+                "Try gain and dark on a few frames of the first movies; what is surely the wrong"
+                " way is refused."
+            )
+        ),
+    ] = None
     defects: Annotated[
         Path | None,
         Parameter(

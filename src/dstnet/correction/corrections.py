@@ -122,6 +122,13 @@ class Corrections:
     names
         What messages call gain, dark and defects; of files, their paths. The gain's suffix also
         says whether it is one of an EER camera.
+
+    Attributes
+    ----------
+    references
+        As given.
+    settings
+        As given, or the default.
     """
 
     def __init__(
@@ -133,7 +140,7 @@ class Corrections:
         names: tuple[str, str, str] = ("gain", "dark", "defects"),
     ) -> None:
         self.settings = settings or CorrectionSettings()
-        self._references = CameraReferences(gain, dark, defects, *names)
+        self.references = CameraReferences(gain, dark, defects, *names)
         self._fitted: dict[tuple[tuple[int, int], bool], FittedReferences] = {}
 
     def applied(self, movie: Movie) -> Movie:
@@ -157,7 +164,7 @@ class Corrections:
         notes = []
         if references.gain is not None:
             how = ", inverted" if references.is_inverted else ""
-            notes.append(f"gain {self._references.gain_name}{how}")
+            notes.append(f"gain {self.references.gain_name}{how}")
         bad_pixels = references.listed
         self._check_share(movie, bad_pixels)
         scan = self._scan(movie, bad_pixels)
@@ -194,10 +201,10 @@ class Corrections:
 
     def _fit(self, movie: Movie) -> FittedReferences:
         """The references on the movie's grid; those of the last grid are kept."""
-        key = (movie.shape, self._references.inverts_gain(movie, self.settings))
+        key = (movie.shape, self.references.inverts_gain(movie, self.settings))
         if key not in self._fitted:
             # Movies of a run are alike; keeping the last is enough.
-            self._fitted = {key: self._references.fit(movie, self.settings)}
+            self._fitted = {key: self.references.fit(movie, self.settings)}
         return self._fitted[key]
 
     def _scan(self, movie: Movie, listed: np.ndarray) -> FrameScan | None:
@@ -251,7 +258,7 @@ class Corrections:
     def _check_share(self, movie: Movie, bad_pixels: np.ndarray) -> None:
         if bad_pixels.mean() <= 0.5:
             return
-        references = self._references
+        references = self.references
         is_listed = references.defects is not None
         name = references.defects_name if is_listed else references.gain_name
         raise BadInputError(

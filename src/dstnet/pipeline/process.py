@@ -58,6 +58,8 @@ class Task:
         Make again what is complete.
     error
         Why it cannot be done at all; None where it can.
+    notes
+        What a user should know of it beforehand.
     """
 
     movie: InputMovie
@@ -67,6 +69,7 @@ class Task:
     recorded: bool
     overwrite: bool
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
     def record(self, **fields: object) -> Record:
         """A record of this task. It keeps what is on record of the results that lie there: that
@@ -218,7 +221,7 @@ class MovieProcessor:
             output_pixel_size_angstrom=aligned.pixel_size_angstrom,
             shifts_angstrom=[[round(y, 3), round(x, 3)] for y, x in shifts],
             accumulated_motion_angstrom=(round(total, 3), _rounded(early), _rounded(late)),
-            notes=[*movie.notes, *aligned.notes, *restored_notes],
+            notes=[*task.notes, *movie.notes, *aligned.notes, *restored_notes],
             files={kind: p.relative_to(task.folder).as_posix() for kind, p in paths.items()},
             optics=settings.movies.optics(source),
         )

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dstnet.errors import SettingsError
+from dstnet.correction.reference_check import Doubt
+from dstnet.errors import BadInputError, SettingsError
 from dstnet.io.leftovers import remove_leftovers
+from dstnet.pipeline.checked_references import CheckedReferences
 from dstnet.pipeline.inputs import InputMovie
 from dstnet.pipeline.process import MovieJob, Task
 from dstnet.pipeline.record import Record, Status
@@ -74,10 +76,13 @@ def run_files(
             " give --watch or --shard"
         )
     # What cannot be used at all is refused before anything is written.
+    references = CheckedReferences(settings)
+    if isinstance(inputs, Sequence):
+        _refuse_wrong_references(inputs, references)
     outcomes_of = prepare(MovieJob(settings), workplace)
     records = Records(folder, settings.made_with(), overwrite)
     remove_leftovers(folder / "micrographs")
-    outcomes = outcomes_of(_tasks(inputs, records, overwrite))
+    outcomes = outcomes_of(_tasks(inputs, records, overwrite, references))
     finished: dict[int, Record] = {}
     try:
         for outcome in outcomes:
@@ -94,8 +99,31 @@ def run_files(
     return Summary([finished[index] for index in sorted(finished)])
 
 
+def _refuse_wrong_references(
+    inputs: Iterable[InputMovie | None], references: CheckedReferences
+) -> None:
+    """Refuse a run whose references are surely wrong for all inputs, before anything is written."""
+    wrong = None
+    for movie in inputs:
+        if movie is None:
+            continue
+        found = _certain(references.doubts(movie))
+        if found is None and references.are_tried(movie):
+            return
+        wrong = found or wrong
+    if wrong is not None:
+        raise BadInputError(wrong)
+
+
+def _certain(doubts: list[Doubt]) -> str | None:
+    return next((doubt.message for doubt in doubts if doubt.is_certain), None)
+
+
 def _tasks(
-    inputs: Iterable[InputMovie | None], records: Records, overwrite: bool
+    inputs: Iterable[InputMovie | None],
+    records: Records,
+    overwrite: bool,
+    references: CheckedReferences,
 ) -> Iterator[Task | None]:
     """Tasks as the inputs come."""
     taken: dict[str, Path] = {}
@@ -114,7 +142,12 @@ def _tasks(
             name = f"{name}{movie.path.suffix}"
         taken.setdefault(movie.name, movie.path)
         before = records.earlier.get(name)
-        yield Task(movie, name, records.folder, before, records.recorded, overwrite, error)
+        doubts = references.doubts(movie)
+        wrong = _certain(doubts)
+        if wrong is not None:
+            error = error or f"{movie.path}: {wrong}"
+        notes = tuple(doubt.message for doubt in doubts)
+        yield Task(movie, name, records.folder, before, records.recorded, overwrite, error, notes)
 
 
 def _record(outcome: Outcome[Task, Record]) -> Record:

@@ -150,7 +150,9 @@ class CameraReferences:
             for kind, path in files.items()
             if path is not None
         }
-        return {**self.correction.model_dump(mode="json"), **described}
+        # Whether references are tried beforehand changes no image.
+        how = self.correction.model_dump(mode="json", exclude={"check_references"})
+        return {**how, **described}
 
 
 class ProductSettings(Settings):
