@@ -25,16 +25,6 @@ if TYPE_CHECKING:
         Summary,
     )
 
-Movies = Annotated[
-    list[str],
-    Parameter(
-        help=(
-            "MRC, TIFF or EER files (MRC also .gz, .bz2, .xz, .zst), folders, wildcards, @LIST.txt"
-            " with a path a line, RELION STAR files."
-        )
-    ),
-]
-
 
 @Parameter(name="*", group="The movies")
 @dataclass(frozen=True)
