@@ -89,8 +89,8 @@ class ReferenceCheck:
         height, width = movie.shape
         affordable = max(_MOST_PIXELS // (height * width), 2)
         count = min(len(movie), affordable, _MOST_FRAMES)
-        numbers = np.linspace(0, len(movie) - 1, count + 2).round().astype(int)[1:-1]
-        frames = [central(movie.frames[number], movie.shape) for number in np.unique(numbers)]
+        numbers = [(2 * i + 1) * len(movie) // (2 * count) for i in range(count)]
+        frames = [central(movie.frames[number], movie.shape) for number in numbers]
         if self._shape is None:
             self._shape = movie.shape
             self._sum = np.zeros(frames[0].shape, np.float32)
