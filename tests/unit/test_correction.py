@@ -3,6 +3,7 @@ orientation is found.
 """
 
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -590,6 +591,49 @@ def test_other_files_are_refused_with_a_remedy(tmp_path: Path):
     for path in (tmp_path, tmp_path / "absent.mrc"):
         with pytest.raises(BadInputError, match=path.name):
             read_gain(path)
+
+
+def dm4_entry(name: str, kind: int, content: bytes) -> bytes:
+    """An entry of a DM4 file: 20 a folder, 21 data."""
+    head = struct.pack(">BH", kind, len(name)) + name.encode()
+    return head + struct.pack(">Q", len(content)) + content
+
+
+def dm4_folder(name: str, *entries: bytes) -> bytes:
+    return dm4_entry(name, 20, struct.pack(">bbQ", 1, 0, len(entries)) + b"".join(entries))
+
+
+def dm4_data(name: str, data: bytes, *kind: int) -> bytes:
+    return dm4_entry(name, 21, b"%%%%" + struct.pack(f">Q{len(kind)}Q", len(kind), *kind) + data)
+
+
+def dm4_image(image: np.ndarray) -> bytes:
+    sides = [dm4_data("", struct.pack("<I", side), 5) for side in image.shape[::-1]]
+    kind = {"f": 6, "H": 4}[image.dtype.char]
+    pixels = dm4_data("Data", image.tobytes(), 20, kind, image.size)
+    return dm4_folder("", dm4_folder("ImageData", pixels, dm4_folder("Dimensions", *sides)))
+
+
+def test_dm4_references(tmp_path: Path):
+    """Read as TIFF is, the last stored row first; a thumbnail stands before the image."""
+    pytest.importorskip("dm4", reason="the package dm4 is not installed")
+    gain = uneven((48, 40))
+    images = dm4_image(gain[::8, ::8].astype(np.uint16)), dm4_image(gain)
+    listed = dm4_folder("ImageList", *images)
+    data = struct.pack(">IQI", 4, len(listed), 1) + struct.pack(">bbQ", 1, 0, 1) + listed
+    (tmp_path / "g.dm4").write_bytes(data)
+    np.testing.assert_array_equal(read_gain(tmp_path / "g.dm4"), gain[::-1])
+    np.testing.assert_array_equal(read_dark(tmp_path / "g.dm4"), gain[::-1])
+    (tmp_path / "g.dm4").write_bytes(data[:3000])
+    with pytest.raises(BadInputError, match=r"g\.dm4 .*dm2mrc g.dm4 g.mrc"):
+        read_gain(tmp_path / "g.dm4")
+
+
+@pytest.mark.parametrize("name", ["a.dm4", "a.dm3"])
+def test_digital_micrograph_movies_are_to_be_converted(tmp_path: Path, name):
+    (tmp_path / name).write_bytes(b"\0\0\0\4" * 300)
+    with pytest.raises(BadInputError, match=rf"{name} .*dm2mrc {name} a.mrc"):
+        open_movie(tmp_path / name, pixel_size_angstrom=1.0)
 
 
 def test_defect_lists(tmp_path: Path):

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 GainFile = Annotated[
     Path | None,
     Parameter(
-        help="Gain reference, MRC or TIFF (.gain of EER too): raw frames are multiplied with it."
+        help="Gain reference, MRC, TIFF (.gain of EER too) or DM4: frames are multiplied with it."
     ),
 ]
 DarkFile = Annotated[
     Path | None,
-    Parameter(help="Dark reference, MRC or TIFF, subtracted before; oriented as the gain is."),
+    Parameter(help="Dark reference, MRC, TIFF or DM4, subtracted before; oriented as the gain is."),
 ]
 
 

@@ -7,6 +7,8 @@ import numpy as np
 
 from dstnet.errors import BadInputError
 from dstnet.io.compressed_mrc import is_packed
+from dstnet.io.digital_micrograph import SUFFIXES as DM_SUFFIXES
+from dstnet.io.digital_micrograph import to_be_converted
 from dstnet.io.eer import EerSettings
 from dstnet.io.formats import (
     FORMATS,
@@ -163,6 +165,8 @@ def _open_frames(path: Path, options: ReadOptions) -> StoredFrames:
             f"{path} is packed as a whole, which is read of MRC files by gzip, bzip2, xz and zstd"
             " only; unpack it first"
         )
+    if path.suffix.lower() in DM_SUFFIXES:
+        raise to_be_converted(path)
     row = format_of_suffix(path.suffix) or format_of_content(head)
     if row is None:
         raise BadInputError(
