@@ -313,3 +313,38 @@ def test_real_star_files(data_folder, name):
     )
     with pytest.raises(BadInputError, match="no table with rlnMicrographMovieName"):
         read_inputs([data_folder / "star_examples" / "tilt_series.star"])
+
+
+EPU = "FoilHole_101_Data_202_203_20240301_0915"
+
+
+@pytest.mark.parametrize(
+    ("movie", "sum_"),
+    [
+        (f"{EPU}42_Fractions.tiff", f"{EPU}42.mrc"),
+        (f"{EPU}42_fractions.mrc", f"{EPU}42.mrc"),
+        (f"{EPU}42_EER.eer", f"{EPU}42.mrc"),
+        ("24mar01a_00012en.frames.mrc", "24mar01a_00012en.mrc"),
+    ],
+)
+def test_a_sum_beside_its_movie_is_left_out(tmp_path, monkeypatch, movie, sum_):
+    monkeypatch.chdir(tmp_path)
+    stem = sum_.removesuffix(".mrc")
+    names = [movie, sum_, f"{stem}.jpg", f"{stem}.xml", "other.mrc"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    for argument in ([str(tmp_path)], ["*"], [movie, sum_, "other.mrc"]):
+        lines = []
+        found = read_inputs(argument, report=lines.append)
+        assert sorted(os.path.basename(i.path) for i in found) == sorted([movie, "other.mrc"])
+        assert len(lines) == 1 and "too: 1 (" in lines[0] and sum_ in lines[0]
+    # Asked for alone, sums are what is wanted.
+    assert [i.path.name for i in read_inputs([sum_])] == [sum_]
+
+
+def test_epus_sum_is_none_before_its_movie_came(tmp_path):
+    for name in (f"{EPU}42_Fractions.tiff", f"{EPU}59.mrc"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [i.path.name for i in read_inputs([tmp_path])] == [f"{EPU}42_Fractions.tiff"]
+    (tmp_path / f"{EPU}42_Fractions.tiff").unlink()
+    assert [i.path.name for i in read_inputs([tmp_path])] == [f"{EPU}59.mrc"]

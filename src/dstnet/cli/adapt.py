@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from dstnet.cli.gain import ReferenceOptions
-from dstnet.cli.movies import MovieOptions, Movies
+from dstnet.cli.movies import MovieOptions
 from dstnet.cli.options import (
     Device,
     Json,
+    Movies,
     Output,
     SettingsFile,
     reporting,

@@ -26,16 +26,6 @@ if TYPE_CHECKING:
         Summary,
     )
 
-Movies = Annotated[
-    list[str],
-    Parameter(
-        help=(
-            "MRC, TIFF or EER files (MRC also .gz, .bz2, .xz, .zst), folders, wildcards, @LIST.txt"
-            " with a path a line, RELION STAR files."
-        )
-    ),
-]
-
 
 @Parameter(name="*", group="The movies")
 @dataclass(frozen=True)
@@ -92,6 +82,15 @@ class MovieOptions:
     eer_upsampling: Annotated[
         Literal[1, 2, 4] | None,
         Parameter(help="EER grid: 1 the camera's own (4k), 2 (8k) or 4 (16k)."),
+    ] = None
+    packed_4_bit: Annotated[
+        bool | None,
+        Parameter(
+            help=(
+                "Bytes of MRC or TIFF hold two 4-bit counts each, or do not; without it, where"
+                " they look so (K2 and K3 super-resolution)."
+            )
+        ),
     ] = None
 
 
@@ -169,6 +168,7 @@ def movie_settings(options: MovieOptions | None) -> "MovieSettings":
         "spherical_aberration_mm": options.cs,
         "amplitude_contrast": options.amplitude_contrast,
         "frames": frame_range(options.frame_range_),
+        "packed_4_bit": options.packed_4_bit,
     }
     return MovieSettings(eer=EerSettings.checked(_given(eer), "options"), **_given(values))
 

@@ -15,6 +15,15 @@ from dstnet.errors import SettingsError, printable
 if TYPE_CHECKING:
     from dstnet.core.settings import Settings
 
+Movies = Annotated[
+    list[str],
+    Parameter(
+        help=(
+            "MRC, TIFF or EER files (MRC also .gz, .bz2, .xz, .zst), folders, wildcards, @LIST.txt"
+            " with a path a line, RELION STAR files."
+        )
+    ),
+]
 Output = Annotated[
     Path, Parameter(name=["--output", "-o"], help="Folder for the results; made if need be.")
 ]

@@ -8,6 +8,8 @@ import numpy as np
 
 from dstnet.errors import BadInputError
 from dstnet.io.compressed_mrc import is_packed
+from dstnet.io.digital_micrograph import SUFFIXES as DM_SUFFIXES
+from dstnet.io.digital_micrograph import to_be_converted
 from dstnet.io.eer import EerSettings
 from dstnet.io.formats import (
     FORMATS,
@@ -40,6 +42,7 @@ def open_movie(
     voltage_kv: float = 300.0,
     frames: slice | None = None,
     eer: EerSettings = EerSettings(),  # noqa: B008  it is frozen
+    packed_4_bit: bool | None = None,
 ) -> Movie:
     """Open an MRC, TIFF or EER file as a movie. No pixel is read before a frame is asked for.
 
@@ -65,6 +68,9 @@ def open_movie(
         fractions.
     eer
         How the raw frames of an EER movie are made into frames; other files do not look at it.
+    packed_4_bit
+        Whether the bytes of an MRC or TIFF file hold two 4-bit counts each, as those of cameras'
+        super-resolution frames may (`dstnet.io.packed_counts`); None: where the file looks so.
 
     Returns
     -------
@@ -79,7 +85,7 @@ def open_movie(
         missing, absurd or not square; or if it has not the frames asked for.
     """
     path = Path(path)
-    stack = _open_frames(path, ReadOptions(eer, exposure_e_per_a2))
+    stack = _open_frames(path, ReadOptions(eer, exposure_e_per_a2, packed_4_bit))
     count, *sides = stack.shape
     if min(sides) < _MIN_SIDE or max(sides) > _MAX_SIDE:
         raise BadInputError(
@@ -180,6 +186,8 @@ def _open_frames(path: Path, options: ReadOptions) -> StoredFrames:
             f"{path} is packed as a whole, which is read of MRC files by gzip, bzip2, xz and zstd"
             " only; unpack it first"
         )
+    if path.suffix.lower() in DM_SUFFIXES:
+        raise to_be_converted(path)
     row = format_of_suffix(path.suffix) or format_of_content(head)
     if row is None:
         raise BadInputError(

@@ -12,6 +12,7 @@ from typing import Any
 
 from dstnet.errors import BadInputError
 from dstnet.io.movie_file import is_movie_name
+from dstnet.pipeline.companions import sums_of_movies, without_other_files
 from dstnet.pipeline.naming import movie_identity, result_name
 from dstnet.pipeline.star_inputs import FileFinder, FoundMovie, reason, star_movies
 from dstnet.pipeline.star_row import StarRow
@@ -58,17 +59,19 @@ def read_inputs(
     arguments
         Each is the path of a movie; a folder (its movies, by name, without those of its
         sub-folders); a wildcard that the shell left as it was (``*``, ``?``, ``[...]``, ``**`` for
-        any depth); ``@FILE``, a list of one path a line, in which empty lines and those that start
-        with ``#`` do not count; or a RELION STAR file with a table of movies or micrographs. Paths
-        inside a list or a STAR file start at the current folder, else at the file's own or the
-        nearest one above it where the movie is found.
+        any depth; pictures and notes beside movies do not count); ``@FILE``, a list of one path a
+        line, in which empty lines and those that start with ``#`` do not count; or a RELION STAR
+        file with a table of movies or micrographs. Paths inside a list or a STAR file start at the
+        current folder, else at the file's own or the nearest one above it where the movie is found.
     report
         Gets a line on whatever was left out.
 
     Returns
     -------
     list of InputMovie
-        A single movie that is missing is among them, and fails when it is opened.
+        A single movie that is missing is among them, and fails when it is opened. A sum whose movie
+        is there too (``a.mrc`` beside ``a_Fractions.tiff`` or ``a_EER.eer``, as EPU names them) is
+        not.
 
     Raises
     ------
@@ -88,6 +91,11 @@ def read_inputs(
                 found[key] = movie
     if not found:
         raise BadInputError("no input is given; name movies, folders, @lists or STAR files")
+    sums = sums_of_movies(movie.path for movie in found.values())
+    if sums:
+        found = {key: movie for key, movie in found.items() if movie.path not in sums}
+        others = ", ..." if len(sums) > 1 else ""
+        report(f"left out, as sums of movies that are there too: {len(sums)} ({min(sums)}{others})")
     if repeated:
         others = ", ..." if len(repeated) > 1 else ""
         report(
@@ -148,7 +156,7 @@ def _matching(pattern: str, report: Report) -> Iterator[FoundMovie]:
     paths = sorted(path for path in matches if not path.is_dir())
     if not paths:
         raise BadInputError(f"no file matches {pattern}; check the pattern")
-    for path in paths:
+    for path in without_other_files(paths):
         yield from _from_file(path, report)
 
 

@@ -229,7 +229,7 @@ class MovieProcessor:
         total, early, late = aligned.motion.path_lengths_angstrom(movie.exposure)
         restored_notes = images.restored.notes if images.restored else ()
         notes = (
-            task.note,
+            *task.notes,
             *movie.notes,
             *camera.notes_on(source),
             *aligned.notes,
@@ -240,7 +240,7 @@ class MovieProcessor:
             output_pixel_size_angstrom=aligned.pixel_size_angstrom,
             shifts_angstrom=[[round(y, 3), round(x, 3)] for y, x in shifts],
             accumulated_motion_angstrom=(round(total, 3), _rounded(early), _rounded(late)),
-            notes=[printable(note) for note in notes if note],
+            notes=[printable(note) for note in notes],
             files={kind: p.relative_to(task.folder).as_posix() for kind, p in files.items()},
             optics=settings.movies.optics(source),
         )

@@ -51,6 +51,8 @@ class MadeWith(_Stored):
         Of the method.
     eer
         How raw EER frames were made into frames.
+    packed_4_bit
+        Whether bytes were read as two counts each; None: where they looked so.
     correction
         How the camera's faults were taken out, and the digests of its references; None: not at all.
     half_precision_files
@@ -66,6 +68,7 @@ class MadeWith(_Stored):
     weights_sha256: str | None = None
     settings: dict[str, Any]
     eer: dict[str, Any] | None = None
+    packed_4_bit: bool | None = None
     correction: dict[str, Any] | None = None
     half_precision_files: bool = False
 

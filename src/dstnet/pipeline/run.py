@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dstnet.correction.reference_check import Doubt
 from dstnet.enhancement import EnhancementSettings
-from dstnet.errors import SettingsError
+from dstnet.errors import BadInputError, SettingsError
 from dstnet.io.leftovers import remove_leftovers
+from dstnet.pipeline.checked_references import CheckedReferences
 from dstnet.pipeline.file_state import file_version
 from dstnet.pipeline.inputs import InputMovie
 from dstnet.pipeline.motion_source import shared_motion
@@ -84,6 +86,9 @@ def run_files(
             " give --watch or --shard"
         )
     # What cannot be used at all is refused before anything is written.
+    references = CheckedReferences(settings)
+    if isinstance(inputs, Sequence):
+        _refuse_wrong_references(inputs, references)
     outcomes_of = prepare(MovieJob(settings), workplace)
     records = Records(folder, settings.made_with(), overwrite)
     for name in ("micrographs", REFERENCES):
@@ -91,7 +96,11 @@ def run_files(
     refused: dict[str, str] = {}
     if settings.motion_from is not None and isinstance(inputs, Sequence):
         refused = shared_motion(settings.motion_from, filter(None, inputs))
-    outcomes = outcomes_of(_tasks(inputs, records, settings, overwrite, refused))
+
+    def judged(task: Task | None) -> Task | None:
+        return task and _judged(task, refused, references.doubts(task.movie))
+
+    outcomes = outcomes_of(map(judged, _tasks(inputs, records, settings, overwrite)))
     finished: dict[int, Record] = {}
     try:
         for outcome in outcomes:
@@ -108,14 +117,33 @@ def run_files(
     return Summary([finished[index] for index in sorted(finished)], records.unlisted)
 
 
+def _refuse_wrong_references(
+    inputs: Iterable[InputMovie | None], references: CheckedReferences
+) -> None:
+    """Refuse a run whose references are surely wrong for all inputs, before anything is written."""
+    wrong = None
+    for movie in inputs:
+        if movie is None:
+            continue
+        found = _certain(references.doubts(movie))
+        if found is None and references.are_tried(movie):
+            return
+        wrong = found or wrong
+    if wrong is not None:
+        raise BadInputError(wrong)
+
+
+def _certain(doubts: list[Doubt]) -> str | None:
+    return next((doubt.message for doubt in doubts if doubt.is_certain), None)
+
+
 def _tasks(
     inputs: Iterable[InputMovie | None],
     records: Records,
     settings: RunSettings,
     overwrite: bool,
-    refused: Mapping[str, str],
 ) -> Iterator[Task | None]:
-    """Tasks as the inputs come; those whose names are `refused` say why."""
+    """Tasks as the inputs come."""
     is_enhanced = isinstance(settings.method, EnhancementSettings)
     on_record = {
         file: record
@@ -129,8 +157,6 @@ def _tasks(
             yield None
             continue
         task = _task(movie, records, overwrite)
-        if task.error is None and movie.name in refused:
-            task = replace(task, error=refused[movie.name])
         files = possible_files(movie.name, settings.products, is_enhanced=is_enhanced)
         for file in files:
             if file in taken:
@@ -161,7 +187,7 @@ def _task(movie: InputMovie, records: Records, overwrite: bool) -> Task:
     why = "its file is not the one that was there (another size or time)"
     if before.source.size_bytes is None:
         why = "it is not on record of which file the results were"
-    return replace(task, overwrite=True, note=f"made again: {why}")
+    return replace(task, overwrite=True, notes=(f"made again: {why}",))
 
 
 def _refused(task: Task, other: Path, advice: str) -> Task:
@@ -170,6 +196,15 @@ def _refused(task: Task, other: Path, advice: str) -> Task:
     error = f"{path}: files of its results would have the names of those of {other}; {advice}"
     own_name = f"{task.movie.name} ({os.path.abspath(path)})"
     return replace(task, name=own_name, before=None, error=error)
+
+
+def _judged(task: Task, refused: Mapping[str, str], doubts: list[Doubt]) -> Task:
+    """A task with what speaks against its motion, by name, and its references."""
+    error = task.error or refused.get(task.movie.name)
+    wrong = _certain(doubts)
+    if error is None and wrong is not None:
+        error = f"{task.movie.path}: {wrong}"
+    return replace(task, error=error, notes=(*task.notes, *(doubt.message for doubt in doubts)))
 
 
 def _record(outcome: Outcome[Task, Record]) -> Record:

@@ -30,11 +30,12 @@ class MovieSettings(GivenValues):
 
     Attributes
     ----------
-    frames
+    frames, packed_4_bit
         As of `dstnet.io.open_movie`.
     """
 
     frames: slice | None = None
+    packed_4_bit: bool | None = None
 
     def open(self, source: InputMovie) -> Movie:
         """Open an input; its frames are raw. Its notes say what was assumed of how it was taken,
@@ -61,6 +62,7 @@ class MovieSettings(GivenValues):
             voltage_kv=taken.voltage_kv(),
             frames=self.frames,
             eer=taken.eer(),
+            packed_4_bit=self.packed_4_bit,
         )
         taken.optics()  # what cannot be is refused before anything is made
         return replace(movie, notes=(*taken.notes, *movie.notes))
@@ -154,7 +156,9 @@ class CameraReferences:
             for kind, path in files.items()
             if path is not None
         }
-        return {**self.correction.model_dump(mode="json"), **described}
+        # Whether references are tried beforehand changes no image.
+        how = self.correction.model_dump(mode="json", exclude={"check_references"})
+        return {**how, **described}
 
 
 class ProductSettings(Settings):
@@ -240,6 +244,7 @@ class RunSettings:
             **described,
             settings=self.method.model_dump(mode="json"),
             eer=self.movies.eer.model_dump(mode="json"),
+            packed_4_bit=self.movies.packed_4_bit,
             correction=self.references.describe(),
             half_precision_files=self.products.half_precision_files,
         )

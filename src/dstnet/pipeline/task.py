@@ -31,8 +31,8 @@ class Task:
         Make again what is complete.
     error
         Why it cannot be done at all; None where it can.
-    note
-        What the user should know of why it is done; empty: nothing.
+    notes
+        What the user should know of it beforehand.
     """
 
     movie: InputMovie
@@ -42,7 +42,7 @@ class Task:
     recorded: bool
     overwrite: bool
     error: str | None = None
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     def record(self, **fields: object) -> Record:
         """A record of this task. It keeps what is on record of the results that lie there: that
