@@ -5,11 +5,9 @@ sum: matched to the CTF, with what a linear filter shows given back.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from dstnet.core.fourier import apply_transfer, resample
+from dstnet.core.fourier import resample_mirrored
 from dstnet.core.shapes import Image, Shape
-from dstnet.enhancement.ctf_matching import transfer_match
+from dstnet.enhancement.ctf_matching import TransferMatch, transfer_match
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.signal_recovery import filled, linear_part, notes_on
 from dstnet.network.outputs import OUTPUTS
@@ -26,7 +24,7 @@ class NoiseUnits:
 
     def signal(self, image: Image, shape: Shape) -> Image:
         """A signal in units of the noise, on a grid of `shape` and in the units of the sum."""
-        return self.mean + self.noise * resample(image, shape)
+        return self.mean + self.noise * resample_mirrored(image, shape)
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Finished:
     images
         By name, in units of the noise.
     match
-        What the micrograph's ``rfft2`` was multiplied by; None: nothing.
+        What the micrograph was filtered by; None: nothing.
     added
         What was given back to the micrograph.
     notes
@@ -46,7 +44,7 @@ class Finished:
     """
 
     images: dict[str, Image]
-    match: Tensor | None
+    match: TransferMatch | None
     added: Image | None
     notes: list[str]
 
@@ -78,7 +76,7 @@ def finish(
     if settings.ctf:
         match = transfer_match(units.total, done["micrograph"], pixel)
     if match is not None:
-        done["micrograph"] = apply_transfer(done["micrograph"], match)
+        done["micrograph"] = match(done["micrograph"])
     if settings.evidence:
         added = linear_part(units.total, done["micrograph"], pixel, total_exposure_e_per_a2)
         done["micrograph"] = done["micrograph"] + added
@@ -112,10 +110,10 @@ def on_sum_grid(
             case "error":
                 # Resampling rings at steps: no error is less than the least expected anywhere.
                 least = units.noise * float(image.min())
-                error = units.noise * resample(image, shape)
+                error = units.noise * resample_mirrored(image, shape)
                 results[name] = error.clamp(min=least)
             case "chance":
-                chance = resample(image, shape).clamp(0, 1)
+                chance = resample_mirrored(image, shape).clamp(0, 1)
                 # Dark where particles are, as in the micrograph.
                 results[name] = -chance
     return results

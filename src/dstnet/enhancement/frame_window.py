@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dstnet.alignment import AlignedMovie, Grouping, accumulate, undo_motion
 from dstnet.alignment.global_motion import checked_frame
-from dstnet.core.fourier import resample
+from dstnet.core.fourier import resample_mirrored
 from dstnet.core.shapes import Image, Shape, Stack
 from dstnet.enhancement.base import Needs, Restored, check_outputs
 from dstnet.enhancement.finishing import NoiseUnits, finish, needed_heads, on_sum_grid
@@ -169,7 +169,7 @@ class WindowRestorer(TrainedRestorer):
                 sums[name] += undo_motion(image, motion, pixel)
             if frames is not None:
                 signal = enhanced.noise * own["micrograph"]
-                frames[i] = enhanced.mean + resample(signal, aligned.shape)
+                frames[i] = enhanced.mean + resample_mirrored(signal, aligned.shape)
         for name, image in sums.items():
             image /= count if _is_chance(name) else units.noise
         return sums, frames
@@ -187,7 +187,7 @@ class WindowRestorer(TrainedRestorer):
 
     def _read(self, movie: Movie, index: int, grid: Shape) -> _UnitFrame:
         frame = checked_frame(movie, index, self.trained.device)
-        binned = resample(frame, grid)
+        binned = resample_mirrored(frame, grid)
         image, mean, noise = unit_noise(binned, f"{movie.name}: frame {index + 1}")
         return _UnitFrame(image, mean, noise)
 
@@ -229,4 +229,4 @@ def _share_out(added: Image, aligned: AlignedMovie, units: NoiseUnits, frames: S
         shift = -own.global_shift_angstrom
         local = -own.local_coefficients_angstrom
         moved = undo_motion(added, Motion(shift, local), units.pixel_size_angstrom)
-        frames[i] += resample(moved, aligned.shape)
+        frames[i] += resample_mirrored(moved, aligned.shape)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from dstnet.alignment import AlignedMovie, FrameGroups, Grouping
-from dstnet.core.fourier import apply_transfer
 from dstnet.core.shapes import Shape, Stack
 from dstnet.enhancement.base import Needs, Restored, check_outputs
 from dstnet.enhancement.finishing import (
@@ -141,7 +140,7 @@ def _finished_frames(frames: Stack, done: Finished, units: NoiseUnits, shape: Sh
     results = []
     for frame in frames:
         if done.match is not None:
-            frame = apply_transfer(frame, done.match)
+            frame = done.match(frame)
         if done.added is not None:
             frame = frame + done.added
         results.append(units.signal(frame, shape))
