@@ -17,22 +17,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dstnet.core.fourier import cosine_frequency, cosine_transform, inverse_cosine_transform
+from dstnet.core.randomness import stream
 from dstnet.core.shapes import Image, Shape, Stack
 from dstnet.movie.normalise import noise_level
 
 BLOCK_ANGSTROM = 12.0  # means over such squares are all that is looked at
-# rms of the Gaussian mean in which something begins: what is smaller than it must be so much
-# deeper, and single particles, also those that a phase plate makes dark, are.
+# rms of the Gaussian mean in which something begins; what is smaller has to be deeper
 SEED_ANGSTROM = 120.0
-# Below the ice, in deviations of a pixel. At 2 Å and 40 e-/Å2, a third of the intensity
-SEED_DEPTH = 1.5
+# Below the ice, in deviations of a pixel of so many Angstrom
+SEED_DEPTH = 0.3
+NOISE_PIXEL_ANGSTROM = 2.0
+# So small a thing may be a large virus, and has to be so much deeper.
+LARGE_DIAMETER_ANGSTROM = 700.0
+SMALL_DEPTH = 2.0
 SEED_DEVIATIONS = 9.0  # and in deviations of these means over ice
 # The same of the mean that says how far it reaches.
 GROWN_ANGSTROM = 60.0
 GROWN_DEVIATIONS = 4.0
 BROADENED_ANGSTROM = 60.0  # around it, for its soft edge
 # Ice is what is brightest, if it is as much as this part of the field.
-LEAST_ICE = 0.5
+LEAST_ICE = 0.4
 TRIMMED_DEVIATIONS = 2.5  # from the background's fit
 ROUNDS = 10
 AROUND_ANGSTROM = 200.0  # rms of the Gaussian mean of what lies around, that replaces it
@@ -76,7 +80,7 @@ class DarkRegions:
         BadInputError
             If there is no noise outside them (`dstnet.movie.normalise`).
         """
-        random = torch.Generator().manual_seed(seed)
+        random = stream(seed, "ice in place of what is dark")
         results = torch.empty_like(images)
         for image, result in zip(images, results, strict=True):
             smooth = torch.where(self.mask, self._around(image), image)
@@ -135,12 +139,16 @@ def dark_regions(total: Image, pixel_size_angstrom: float) -> DarkRegions | None
     step = _block(pixel_size_angstrom)
     blocks = _block_means(total, step)
     block_angstrom = step * pixel_size_angstrom
-    pixels = total[:: step // 2 or 1, :: step // 2 or 1].cpu().numpy()
+    # White noise has the deviation of larger pixels times their size.
+    every = max(1, step // 2)
+    pixels = total[::every, ::every].cpu().numpy()
+    scale = pixel_size_angstrom / NOISE_PIXEL_ANGSTROM
     coarse = _blurred(blocks, GROWN_ANGSTROM / block_angstrom)
     for is_ice_brightest in (True, False):
         background = _background(coarse, is_ice_brightest)
-        mask = _dark_blocks(blocks - background, pixels, background, block_angstrom)
-        if mask.mean() <= LEAST_ICE:
+        noise = scale * _deviation_above(pixels - _resized(background, pixels.shape))
+        mask = _dark_blocks(blocks - background, noise, block_angstrom)
+        if mask.mean() <= 1 - LEAST_ICE:
             break
     else:
         return None
@@ -152,18 +160,26 @@ def dark_regions(total: Image, pixel_size_angstrom: float) -> DarkRegions | None
     return DarkRegions(on_device, pixel_size_angstrom)
 
 
-def _dark_blocks(
-    blocks: np.ndarray, pixels: np.ndarray, background: np.ndarray, block_angstrom: float
-) -> np.ndarray:
-    """Which blocks, their background taken out, belong to something dark; bool, [y, x]."""
+def _dark_blocks(blocks: np.ndarray, noise: float, block_angstrom: float) -> np.ndarray:
+    """Which blocks, their background taken out, belong to something dark; bool, [y, x].
+
+    `noise` is that of a pixel of `NOISE_PIXEL_ANGSTROM`.
+    """
     seen = _blurred(blocks, SEED_ANGSTROM / block_angstrom)
-    depth = SEED_DEPTH * _deviation_above(pixels - _resized(background, pixels.shape))
-    seeds = seen < -max(depth, SEED_DEVIATIONS * _deviation_above(seen))
+    seeds = seen < -max(SEED_DEPTH * noise, SEED_DEVIATIONS * _deviation_above(seen))
     if not seeds.any():
         return seeds
     finer = _blurred(blocks, GROWN_ANGSTROM / block_angstrom)
     grown = finer < -GROWN_DEVIATIONS * _deviation_above(finer)
-    found = ndimage.binary_propagation(seeds & grown, mask=grown)
+    regions, count = ndimage.label(grown)
+    numbers = np.arange(count + 1)
+    area = ndimage.sum_labels(grown, regions, numbers) * block_angstrom**2
+    is_large = area > math.pi / 4 * LARGE_DIAMETER_ANGSTROM**2
+    is_deep = ndimage.minimum(seen, regions, numbers) < -SMALL_DEPTH * noise
+    has_seed = ndimage.maximum(seeds, regions, numbers)
+    is_dark = (is_large | is_deep) & has_seed
+    is_dark[0] = False  # what is no region
+    found = is_dark[regions]
     reach = 2 * math.ceil(BROADENED_ANGSTROM / block_angstrom) + 1
     return ndimage.maximum_filter(found, reach)
 

@@ -23,7 +23,7 @@ from dstnet.core.fourier import (
     ring_mean,
 )
 from dstnet.core.shapes import Image, Shape
-from dstnet.optics.thon import ThonFit, fit_thon_rings
+from dstnet.optics.thon import FINEST_ANGSTROM, ThonFit, fit_thon_rings
 
 RINGS = 120
 SMOOTH_RINGS = 5.0  # rms of the Gaussian that h, which knows no zeros, is averaged by
@@ -87,7 +87,10 @@ class TransferMatch:
 
 
 def transfer_match(
-    total: Image, enhanced: Image, pixel_size_angstrom: float
+    total: Image,
+    enhanced: Image,
+    pixel_size_angstrom: float,
+    finest_angstrom: float = FINEST_ANGSTROM,
 ) -> TransferMatch | None:
     """What to filter `enhanced` by; None where `total` shows no rings (`dstnet.optics.thon`).
 
@@ -99,8 +102,10 @@ def transfer_match(
         Its output, in the same units.
     pixel_size_angstrom
         Of both.
+    finest_angstrom
+        The finest detail of `total` that is not filled noise.
     """
-    fit = fit_thon_rings(total, pixel_size_angstrom)
+    fit = fit_thon_rings(total, pixel_size_angstrom, finest_angstrom)
     if fit is None:
         return None
     return TransferMatch(fit, _mean_filter(total, enhanced), pixel_size_angstrom)

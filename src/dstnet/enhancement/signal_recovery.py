@@ -61,9 +61,12 @@ COARSE_ANGSTROM = 60.0  # beyond it the two are brought to one scale
 class _Rings:
     """Rings of frequencies of images of one shape, and what in them is more than white noise."""
 
-    def __init__(self, total: Image, pixel_size_angstrom: float = 1.0) -> None:
+    def __init__(
+        self, total: Image, pixel_size_angstrom: float = 1.0, free_share: float = 1.0
+    ) -> None:
         shape = (total.shape[0], total.shape[1])
         self._pixel_size_angstrom = pixel_size_angstrom
+        self._free_share = free_share
         self._k = cosine_frequency(shape, device=total.device)  # cycles per pixel
         self._index = (self._k / NYQUIST * RINGS).long()
         # A term's power has a deviation of sqrt(2) times its mean: of n, sqrt(2 / n).
@@ -75,13 +78,14 @@ class _Rings:
         return ring_mean(spectrum.square(), self._index, RINGS)
 
     def excess(self, power: Tensor) -> Tensor:
-        """What of each ring's power is surely no noise."""
+        """What of each ring's power is surely no noise, where the specimen is."""
         beyond = power - 1
-        return torch.where(beyond > self._limit, beyond, 0.0)
+        return torch.where(beyond > self._limit, beyond, 0.0) / self._free_share
 
     def wiener(self, power: Tensor) -> Tensor:
         """The Wiener filter of each ring's power, on the spectrum's grid."""
-        rings = self.excess(power) / power.clamp(min=1e-6)
+        excess = self.excess(power)
+        rings = excess / (1 + excess)
         is_below_nyquist = self._k < NYQUIST
         return rings[self._index.clamp(max=RINGS - 1)] * is_below_nyquist
 
@@ -102,7 +106,7 @@ class _Rings:
         left = float((excess * terms).sum())
         if left == 0:
             return 0.0
-        power = self.power(enhanced)
+        power = self.power(enhanced) / self._free_share
         passed = float((power * terms).sum())
         return left / (left + passed)
 
@@ -132,6 +136,8 @@ def linear_part(
     enhanced: Image,
     pixel_size_angstrom: float,
     exposure_e_per_a2: float | None = None,
+    *,
+    free_share: float = 1.0,
 ) -> Image:
     """What to add to `enhanced` so that it keeps what a linear filter shows of `total`.
 
@@ -143,8 +149,10 @@ def linear_part(
         Of both.
     exposure_e_per_a2
         Of the total; None where it is not known.
+    free_share
+        The part of the field that shows any specimen; the rest is noise.
     """
-    rings = _Rings(total, pixel_size_angstrom)
+    rings = _Rings(total, pixel_size_angstrom, free_share)
     spectrum = cosine_transform(total)
     own = cosine_transform(enhanced)
     share = rings.share_left(spectrum - own, own)

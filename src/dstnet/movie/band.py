@@ -25,6 +25,7 @@ from dstnet.core.fourier import (
     ring_index,
     ring_mean,
 )
+from dstnet.core.randomness import stream
 from dstnet.core.shapes import Image, Shape, Stack
 
 RINGS = 200
@@ -61,6 +62,11 @@ class NoiseBand:
     fall_angstrom2: float
     edge_per_angstrom: float
 
+    @property
+    def finest_angstrom(self) -> float:
+        """The finest detail that is wholly the image's own."""
+        return 1 / (self.edge_per_angstrom * (1 - TRANSITION / 2))
+
     def filtered(self, image: Image, pixel_size_angstrom: float) -> Image:
         """A white image as it would look in this band."""
         k = _frequency(image, pixel_size_angstrom)
@@ -89,7 +95,7 @@ class NoiseBand:
         filling = torch.cos(0.5 * math.pi * inside)
         low, high = (part * self.edge_per_angstrom for part in LEVEL_BAND)
         is_level = (k > low) & (k < high)
-        random = torch.Generator().manual_seed(seed)
+        random = stream(seed, "noise beyond the band")
         whitened = torch.empty(len(images), *shape, device=device)
         for image, out in zip(images, whitened, strict=True):
             spectrum = cosine_transform(resample_mirrored(image, shape)) * flattening
