@@ -270,6 +270,7 @@ def run(
     with reporting(total, doing, as_json) as report:
         for remark in remarks:
             report.say(remark)
+        report.say(workplace.threads_in_words)
         numbered = _Numbered(report, total)
         summary = run_files(
             inputs,
@@ -345,7 +346,7 @@ def _line(record: "Record") -> str:
     cost = record.cost
     assert source is not None and results is not None and cost is not None
     notes = "".join(f"\n    note: {note}" for note in results.notes)
-    moved = results.farthest_from_the_ends_angstrom
     return (
-        f"{record.input}: {source.frames} frames, moved {moved:.1f} Å, {cost.seconds:.1f} s{notes}"
+        f"{record.input}: {source.frames} frames, accumulated motion {results.motion_in_words()},"
+        f" {cost.seconds:.1f} s{notes}"
     )

@@ -118,7 +118,7 @@ def _movie(folder: Path, record: Record) -> _Shown:
         ("frames", source.frames),
         ("pixel size", f"{pixel:.4g} Å"),
         ("exposure", "not known" if exposure is None else f"{exposure:.1f} e⁻/Å²"),
-        ("motion", f"{results.accumulated_motion_angstrom[0]:.1f} Å in all"),
+        ("accumulated motion", results.motion_in_words()),
     ]
     return _Shown(record.name, pictures, _track(results.shifts_angstrom), facts, notes)
 

@@ -5,6 +5,7 @@ torch is imported when it is needed, so that the command line answers ``--help``
 """
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -206,9 +207,26 @@ class _Crew(Generic[T, R]):
         here, there = context.Pipe()
         arguments = (there, self._job, device, self._threads)
         process = context.Process(target=_serve, args=arguments, daemon=True)
-        process.start()
+        with _openmp_threads(self._threads):
+            process.start()
         there.close()  # else its end would not show here when the worker dies
         return _Worker(process, here, number)
+
+
+@contextmanager
+def _openmp_threads(count: int) -> Iterator[None]:
+    """Processes started within the block begin with so many threads, also in libraries that torch
+    does not speak for.
+    """
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 def _serve(connection: Connection, job: Job[Any, Any], device: str, threads: int) -> None:
