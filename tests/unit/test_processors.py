@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from dstnet.runs import SlurmSettings, Workplace, processors
+from dstnet.runs.processors import VARIABLES, find_processors
 from dstnet.training.data import loader_processes
+
+
+@pytest.fixture(autouse=True)
+def ask_anew(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    processors.cache_clear()
+    yield
+    processors.cache_clear()
 
 
 @pytest.fixture
@@ -42,7 +52,7 @@ def proc(tmp_path: Path, cgroup: str, mounts: str) -> Path:
     ],
 )
 def test_affinity_and_variables(machine, tmp_path, environment, count, why):
-    found = processors(environment, tmp_path)
+    found = find_processors(environment, tmp_path)
     assert found.count == count and why in found.why
 
 
@@ -64,7 +74,7 @@ def test_quotas_of_version_2(machine, tmp_path, files, count):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     mounts = "30 22 0:26 / {} rw shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
-    found = processors({}, proc(tmp_path, "0::/jobs/step\n", mounts))
+    found = find_processors({}, proc(tmp_path, "0::/jobs/step\n", mounts))
     assert found.count == count
 
 
@@ -84,16 +94,15 @@ def test_quotas_of_version_1(machine, tmp_path, quota, path, root, count):
     (folder / "cpu.cfs_period_us").write_text("100000\n")
     mounts = f"33 31 0:30 {root} {{}} rw,relatime - cgroup cgroup rw,cpu,cpuacct\n"
     groups = f"9:name=systemd:/else\n4:cpu,cpuacct:{path}\n0::/\n"
-    assert processors({}, proc(tmp_path, groups, mounts)).count == count
+    assert find_processors({}, proc(tmp_path, groups, mounts)).count == count
 
 
 def test_without_the_kernels_files_there_is_no_quota(machine, tmp_path):
-    assert processors({}, tmp_path / "nothing").count == 64
+    assert find_processors({}, tmp_path / "nothing").count == 64
 
 
 def test_workers_share_the_processors(machine, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "6")
-    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     threads = {n: Workplace(workers=n).threads_of_each for n in (None, 1, 4, 6, 8)}
     assert threads == {None: 6, 1: 6, 4: 1, 6: 1, 8: 1}
     assert Workplace(workers=2, threads=9).threads_of_each == 9, "what is asked for is had"
@@ -110,7 +119,8 @@ def test_workers_share_the_processors(machine, monkeypatch):
 def test_crops_are_made_beside_the_training_where_there_is_a_processor_for_it(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert loader_processes(None, "cpu") == 0 and loader_processes(3, "cpu") == 3
-    monkeypatch.setattr("dstnet.training.data.processors", lambda: processors({}, Path("/none")))
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    processors.cache_clear()
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     assert loader_processes(None, "cpu") == 1 and loader_processes(None, "cuda") == 0

@@ -257,11 +257,12 @@ def run(
         If there is nothing to work on, or nothing can be worked on or written.
     """
     from dstnet.pipeline import read_inputs, run_files
-    from dstnet.report.page import write_page
+    from dstnet.report.page import RunPage
 
     options = options or MovieRunOptions()
     workplace = options.workplace(devices, threads=options.threads)
     _check_watching(options)
+    page = RunPage(output)
     remarks: list[str] = []
     found = None if options.watch else read_inputs(movies, report=remarks.append)
     inputs: Iterable[InputMovie | None]
@@ -279,8 +280,9 @@ def run(
             workplace=workplace,
             overwrite=options.overwrite,
             report=numbered,
+            write_more=page.write,
         )
-        _say_summary(summary, output, write_page(output), report)
+        _say_summary(summary, output, page.path, report)
     return 1 if summary.of("failed") else 0
 
 

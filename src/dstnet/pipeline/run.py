@@ -12,6 +12,7 @@ from dstnet.pipeline.inputs import InputMovie
 from dstnet.pipeline.process import MovieJob, Task
 from dstnet.pipeline.record import Record, Status
 from dstnet.pipeline.records import Records
+from dstnet.pipeline.refreshing import Refresher
 from dstnet.pipeline.settings import RunSettings
 from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
 
@@ -35,6 +36,7 @@ def run_files(
     workplace: Workplace | None = None,
     overwrite: bool = False,
     report: Callable[[Record], None] = lambda record: None,
+    write_more: Callable[[], object] = lambda: None,
 ) -> Summary:
     """Work on every input, into `folder`; a bad one is recorded and the others go on. Complete
     results are skipped.
@@ -58,6 +60,8 @@ def run_files(
         Make again what is complete.
     report
         Gets each input's record as it is finished.
+    write_more
+        Called after the tables were written, as the run goes (see `Refresher`) and at its end.
 
     Raises
     ------
@@ -77,30 +81,42 @@ def run_files(
     outcomes_of = prepare(MovieJob(settings), workplace)
     records = Records(folder, settings.made_with(), overwrite)
     remove_leftovers(folder / "micrographs")
-    outcomes = outcomes_of(_tasks(inputs, records, overwrite))
+
+    def write() -> None:
+        records.refresh()
+        write_more()
+
+    tables = Refresher(write)
+    outcomes = outcomes_of(_tasks(inputs, records, overwrite, tables.idle))
     finished: dict[int, Record] = {}
     try:
         for outcome in outcomes:
             record = _record(outcome)
             finished[outcome.index] = record
             records.add(record)
+            tables.finished()
             report(record)
     except KeyboardInterrupt:
         if isinstance(inputs, Sequence):
             raise
     finally:
         outcomes.close()  # workers first: what they have half written must not be listed
-        records.refresh()
+        tables.end()
+        write()
     return Summary([finished[index] for index in sorted(finished)])
 
 
 def _tasks(
-    inputs: Iterable[InputMovie | None], records: Records, overwrite: bool
+    inputs: Iterable[InputMovie | None],
+    records: Records,
+    overwrite: bool,
+    idle: Callable[[], None],
 ) -> Iterator[Task | None]:
-    """Tasks as the inputs come."""
+    """Tasks as the inputs come; `idle` is called while there are none."""
     taken: dict[str, Path] = {}
     for movie in inputs:
         if movie is None:
+            idle()
             yield None
             continue
         name = movie.name

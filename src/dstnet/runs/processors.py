@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 # OMP_NUM_THREADS too is taken as what all processes together may use: batch systems set it to a
@@ -32,11 +33,17 @@ class Processors:
     why: str
 
 
-def processors(
-    environment: Mapping[str, str] = os.environ, proc: Path = Path("/proc")
-) -> Processors:
-    """The processors that this process and those it starts may use: the fewest that any of the
-    machine, the affinity, the control group, SLURM and OpenMP's variable allow.
+@cache
+def processors() -> Processors:
+    """The processors that this process and those it starts may use, as it was when first asked:
+    `limit_libraries` changes a variable.
+    """
+    return find_processors(os.environ, Path("/proc"))
+
+
+def find_processors(environment: Mapping[str, str], proc: Path) -> Processors:
+    """The fewest processors that any of the machine, the affinity, the control group, SLURM and
+    OpenMP's variable allow.
 
     Parameters
     ----------
