@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from dstnet.cli.options import Json, reporting, settings_from
+from dstnet.core.progress import progress, working_on
 from dstnet.errors import BadInputError, DstnetError, SettingsError
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ def check(
         failed = False
         for path in movies:
             try:
-                pattern.add(path)
+                with working_on(str(path)):
+                    pattern.add(path)
             except DstnetError as error:
                 failed = True
                 report.say(f"failed: {error}")
@@ -192,6 +194,7 @@ class _Pattern:
         sums = [np.zeros(movie.shape, np.float32) for _ in range(2)]
         counts = [0, 0]
         for number in range(len(movie)):
+            progress("reading, frame", number, len(movie))
             half = number % 2
             sums[half] += movie.frame(number).numpy()
             counts[half] += 1

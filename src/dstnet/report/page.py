@@ -71,8 +71,8 @@ class RunPage:
         stored = read_records(self._folder)
         if stored.made_with is None:
             raise BadInputError(
-                f"{self._folder} holds no provenance.json of a run; give the output folder of dstnet"
-                " enhance or align"
+                f"{self._folder} holds no provenance.json of a run; give the output folder of"
+                " dstnet enhance or align"
             )
         records = sorted(stored.records.values(), key=lambda record: record.time, reverse=True)
         done = [record for record in records if record.status != "failed"]
