@@ -57,7 +57,7 @@ def test_of_several_the_oldest_is_said(clock):
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_a_log_gets_lines_and_json_none(clock, capsys, as_json):
-    with reporting(1, "aligning", as_json) as report, working_on("a.tif"):
+    with reporting(1, "aligning", as_json) as report, working_on("in/a.tif"):
         clock.now += 31
         progress("summing, frame", 3, 8)
         report("done", {"a": 1})

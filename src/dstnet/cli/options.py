@@ -117,8 +117,8 @@ class StepLine:
         others = len(self._begun) - 1
         more = f"; {others} more at work" if others else ""
         where = f" {oldest.done} of {oldest.total}" if oldest.total else ""
-        line = f"{longest}: {oldest.doing}{where}, {now - begun:.0f} s so far{more}"
-        self._write(line.removeprefix(": "))
+        name = Path(longest).name
+        self._write(f"{name}: {oldest.doing}{where}, {now - begun:.0f} s so far{more}")
 
 
 class Reporter:
