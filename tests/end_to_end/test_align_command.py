@@ -100,7 +100,7 @@ def test_motion_of_an_earlier_run_is_taken_over(align, movies, tmp_path):
 def test_frames_that_are_aligned_already_are_not_moved(align, movies, tmp_path):
     out = tmp_path / "out"
     code, said, err = align(movies / "session" / "b.tif", out, "--pre-aligned")
-    assert code == 0 and "moved 0.0 Å" in said, err
+    assert code == 0 and "accumulated motion 0.0 Å" in said, err
     np.testing.assert_allclose(
         image(out / "micrographs" / "session" / "b_aligned.mrc")[0],
         make_frames(5, (96, 80), seed=1).sum(0),

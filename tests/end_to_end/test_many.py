@@ -4,6 +4,7 @@ import html.parser
 import json
 import os
 import pickle
+import re
 import runpy
 import shutil
 import subprocess
@@ -35,7 +36,7 @@ from dstnet.pipeline import (
 from dstnet.pipeline.records import read_records
 from dstnet.pipeline.star_row import StarRow
 from dstnet.pipeline.watch import watch
-from dstnet.report.page import write_page
+from dstnet.report.page import RunPage
 from dstnet.runs import Shard, Workplace
 
 SOAK = Path(__file__).resolve().parents[2] / "benchmarks" / "quality" / "soak.py"
@@ -418,6 +419,34 @@ def test_a_watched_run(movies, tmp_path):
         run_files(source, tmp_path / "out", ALIGN, workplace=Workplace(shard=Shard(1, 2)))
 
 
+def test_tables_and_page_are_written_as_a_watched_run_goes(movies, tmp_path):
+    """What is finished shows before anything else comes, newest first; Ctrl-C leaves all."""
+    out = tmp_path / "out"
+    page = RunPage(out)
+
+    def shown():
+        try:
+            table = starfile.read(out / "micrographs.star")["micrographs"]
+            stored = json.loads((out / "provenance.json").read_text())["movies"]
+            order = re.findall(r"<h3>(m\d)</h3>", page.path.read_text())
+        except OSError:
+            return 0, 0, []
+        return len(table), len(stored), order
+
+    def arriving():
+        for number in (1, 2):
+            yield movies[number - 1]
+            end = time.monotonic() + 60
+            while shown()[:2] != (number, number) or len(shown()[2]) != number:
+                assert time.monotonic() < end, shown()
+                yield None
+        yield movies[2]
+        raise KeyboardInterrupt
+
+    run_files(arriving(), out, ALIGN, workplace=ONE_THREAD, write_more=page.write)
+    assert shown() == (3, 3, ["m2", "m1", "m0"])
+
+
 def test_ctrl_c_ends_a_watch_with_its_results(movies, tmp_path):
     def arriving():
         yield from movies[:2]
@@ -532,7 +561,8 @@ def test_the_page_of_a_run(movies, settings, tmp_path):
     bad = tmp_path / "in" / "<script>alert(1)<"
     bad.write_text("no movie")
     run_files([*movies, InputMovie(bad, "bad")], out, settings)
-    path = write_page(out)
+    RunPage(out).write()
+    path = out / "report.html"
     page = Page(path.read_text())
     assert page.images == 8 and all(
         link.startswith("data:image/jpeg;base64,") for link in page.links
@@ -553,7 +583,9 @@ def test_the_page_shows_pictures_of_so_many_and_says_so(movies, tmp_path, monkey
 
     monkeypatch.setattr(page, "MOST_PICTURES", 2)
     run_files(movies, tmp_path / "out", ALIGN)
-    shown = Page(write_page(tmp_path / "out").read_text())
+    RunPage(tmp_path / "out").write()
+    shown = Page((tmp_path / "out" / "report.html").read_text())
+    assert "m3" in shown.text and "m0" not in shown.text, "newest first"
     assert shown.images == 2 and "2 more are in" in shown.text and "looking" not in shown.text, (
         "alignment alone enhances nothing"
     )
@@ -561,4 +593,4 @@ def test_the_page_shows_pictures_of_so_many_and_says_so(movies, tmp_path, monkey
 
 def test_no_page_without_a_run(tmp_path):
     with pytest.raises(BadInputError, match=r"provenance\.json"):
-        write_page(tmp_path)
+        RunPage(tmp_path).write()

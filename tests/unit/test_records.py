@@ -65,7 +65,7 @@ def test_parts_stand_apart():
     record = Record.from_json(DONE)
     assert record.source is not None and record.source.total_exposure_e_per_a2 == 4.5
     assert record.results is not None and record.results.optics["rlnOpticsGroup"] == 2
-    assert record.results.farthest_from_the_ends_angstrom == pytest.approx(6.5**0.5)
+    assert record.results.motion_in_words() == "3.5 Å (early 1.2, late 2.2)"
     assert Record.from_json(FAILED).source is None
 
 

@@ -18,7 +18,7 @@ from dstnet.cli.models import models
 from dstnet.cli.simulate import simulate
 from dstnet.cli.train import train
 from dstnet.errors import DstnetError
-from dstnet.runs import keep_freed_memory, stop_signals
+from dstnet.runs import keep_freed_memory, limit_libraries, stop_signals
 from dstnet.version import __version__
 
 app = App(
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit code: 0 all done, 1 some inputs failed, 2 bad usage
     or nowhere to write.
     """
+    limit_libraries()
     keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from dstnet.cli.options import Json, Movies, Reporter, reporting, settings_from
+from dstnet.core.progress import progress, working_on
 from dstnet.errors import BadInputError, DstnetError, SettingsError
 
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ def _check(movies: "list[Path]", references: "list[_Reference]", report: Reporte
     is_good = True
     for number, path in enumerate(movies, 1):
         try:
-            pattern.add(path)
+            with working_on(str(path)):
+                pattern.add(path)
         except DstnetError as error:
             is_good = False
             report.say(f"failed: {error}")
@@ -234,6 +236,7 @@ class _Pattern:
         sums = [np.zeros(movie.shape, np.float32) for _ in range(2)]
         counts = [0, 0]
         for number in range(len(movie)):
+            progress("reading, frame", number, len(movie))
             half = number % 2
             sums[half] += movie.frame(number).numpy()
             counts[half] += 1

@@ -260,11 +260,12 @@ def run(
         If there is nothing to work on, or nothing can be worked on or written.
     """
     from dstnet.pipeline import read_inputs, run_files
-    from dstnet.report.page import write_page
+    from dstnet.report.page import RunPage
 
     options = options or MovieRunOptions()
     workplace = options.workplace(devices, threads=options.threads)
     _check_watching(options)
+    page = RunPage(output)
     remarks: list[str] = []
     found = None if options.watch else read_inputs(movies, report=remarks.append)
     inputs: Iterable[InputMovie | None]
@@ -273,6 +274,7 @@ def run(
     with reporting(total, doing, as_json) as report:
         for remark in remarks:
             report.say(remark)
+        report.say(workplace.threads_in_words)
         numbered = _Numbered(report, total)
         summary = run_files(
             inputs,
@@ -281,9 +283,10 @@ def run(
             workplace=workplace,
             overwrite=options.overwrite,
             report=numbered,
+            write_more=page.write,
         )
         numbered.say_repeated_notes()
-        _say_summary(summary, output, write_page(output), report)
+        _say_summary(summary, output, page.path, report)
     return 1 if summary.of("failed") else 0
 
 
@@ -344,9 +347,9 @@ def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter)
         report.say(f"failed: {record.error}")
     if summary.unlisted:
         report.say(
-            f"micrographs.star leaves out {len(summary.unlisted)} of them, as STAR files hold no"
-            f" blank, quote, backslash or # in a name ({printable(summary.unlisted[0])}); rename"
-            " the movies, or the output folder, for RELION to go on from them"
+            f"micrographs.star leaves out {len(summary.unlisted)} of them, as STAR files hold no blank,"
+            f" quote, backslash or # in a name ({summary.unlisted[0]}); rename them, or the output"
+            " folder, for RELION to go on from them"
         )
     optics = [record.results.optics for record in (*done, *skipped) if record.results is not None]
     if any("rlnSphericalAberration" not in group for group in optics):
@@ -393,6 +396,6 @@ def _line(record: "Record", new_notes: Sequence[str]) -> str:
     cost = record.cost
     assert source is not None and results is not None and cost is not None
     notes = "".join(f"\n    note: {note}" for note in new_notes)
-    moved = results.farthest_from_the_ends_angstrom
-    made = f"{source.frames} frames, moved {moved:.1f} Å, {cost.seconds:.1f} s"
+    motion = results.motion_in_words()
+    made = f"{source.frames} frames, accumulated motion {motion}, {cost.seconds:.1f} s"
     return f"{printable(record.input)}: {made}{notes}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import median_filter
 
+from dstnet.core.progress import progress
 from dstnet.movie import Exposure, FrameStack
 
 BEAM_OFF = 0.1  # of the usual mean: no exposure, so none is counted
@@ -78,7 +79,8 @@ class FrameScan:
         self._unexposed: set[int] = set()
         self._seen: dict[tuple[int, float], int] = {}
         total = np.zeros(frames.shape[1:], np.float32)
-        for number in self.numbers:
+        for done, number in enumerate(self.numbers):
+            progress("checking, frame", done, len(self.numbers))
             frame = self._without_listed(frames[number])
             # The listed pixels hold one good pixel's value each: their share is taken out again.
             all_pixels = float(frame.sum(dtype=np.float64))

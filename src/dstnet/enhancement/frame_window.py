@@ -15,6 +15,7 @@ from torch import Tensor
 from dstnet.alignment import AlignedMovie, Grouping, accumulate, undo_motion
 from dstnet.alignment.global_motion import checked_frame
 from dstnet.core.fourier import resample_mirrored
+from dstnet.core.progress import progress, watching
 from dstnet.core.shapes import Image, Stack
 from dstnet.enhancement.base import Needs, Restored, check_outputs
 from dstnet.enhancement.finishing import NoiseUnits, finish, needed_heads, on_sum_grid
@@ -167,6 +168,7 @@ class WindowRestorer(TrainedRestorer):
         if keep_frames:
             frames = units.total.new_empty(count, *aligned.shape)
         for i, enhanced in enumerate(self._slide(aligned.movie, units.preparation)):
+            progress("enhancing, frame", i + 1, count)
             motion = aligned.motion.window([i])
             own = dict(zip(self.trained.outputs, enhanced.images, strict=True))
             for name in heads:
@@ -207,7 +209,8 @@ class WindowRestorer(TrainedRestorer):
         if exposure is not None:
             exposure = exposure.subset(window)
         inputs = exposure_inputs(exposure, len(window), frames.device)
-        out = self.trained.run(frames, frame.images, inputs)
+        with watching(None):  # its tiles: the frames are what is counted
+            out = self.trained.run(frames, frame.images, inputs)
         check_finite(out, movie.name, f" for frame {middle + 1}")
         return _UnitFrame(out, frame.mean, frame.noise)
 

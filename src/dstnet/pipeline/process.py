@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dstnet.alignment import AlignedMovie, align, half_movie
+from dstnet.core.progress import working_on
 from dstnet.correction import Corrections
 from dstnet.enhancement import Needs, Restorer
 from dstnet.errors import BadInputError, DstnetError, OutputError, printable
@@ -102,7 +103,8 @@ class MovieProcessor:
         """
         path = task.movie.path
         try:
-            return self._record(task)
+            with working_on(str(path)):
+                return self._record(task)
         except OutputError as error:
             if getattr(error.__cause__, "errno", None) not in _ERRORS_OF_A_NAME:
                 raise

@@ -1,6 +1,5 @@
 """What is put on record of a run and of each of its inputs, and how it lies in JSON."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -151,7 +150,8 @@ class Results(_Stored):
     shifts_angstrom
         (y, x) of each frame.
     accumulated_motion_angstrom
-        Length of the frames' way: in all, early and late; the latter None without an exposure.
+        RELION's rlnAccumMotionTotal, -Early and -Late: the steps from each frame to the next,
+        their lengths added up; early and late None without an exposure.
     notes
         What the user should know, a line each.
     files
@@ -167,12 +167,13 @@ class Results(_Stored):
     files: dict[str, str]
     optics: dict[str, Any]
 
-    @property
-    def farthest_from_the_ends_angstrom(self) -> float:
-        """How far the frames lie at most from where the first or the last one does."""
-        shifts = self.shifts_angstrom
-        ends = shifts[0], shifts[-1]
-        return max(math.dist(shift, end) for shift in shifts for end in ends)
+    def motion_in_words(self) -> str:
+        """The accumulated motion as people read it, the same wherever it is shown."""
+        total, early, late = self.accumulated_motion_angstrom
+        words = f"{total:.1f} Å"
+        if early is None or late is None:
+            return words
+        return f"{words} (early {early:.1f}, late {late:.1f})"
 
 
 class Cost(_Stored):

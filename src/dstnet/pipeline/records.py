@@ -7,7 +7,6 @@ nothing locked and nothing deleted, which is safe on network file systems and un
 
 import json
 import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,8 +21,6 @@ from dstnet.pipeline.micrographs_star import Micrograph, write_micrographs_star
 from dstnet.pipeline.naming import movie_identity
 from dstnet.pipeline.record import MadeWith, Record
 
-REFRESH_SECONDS = 60.0  # between writings of the tables while a run goes on
-REFRESH_SHARE = 0.05  # of a run's time at most goes into them
 _REFRESH_ROUNDS = 5
 
 
@@ -113,8 +110,6 @@ class Records:
         name = f"{started}-{secrets.token_hex(4)}.jsonl"
         self._path = ensure_writable_folder(folder / "records") / name
         self._append(made_with.model_dump())
-        self._refreshed = time.monotonic()
-        self._took = 0.0
 
     def add(self, record: Record) -> None:
         """Put on record what came of one input.
@@ -125,9 +120,6 @@ class Records:
             If it cannot be written.
         """
         self._append(record.to_json())
-        since = time.monotonic() - self._refreshed
-        if since > max(REFRESH_SECONDS, self._took / REFRESH_SHARE):
-            self.refresh()
 
     def refresh(self) -> None:
         """Write ``provenance.json`` and ``micrographs.star`` from what all runs have put on
@@ -138,7 +130,6 @@ class Records:
         OutputError
             If they cannot be written.
         """
-        begun = time.monotonic()
         for _ in range(_REFRESH_ROUNDS):
             before = _journals(self.folder)
             stored = read_records(self.folder)
@@ -149,8 +140,6 @@ class Records:
             # the older.
             if _journals(self.folder) == before:
                 break
-        self._refreshed = time.monotonic()
-        self._took = self._refreshed - begun
 
     def _append(self, line: dict[str, Any]) -> None:
         try:

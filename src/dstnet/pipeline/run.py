@@ -19,6 +19,7 @@ from dstnet.pipeline.process import MovieJob
 from dstnet.pipeline.products import possible_files
 from dstnet.pipeline.record import Record, Status
 from dstnet.pipeline.records import Records
+from dstnet.pipeline.refreshing import Refresher
 from dstnet.pipeline.relion_references import FOLDER as REFERENCES
 from dstnet.pipeline.settings import RunSettings
 from dstnet.pipeline.task import Task
@@ -47,6 +48,7 @@ def run_files(
     workplace: Workplace | None = None,
     overwrite: bool = False,
     report: Callable[[Record], None] = lambda record: None,
+    write_more: Callable[[], object] = lambda: None,
 ) -> Summary:
     """Work on every input, into `folder`; a bad one is recorded and the others go on. Complete
     results are skipped.
@@ -70,6 +72,8 @@ def run_files(
         Make again what is complete.
     report
         Gets each input's record as it is finished.
+    write_more
+        Called after the tables were written, as the run goes (see `Refresher`) and at its end.
 
     Raises
     ------
@@ -97,8 +101,17 @@ def run_files(
     if settings.motion_from is not None and isinstance(inputs, Sequence):
         refused = shared_motion(settings.motion_from, filter(None, inputs))
 
+    def write() -> None:
+        records.refresh()
+        write_more()
+
+    tables = Refresher(write)
+
     def judged(task: Task | None) -> Task | None:
-        return task and _judged(task, refused, references.doubts(task.movie))
+        if task is None:
+            tables.idle()
+            return None
+        return _judged(task, refused, references.doubts(task.movie))
 
     outcomes = outcomes_of(map(judged, _tasks(inputs, records, settings, overwrite)))
     finished: dict[int, Record] = {}
@@ -107,13 +120,15 @@ def run_files(
             record = _record(outcome)
             finished[outcome.index] = record
             records.add(record)
+            tables.finished()
             report(record)
     except KeyboardInterrupt:
         if isinstance(inputs, Sequence):
             raise
     finally:
         outcomes.close()  # workers first: what they have half written must not be listed
-        records.refresh()
+        tables.end()
+        write()
     return Summary([finished[index] for index in sorted(finished)], records.unlisted)
 
 
