@@ -312,10 +312,11 @@ def test_a_dose_of_0_is_not_known(project, cell):
     movie = opened(project, loop(columns, f"Movies/m.mrc {cell} 300"))
     assert movie.exposure is None
     assert movie.notes == (
-        "rlnMicrographDoseRate is 0, taken as not known: nothing is dose-weighted",
+        "rlnMicrographDoseRate is 0 in a.star, taken as not known: nothing is dose-weighted",
     )
-    movie = opened(project, loop(columns, "Movies/m.mrc 1.5 300"), exposure_e_per_a2=0.0)
-    assert movie.exposure is None and "--dose-per-frame is 0" in movie.notes[-1]
+    eer = EerSettings(exposure_per_fraction_e_per_a2=1.0)
+    with pytest.raises(BadInputError, match="exposure of a frame is 0 e-/Å2; pass a positive"):
+        opened(project, loop(columns, "Movies/m.mrc 1.5 300"), exposure_e_per_a2=0.0, eer=eer)
 
 
 def test_eer_frames_are_counted_as_relion_counted_them(project):

@@ -44,7 +44,7 @@ class GivenValues:
     pixel_size_angstrom, voltage_kv
         Of the images opened.
     exposure_e_per_a2, pre_exposure_e_per_a2
-        Of a frame, and before the first; 0 for the former is not known.
+        Of a frame, and before the first.
     spherical_aberration_mm, amplitude_contrast
         For the tables that RELION goes on from.
     eer
@@ -248,22 +248,27 @@ class Acquisition:
         Raises
         ------
         BadInputError
-            If the STAR file says what no exposure can be.
+            If an option or the STAR file says what no exposure can be.
         """
         given = self._given.exposure_e_per_a2
-        exposure = self._number(given, "--dose-per-frame", " e-/Å2", self._star_exposure)
-        if exposure != 0:
-            return exposure
-        says = "--dose-per-frame" if given is not None else _DOSE
-        self.notes.append(f"{says} is 0, taken as not known: nothing is dose-weighted")
-        return None
+        if given is not None and not given > 0:
+            raise BadInputError(
+                f"{self._path}: exposure of a frame is {given:g} e-/Å2; pass a positive"
+                " --dose-per-frame, or none"
+            )
+        return self._number(given, "--dose-per-frame", " e-/Å2", self._star_exposure)
 
     def _star_exposure(self) -> float | None:
         row = self._row
         exposure = self._cell(_DOSE, 0, _MOST_EXPOSURE_E_PER_A2, "--dose-per-frame")
-        if row is None or not exposure:
+        if row is None or exposure is None:
             self._note_empty(_DOSE)
-            return exposure
+            return None
+        if exposure == 0:
+            self.notes.append(
+                f"{_DOSE} is 0 in {row.star}, taken as not known: nothing is dose-weighted"
+            )
+            return None
         if row.names_a_sum:
             self.notes.append(f"{_DOSE} is that of movies' frames, not of sums: it is not taken")
             return None
