@@ -34,11 +34,20 @@ SEED_DEVIATIONS = 9.0  # and in deviations of these means over ice
 # The same of the mean that says how far it reaches.
 GROWN_ANGSTROM = 60.0
 GROWN_DEVIATIONS = 4.0
-BROADENED_ANGSTROM = 60.0  # around it, for its soft edge
+# How deep things count at most, in the same unit as `SEED_DEPTH`, when it is said how far they
+# reach, and from where on that is to half of their depth: the mean reaches beyond their edge.
+MOST_DEPTH = 1.0
+DEEP = 0.7
+BROADENED_ANGSTROM = 36.0  # around it, for its soft edge
 # Ice is what is brightest, if it is as much as this part of the field.
 LEAST_ICE = 0.4
-TRIMMED_DEVIATIONS = 2.5  # from the background's fit
-ROUNDS = 10
+# rms of the Gaussian mean that the background is fitted to: a wider one would make a slope of an
+# edge, which the fit would follow down.
+FITTED_ANGSTROM = 24.0
+TRIMMED_DEVIATIONS = 2.5  # from the fit
+# Terms of the polynomial that each round fits: a plane would lie down on an edge, half of the
+# ice above it, if it were the first.
+TERMS_OF_ROUNDS = (1, 1, 1, 3, 3, 3, 3, 3, 6, 6, 6, 6)
 AROUND_ANGSTROM = 200.0  # rms of the Gaussian mean of what lies around, that replaces it
 SHOWN_ANGSTROM = 10.0  # rms of the Gaussian mean that is put back
 _OF_MEDIAN = 1.4826  # the deviation of a normal distribution over the median of its absolute values
@@ -143,7 +152,7 @@ def dark_regions(total: Image, pixel_size_angstrom: float) -> DarkRegions | None
     every = max(1, step // 2)
     pixels = total[::every, ::every].cpu().numpy()
     scale = pixel_size_angstrom / NOISE_PIXEL_ANGSTROM
-    coarse = _blurred(blocks, GROWN_ANGSTROM / block_angstrom)
+    coarse = _blurred(blocks, FITTED_ANGSTROM / block_angstrom)
     for is_ice_brightest in (True, False):
         background = _background(coarse, is_ice_brightest)
         noise = scale * _deviation_above(pixels - _resized(background, pixels.shape))
@@ -169,8 +178,10 @@ def _dark_blocks(blocks: np.ndarray, noise: float, block_angstrom: float) -> np.
     seeds = seen < -max(SEED_DEPTH * noise, SEED_DEVIATIONS * _deviation_above(seen))
     if not seeds.any():
         return seeds
-    finer = _blurred(blocks, GROWN_ANGSTROM / block_angstrom)
-    grown = finer < -GROWN_DEVIATIONS * _deviation_above(finer)
+    limited = np.maximum(blocks, -MOST_DEPTH * noise)
+    finer = _blurred(limited, GROWN_ANGSTROM / block_angstrom)
+    least = -GROWN_DEVIATIONS * _deviation_above(finer)
+    grown = finer < least
     regions, count = ndimage.label(grown)
     numbers = np.arange(count + 1)
     area = ndimage.sum_labels(grown, regions, numbers) * block_angstrom**2
@@ -179,7 +190,9 @@ def _dark_blocks(blocks: np.ndarray, noise: float, block_angstrom: float) -> np.
     has_seed = ndimage.maximum(seeds, regions, numbers)
     is_dark = (is_large | is_deep) & has_seed
     is_dark[0] = False  # what is no region
-    found = is_dark[regions]
+    deepest = ndimage.minimum(finer, regions, numbers)
+    edge = np.where(deepest < -DEEP * noise, np.minimum(deepest / 2, least), least)
+    found = is_dark[regions] & (finer < edge[regions])
     reach = 2 * math.ceil(BROADENED_ANGSTROM / block_angstrom) + 1
     return ndimage.maximum_filter(found, reach)
 
@@ -204,9 +217,10 @@ def _background(image: np.ndarray, is_ice_brightest: bool) -> np.ndarray:
     values = image.reshape(-1)
     of_ice = np.ones(len(values), bool)
     fit = np.zeros_like(values)
-    for number in range(ROUNDS):
-        coefficients, *_ = np.linalg.lstsq(terms[of_ice], values[of_ice], rcond=None)
-        fit = terms @ coefficients
+    for number, count in enumerate(TERMS_OF_ROUNDS):
+        used = terms[:, :count]
+        coefficients, *_ = np.linalg.lstsq(used[of_ice], values[of_ice], rcond=None)
+        fit = used @ coefficients
         off = values - fit
         if is_ice_brightest:
             limit = TRIMMED_DEVIATIONS * _deviation_above(off) if number > 1 else 0.0
