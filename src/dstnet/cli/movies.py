@@ -341,15 +341,15 @@ def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter)
     done, skipped, failed = (summary.of(s) for s in ("done", "skipped", "failed"))
     report.say(
         f"{len(done)} done, {len(skipped)} already there, {len(failed)} failed; results in"
-        f" {printable(str(output))}, see {printable(str(page))}"
+        f" {output}, see {page}"
     )
     for record in failed:
         report.say(f"failed: {record.error}")
     if summary.unlisted:
         report.say(
-            f"micrographs.star leaves out {len(summary.unlisted)} of them, as STAR files hold no blank,"
-            f" quote, backslash or # in a name ({summary.unlisted[0]}); rename them, or the output"
-            " folder, for RELION to go on from them"
+            f"micrographs.star leaves out {len(summary.unlisted)} of them, as STAR files hold no"
+            f" blank, quote, backslash or # in a name ({summary.unlisted[0]}); rename them, or the"
+            " output folder, for RELION to go on from them"
         )
     optics = [record.results.optics for record in (*done, *skipped) if record.results is not None]
     if any("rlnSphericalAberration" not in group for group in optics):
@@ -361,7 +361,6 @@ def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter)
         report.say(
             f"micrographs.star leaves out {', '.join(left_out)}, which some optics groups lack"
         )
-
     if any(_lacks_exposure(record) for record in (*done, *skipped)):
         report.say(
             "for RELION's Polish to go on, pass --dose-per-frame too, or give it --fdose: without"
