@@ -122,8 +122,10 @@ def _either(first: FoundMovie, second: FoundMovie) -> FoundMovie:
     BadInputError
         If that is not the same.
     """
-    if first.row is None or second.row is None:
-        return second if first.row is None else first
+    if second.row is None:
+        return first
+    if first.row is None:
+        return second
     difference = first.row.difference(second.row)
     if difference is not None:
         raise BadInputError(
