@@ -33,11 +33,19 @@ def encode(events, sides, skip_bits=7, x_bits=2, y_bits=2):
     full = (1 << skip_bits) - 1
     y, x = (events[:, 0] % 4) >> (2 - y_bits), (events[:, 1] % 4) >> (2 - x_bits)
     places = np.append((x ^ (1 << x_bits >> 1)) | (y ^ (1 << y_bits >> 1)) << x_bits, 0)
-    bits = []
-    for gap, place in zip(gaps.tolist(), places.tolist(), strict=True):
-        bits += [1] * (gap // full * skip_bits) + [(gap % full) >> b & 1 for b in range(skip_bits)]
-        bits += [place >> b & 1 for b in range(x_bits + y_bits)]
-    return np.packbits(bits[: len(bits) - x_bits - y_bits], bitorder="little").tobytes()
+    # As many codes of nothing but skipped pixels as a gap needs, then the one of its event.
+    runs = gaps // full
+    last = np.cumsum(runs + 1) - 1
+    codes = np.full(last[-1] + 1, full)
+    widths = np.full(last[-1] + 1, skip_bits)
+    codes[last] = gaps % full | places << skip_bits
+    widths[last] += x_bits + y_bits
+    starts = np.cumsum(widths) - widths
+    bits = np.zeros(starts[-1] + skip_bits, np.uint8)  # behind the last event there is no place
+    for bit in range(skip_bits + x_bits + y_bits):
+        has = (widths > bit) & (starts + bit < len(bits))
+        bits[starts[has] + bit] = codes[has] >> bit & 1
+    return np.packbits(bits, bitorder="little").tobytes()
 
 
 def write_eer(

@@ -330,6 +330,16 @@ def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter)
             "for RELION to go on from micrographs.star, pass --cs and --amplitude-contrast too"
         )
 
+    if any(_lacks_exposure(record) for record in (*done, *skipped)):
+        report.say(
+            "for RELION's Polish to go on, pass --dose-per-frame too, or give it --fdose: without"
+            " a dose it makes noise of the particles and says nothing"
+        )
+
+
+def _lacks_exposure(record: "Record") -> bool:
+    return record.source is None or record.source.exposure_per_frame_e_per_a2 is None
+
 
 def _lacks_aberration(record: "Record") -> bool:
     return record.results is None or "rlnSphericalAberration" not in record.results.optics

@@ -65,6 +65,11 @@ class CorrectedFrames:
     def __len__(self) -> int:
         return self.shape[0]
 
+    @property
+    def replaced_pixels(self) -> np.ndarray:
+        """Flat indices of the bad pixels, in rising order."""
+        return np.empty(0, np.intp) if self._replaced is None else self._replaced[0]
+
     def forget(self) -> None:
         """See `Movie.forget`."""
         forget_frames(self._frames)
@@ -150,7 +155,7 @@ class Corrections:
             If a reference does not fit the frames, all frames are bad, or a frame cannot be read: a
             file damaged in its middle cannot be trusted with the rest.
         """
-        references = self._fit(movie)
+        references = self.fitted(movie)
         notes = []
         if references.gain is not None:
             how = ", inverted" if references.is_inverted else ""
@@ -183,8 +188,14 @@ class Corrections:
             movie.subset(kept), frames=frames, exposure=exposure, notes=(*movie.notes, *notes)
         )
 
-    def _fit(self, movie: Movie) -> FittedReferences:
-        """The references on the movie's grid; those of the last grid are kept."""
+    def fitted(self, movie: Movie) -> FittedReferences:
+        """The references on the movie's grid; those of the last grid are kept.
+
+        Raises
+        ------
+        BadInputError
+            If one does not fit the frames.
+        """
         key = (movie.shape, self._references.inverts_gain(movie, self.settings))
         if key not in self._fitted:
             # Movies of a run are alike; keeping the last is enough.

@@ -114,6 +114,7 @@ class EerFrames(StoredFrames):
         by_exposure = settings.exposure_per_fraction_e_per_a2 is not None
         self.exposure_multiple = self.frames_per_fraction if by_exposure else 1
         self._up_sampling = settings.up_sampling
+        self.eer_up_sampling = settings.up_sampling
         height, width = self._sides
         fractions, rest = divmod(self.raw_frames, self.frames_per_fraction)
         self.shape = (fractions, height * settings.up_sampling, width * settings.up_sampling)

@@ -95,6 +95,7 @@ def open_movie(
         voltage_kv,
         frames_in_file=count,
         raw_frames_per_frame=stack.frames_per_fraction,
+        eer_up_sampling=stack.eer_up_sampling,
         notes=tuple(stack.notes),
     )
     if frames is None:

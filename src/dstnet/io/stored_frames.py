@@ -27,6 +27,8 @@ class StoredFrames:
         What a user should know of how the frames were made.
     frames_per_fraction
         Raw frames that a frame is the sum of: 1, but for EER movies.
+    eer_up_sampling
+        Of an EER movie, how much finer the grid is than the camera's; None: it is none.
     exposure_multiple
         Exposure of a frame over the one that the user gave: 1, but for EER movies whose raw frames
         are grouped by exposure.
@@ -37,6 +39,7 @@ class StoredFrames:
     pixel_size_yx_angstrom: tuple[float, float] | None
     notes: tuple[str, ...] = ()
     frames_per_fraction: int = 1
+    eer_up_sampling: int | None = None
     exposure_multiple: int = 1
 
     def __len__(self) -> int:

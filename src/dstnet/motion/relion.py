@@ -34,6 +34,8 @@ from dstnet.errors import BadInputError
 from dstnet.motion.local_field import field_in_frames, field_where_seen
 
 _COEFFICIENTS = 36
+# RELION's numbers for the grids of EER movies: the camera's own, two and four times finer ones.
+_EER_GRIDS = {None: None, 1: 1, 2: 2, 4: 3}
 NOT_OBSERVED = -9999.0  # the shift of a frame that RELION did not use
 
 
@@ -50,32 +52,47 @@ class RelionMovie:
     movie_name
         Path of the movie file, as RELION is to find it.
     exposure_e_per_a2
-        Of one frame.
+        Of one frame; None: not known.
     pre_exposure_e_per_a2
-        Before the first frame.
+        Before the first frame of the file.
     voltage_kv
-        Acceleration voltage.
+        Acceleration voltage; None: not known.
     used_frames
         Numbers in the file, from 0, of the frames whose motion is told; by default all.
     frames_in_file
         How many the file has; by default up to the last used one.
+    binning
+        Pixel of the sums over that of the movie.
+    gain_name, defects_name
+        Paths of the references that RELION is to apply; None: there is none.
+    hot_pixels
+        Pixels, (y, x), that are bad in this movie beside those of the list of defects.
+    eer_up_sampling, raw_frames_per_frame
+        Of an EER movie, how much finer the grid is than the camera's, and how many raw frames a
+        frame is the sum of; None: it is none.
     """
 
     shape: Shape
     pixel_size_angstrom: float
     movie_name: str
-    exposure_e_per_a2: float
+    exposure_e_per_a2: float | None = None
     pre_exposure_e_per_a2: float = 0.0
-    voltage_kv: float = 300.0
+    voltage_kv: float | None = None
     used_frames: tuple[int, ...] = ()
     frames_in_file: int = 0
+    binning: float = 1.0
+    gain_name: str | None = None
+    defects_name: str | None = None
+    hot_pixels: tuple[tuple[int, int], ...] = ()
+    eer_up_sampling: int | None = None
+    raw_frames_per_frame: int | None = None
 
 
 def to_relion(
     global_shift_angstrom: Trajectory, local_coefficients_angstrom: Stack, movie: RelionMovie
 ) -> dict[str, Any]:
     """Motion as the tables ``general`` (a dict), ``global_shift`` and ``local_motion_model``
-    (DataFrames), ready for `starfile`.
+    (DataFrames), ready for `starfile`; and ``hot_pixels`` where there are any.
 
     Write them with nine digits (``float_format="%.9g"``): coefficients of z^3 are small, and six
     decimals would be 0.01 pixels off.
@@ -103,19 +120,6 @@ def to_relion(
     shift_px = torch.full((frames, 2), NOT_OBSERVED, dtype=torch.float64)
     shift_px[list(used)] = applied_px[..., 5]
     model = _relion_model(applied_px[..., :5], used, movie.shape)
-    general = {
-        "rlnImageSizeX": width,
-        "rlnImageSizeY": height,
-        "rlnImageSizeZ": frames,
-        "rlnMicrographMovieName": movie.movie_name,
-        "rlnMicrographBinning": 1.0,
-        "rlnMicrographOriginalPixelSize": pixel,
-        "rlnMicrographDoseRate": movie.exposure_e_per_a2,
-        "rlnMicrographPreExposure": movie.pre_exposure_e_per_a2,
-        "rlnVoltage": movie.voltage_kv,
-        "rlnMicrographStartFrame": used[0] + 1,
-        "rlnMotionModelVersion": 1,
-    }
     global_shift = {
         "rlnMicrographFrameNumber": range(1, frames + 1),
         "rlnMicrographShiftX": shift_px[:, 1].numpy(),
@@ -125,11 +129,40 @@ def to_relion(
         "rlnMotionModelCoeffsIdx": range(_COEFFICIENTS),
         "rlnMotionModelCoeff": model.flip(0).flatten().numpy(),  # x first
     }
-    return {
-        "general": general,
+    tables = {
+        "general": _general(movie, frames, used[0]),
         "global_shift": pd.DataFrame(global_shift),
         "local_motion_model": pd.DataFrame(local_model),
     }
+    if movie.hot_pixels:
+        rows, columns = zip(*movie.hot_pixels, strict=True)
+        tables["hot_pixels"] = pd.DataFrame({"rlnCoordinateX": columns, "rlnCoordinateY": rows})
+    return tables
+
+
+def _general(movie: RelionMovie, frames: int, first_used: int) -> dict[str, Any]:
+    """The values of a movie; those that are not known are left out."""
+    height, width = movie.shape
+    has_exposure = movie.exposure_e_per_a2 is not None
+    is_eer = movie.eer_up_sampling is not None
+    values = {
+        "rlnImageSizeX": width,
+        "rlnImageSizeY": height,
+        "rlnImageSizeZ": frames,
+        "rlnMicrographMovieName": movie.movie_name,
+        "rlnMicrographGainName": movie.gain_name,
+        "rlnMicrographDefectFile": movie.defects_name,
+        "rlnMicrographBinning": movie.binning,
+        "rlnMicrographOriginalPixelSize": movie.pixel_size_angstrom,
+        "rlnMicrographDoseRate": movie.exposure_e_per_a2,
+        "rlnMicrographPreExposure": movie.pre_exposure_e_per_a2 if has_exposure else None,
+        "rlnVoltage": movie.voltage_kv,
+        "rlnMicrographStartFrame": first_used + 1,
+        "rlnEERUpsampling": _EER_GRIDS[movie.eer_up_sampling],
+        "rlnEERGrouping": movie.raw_frames_per_frame if is_eer else None,
+        "rlnMotionModelVersion": 1,
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _relion_model(applied_px: Stack, used_frames: Sequence[int], shape: Shape) -> Tensor:

@@ -49,6 +49,8 @@ class Movie:
         How many frames the file has; by default up to the last one here.
     raw_frames_per_frame
         Of an EER movie, how many of its raw frames a frame is the sum of.
+    eer_up_sampling
+        Of an EER movie, how much finer its grid is than the camera's; None: it is none.
     notes
         What was done to the frames, a line each, for reports.
 
@@ -66,6 +68,7 @@ class Movie:
     frame_numbers: tuple[int, ...] = ()
     frames_in_file: int = 0
     raw_frames_per_frame: int = 1
+    eer_up_sampling: int | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -7,6 +7,10 @@ from dstnet.io.star import write_star
 from dstnet.motion import Motion, RelionMovie
 from dstnet.movie import Movie
 from dstnet.pipeline.micrographs_star import as_relion_finds
+from dstnet.pipeline.relion_references import RelionReferences
+
+# By these alone RELION knows what a file is.
+_RELION_SUFFIXES = (".mrc", ".mrcs", ".tif", ".tiff", ".eer")
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,10 @@ class MotionFile:
         Of these frames.
     pixel_size_angstrom
         Of the sums.
-    gain
-        The gain reference that the frames were corrected with.
+    voltage_kv
+        As it was given; None: nobody said it.
+    references
+        That RELION is to apply.
     """
 
     movie_path: Path
@@ -34,7 +40,8 @@ class MotionFile:
     frame_numbers: tuple[int, ...]
     motion: Motion
     pixel_size_angstrom: float
-    gain: Path | None
+    voltage_kv: float | None
+    references: RelionReferences
 
     def write(self, path: Path) -> None:
         """Write the file.
@@ -44,24 +51,61 @@ class MotionFile:
         OutputError
             If it cannot be written.
         """
+        tables = self.motion.to_relion(self._described())
+        write_star(path, tables, float_format="%.9g")
+
+    def _described(self) -> RelionMovie:
         movie = self.movie
-        exposure = self.movie.exposure
-        own = exposure.frame_e_per_a2[0] if exposure else 0.0
-        before = exposure.pre_exposure_e_per_a2 if exposure else 0.0
-        described = RelionMovie(
+        exposure = movie.exposure
+        own = exposure.frame_e_per_a2[0] if exposure else None
+        before = 0.0
+        if exposure and own:
+            # RELION's is before the first frame of the file.
+            before = exposure.pre_exposure_e_per_a2 - movie.frame_numbers[0] * own
+        return RelionMovie(
             shape=movie.shape,
             pixel_size_angstrom=movie.pixel_size_angstrom,
             movie_name=as_relion_finds(self.movie_path),
             exposure_e_per_a2=own,
-            pre_exposure_e_per_a2=before - movie.frame_numbers[0] * own,
-            voltage_kv=movie.voltage_kv,
+            pre_exposure_e_per_a2=before,
+            voltage_kv=self.voltage_kv,
             used_frames=self.frame_numbers,
             frames_in_file=movie.frames_in_file,
+            binning=round(self.pixel_size_angstrom / movie.pixel_size_angstrom, 6),
+            gain_name=_name(self.references.gain),
+            defects_name=_name(self.references.defects),
+            hot_pixels=tuple((y, x) for y, x in self.references.hot_pixels.tolist()),
+            eer_up_sampling=movie.eer_up_sampling,
+            raw_frames_per_frame=movie.raw_frames_per_frame,
         )
-        tables = self.motion.to_relion(described)
-        general = tables["general"]
-        binning = self.pixel_size_angstrom / movie.pixel_size_angstrom
-        general["rlnMicrographBinning"] = round(binning, 6)
-        if self.gain is not None:
-            general["rlnMicrographGainName"] = as_relion_finds(self.gain)
-        write_star(path, tables, float_format="%.9g")
+
+    def notes(self, *, has_dark: bool) -> list[str]:
+        """What RELION's Polish, which works on the raw frames, would do otherwise than was done."""
+        suffix = self.movie_path.suffix
+        notes = []
+        if suffix not in _RELION_SUFFIXES:
+            notes.append(
+                f"RELION's Polish cannot open movies called *{suffix}; have them as"
+                f" {', '.join(_RELION_SUFFIXES)}"
+            )
+        if has_dark:
+            notes.append(
+                "RELION knows no dark: its Polish would take the raw frames with the gain alone, so"
+                " polish frames that were written with the dark subtracted"
+            )
+        if self.movie.eer_up_sampling == 4 and self.references.gain is not None:
+            notes.append(
+                "RELION's Polish takes no gain on a grid four times as fine as the camera's; pass"
+                " --eer-upsampling 1 or 2 to polish"
+            )
+        numbers = self.frame_numbers
+        if len(numbers) < self.movie.frames_in_file:
+            notes.append(
+                "RELION's Polish takes frames that were left out too, unless it is run with"
+                f" --first_frame {numbers[0] + 1} --last_frame {numbers[-1] + 1}"
+            )
+        return notes
+
+
+def _name(path: Path | None) -> str | None:
+    return None if path is None else as_relion_finds(path)

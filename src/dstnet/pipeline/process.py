@@ -30,6 +30,7 @@ from dstnet.pipeline.products import (
 )
 from dstnet.pipeline.record import Cost, Record, Results, Source
 from dstnet.pipeline.records import now
+from dstnet.pipeline.relion_references import ReferenceWriter
 from dstnet.pipeline.settings import RunSettings
 from dstnet.runs import peak_memory_bytes
 
@@ -118,6 +119,7 @@ class MovieProcessor:
         self._settings = settings
         self._device = device
         self._restorer = settings.restorer(device)
+        self._reference_writer = ReferenceWriter()
         # Of the last gains: movies of one camera come together.
         self._corrections = lru_cache(maxsize=2)(settings.references.corrections)
 
@@ -191,7 +193,9 @@ class MovieProcessor:
         settings = self._settings
         source = task.movie
         gain = settings.references.gain_of(source)
-        images = self._images(_corrected(raw, self._corrections(gain)), source)
+        corrections = self._corrections(gain)
+        corrected = _corrected(raw, corrections)
+        images = self._images(corrected, source)
         aligned = images.aligned
         movie = aligned.movie
         # All are looked at before any is written.
@@ -207,19 +211,35 @@ class MovieProcessor:
                 product.label,
                 stack=image.ndim == 3,
             )
+        references = self._reference_writer.references(
+            task.folder, gain, corrections, raw, corrected
+        )
         motion_file = MotionFile(
-            source.path, raw, movie.frame_numbers, aligned.motion, aligned.pixel_size_angstrom, gain
+            source.path,
+            raw,
+            movie.frame_numbers,
+            aligned.motion,
+            aligned.pixel_size_angstrom,
+            settings.movies.known_voltage_kv(source),
+            references,
         )
         motion_file.write(paths[MOTION])
+        has_dark = settings.references.dark is not None
         shifts = aligned.motion.global_shift_angstrom.tolist()
+        files = paths | references.written(task.folder)
         total, early, late = aligned.motion.path_lengths_angstrom(movie.exposure)
         restored_notes = images.restored.notes if images.restored else ()
         return Results(
             output_pixel_size_angstrom=aligned.pixel_size_angstrom,
             shifts_angstrom=[[round(y, 3), round(x, 3)] for y, x in shifts],
             accumulated_motion_angstrom=(round(total, 3), _rounded(early), _rounded(late)),
-            notes=[*movie.notes, *aligned.notes, *restored_notes],
-            files={kind: p.relative_to(task.folder).as_posix() for kind, p in paths.items()},
+            notes=[
+                *movie.notes,
+                *aligned.notes,
+                *restored_notes,
+                *motion_file.notes(has_dark=has_dark),
+            ],
+            files={kind: p.relative_to(task.folder).as_posix() for kind, p in files.items()},
             optics=settings.movies.optics(source),
         )
 
@@ -305,7 +325,10 @@ def _is_complete(task: Task, source: Source, paths: dict[str, Path]) -> bool:
             " other frames, pixel size, exposure, voltage, gain or motion, or by something else;"
             " pass --overwrite, or choose another folder"
         )
-    return all(there) and before is not None and before.results is not None
+    if not all(there) or before is None or before.results is None:
+        return False
+    # The references too that RELION is to go on with
+    return all((task.folder / name).is_file() for name in before.results.files.values())
 
 
 def _corrected(raw: Movie, corrections: Corrections | None) -> Movie:

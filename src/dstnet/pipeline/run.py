@@ -13,6 +13,7 @@ from dstnet.pipeline.motion_source import shared_motion
 from dstnet.pipeline.process import MovieJob, Task
 from dstnet.pipeline.record import Record, Status
 from dstnet.pipeline.records import Records
+from dstnet.pipeline.relion_references import FOLDER as REFERENCES
 from dstnet.pipeline.settings import RunSettings
 from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
 
@@ -77,7 +78,8 @@ def run_files(
     # What cannot be used at all is refused before anything is written.
     outcomes_of = prepare(MovieJob(settings), workplace)
     records = Records(folder, settings.made_with(), overwrite)
-    remove_leftovers(folder / "micrographs")
+    for name in ("micrographs", REFERENCES):
+        remove_leftovers(folder / name)
     refused: dict[str, str] = {}
     if settings.motion_from is not None and isinstance(inputs, Sequence):
         refused = shared_motion(settings.motion_from, inputs)

@@ -81,6 +81,12 @@ class MovieSettings:
             return self.voltage_kv
         return float(source.optics.get("rlnVoltage", DEFAULT_VOLTAGE_KV))
 
+    def known_voltage_kv(self, source: InputMovie) -> float | None:
+        """The acceleration voltage of an input, as somebody said it; None where nobody did."""
+        if self.voltage_kv is None and source.optics.get("rlnVoltage") is None:
+            return None
+        return self._voltage(source)
+
     def optics(self, source: InputMovie) -> dict[str, Any]:
         """An input's optics group by RELION's names: its own, else what is given here."""
         if source.optics:
