@@ -263,7 +263,11 @@ def run(
     workplace = options.workplace(devices, threads=options.threads)
     _check_watching(options)
     remarks: list[str] = []
-    found = None if options.watch else read_inputs(movies, report=remarks.append)
+    found = (
+        None
+        if options.watch
+        else read_inputs(movies, report=remarks.append, references=settings.references.files)
+    )
     inputs: Iterable[InputMovie | None]
     inputs = _arriving(movies, settings, options) if found is None else found
     total = None if found is None else len(found)
@@ -299,7 +303,7 @@ def _arriving(
     from dstnet.pipeline.watch import watch
 
     assert options.watch is not None
-    find = partial(read_inputs, movies)
+    find = partial(read_inputs, movies, references=settings.references.files)
     waiting = _given({"settle": options.watch_settle, "idle": options.watch_idle})
     return watch(find, settings.movies.open, every=options.watch, **waiting)
 
