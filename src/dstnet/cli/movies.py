@@ -267,7 +267,11 @@ def run(
     _check_watching(options)
     page = RunPage(output)
     remarks: list[str] = []
-    found = None if options.watch else read_inputs(movies, report=remarks.append)
+    found = (
+        None
+        if options.watch
+        else read_inputs(movies, report=remarks.append, references=settings.references.files)
+    )
     inputs: Iterable[InputMovie | None]
     inputs = _arriving(movies, settings, options) if found is None else found
     total = None if found is None else len(found)
@@ -306,7 +310,7 @@ def _arriving(
     from dstnet.pipeline.watch import watch
 
     assert options.watch is not None
-    find = partial(read_inputs, movies)
+    find = partial(read_inputs, movies, references=settings.references.files)
     waiting = _given({"settle": options.watch_settle, "idle": options.watch_idle})
     return watch(find, settings.movies.open, every=options.watch, **waiting)
 
@@ -361,15 +365,12 @@ def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter)
         report.say(
             f"micrographs.star leaves out {', '.join(left_out)}, which some optics groups lack"
         )
-    if any(_lacks_exposure(record) for record in (*done, *skipped)):
+    sources = [record.source for record in (*done, *skipped) if record.source is not None]
+    if any(source.exposure_per_frame_e_per_a2 is None for source in sources):
         report.say(
             "for RELION's Polish to go on, pass --dose-per-frame too, or give it --fdose: without"
             " a dose it makes noise of the particles and says nothing"
         )
-
-
-def _lacks_exposure(record: "Record") -> bool:
-    return record.source is None or record.source.exposure_per_frame_e_per_a2 is None
 
 
 def _not_of_all(optics: list[dict[str, Any]]) -> list[str]:
