@@ -396,6 +396,5 @@ def _line(record: "Record", new_notes: Sequence[str]) -> str:
     cost = record.cost
     assert source is not None and results is not None and cost is not None
     notes = "".join(f"\n    note: {note}" for note in new_notes)
-    motion = results.motion_in_words()
-    made = f"{source.frames} frames, accumulated motion {motion}, {cost.seconds:.1f} s"
-    return f"{printable(record.input)}: {made}{notes}"
+    made = f"{source.frames} frames, accumulated motion {results.motion_in_words()}"
+    return f"{printable(record.input)}: {made}, {cost.seconds:.1f} s{notes}"
