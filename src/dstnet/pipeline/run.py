@@ -35,6 +35,7 @@ def run_files(
     *,
     workplace: Workplace | None = None,
     overwrite: bool = False,
+    begin: Callable[[], None] = lambda: None,
     report: Callable[[Record], None] = lambda record: None,
     write_more: Callable[[], object] = lambda: None,
 ) -> Summary:
@@ -58,6 +59,8 @@ def run_files(
         once.
     overwrite
         Make again what is complete.
+    begin
+        Called once everything that can be refused before the first input has been looked at.
     report
         Gets each input's record as it is finished.
     write_more
@@ -86,6 +89,7 @@ def run_files(
         records.refresh()
         write_more()
 
+    begin()
     tables = Refresher(write)
     outcomes = outcomes_of(_tasks(inputs, records, overwrite, tables.idle))
     finished: dict[int, Record] = {}
