@@ -278,7 +278,6 @@ def run(
     with reporting(total, doing, as_json) as report:
         for remark in remarks:
             report.say(remark)
-        report.say(workplace.threads_in_words)
         numbered = _Numbered(report, total)
         summary = run_files(
             inputs,
@@ -286,6 +285,7 @@ def run(
             settings,
             workplace=workplace,
             overwrite=options.overwrite,
+            begin=lambda: report.say(workplace.threads_in_words),
             report=numbered,
             write_more=page.write,
         )
