@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RunSettings,
         Summary,
     )
+    from dstnet.runs import Workplace
 
 
 @Parameter(name="*", group="The movies")
@@ -278,7 +279,6 @@ def run(
     with reporting(total, doing, as_json) as report:
         for remark in remarks:
             report.say(remark)
-        report.say(workplace.threads_in_words)
         numbered = _Numbered(report, total)
         summary = run_files(
             inputs,
@@ -286,6 +286,7 @@ def run(
             settings,
             workplace=workplace,
             overwrite=options.overwrite,
+            begin=lambda: _say_threads(workplace, report),
             report=numbered,
             write_more=page.write,
         )
@@ -313,6 +314,12 @@ def _arriving(
     find = partial(read_inputs, movies, references=settings.references.files)
     waiting = _given({"settle": options.watch_settle, "idle": options.watch_idle})
     return watch(find, settings.movies.open, every=options.watch, **waiting)
+
+
+def _say_threads(workplace: "Workplace", report: Reporter) -> None:
+    said = workplace.threads_in_words
+    if said is not None:
+        report.say(said)
 
 
 class _Numbered:
