@@ -87,7 +87,7 @@ class Results(_Stored):
     Attributes
     ----------
     shifts_angstrom
-        (y, x) of each frame.
+        (y, x) of each frame, against the first.
     accumulated_motion_angstrom
         Length of the frames' way: in all, early and late; the latter None without an exposure.
     notes
