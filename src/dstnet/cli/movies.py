@@ -112,8 +112,8 @@ class SumOptions:
         Path | None,
         Parameter(
             help=(
-                "Take the motion from RELION's form instead of finding it: a folder with NAME.star,"
-                " a corrected_micrographs.star, or one movie's STAR file."
+                "Take the motion from RELION's form instead of finding it: a folder of its STAR"
+                " files, a corrected_micrographs.star, or one movie's STAR file."
             )
         ),
     ] = None

@@ -148,7 +148,7 @@ class Results(_Stored):
     Attributes
     ----------
     shifts_angstrom
-        (y, x) of each frame.
+        (y, x) of each frame, against the first.
     accumulated_motion_angstrom
         RELION's rlnAccumMotionTotal, -Early and -Late: the steps from each frame to the next,
         their lengths added up; early and late None without an exposure.
