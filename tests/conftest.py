@@ -36,3 +36,10 @@ def model(tmp_path: Path) -> Path:
 
     (tmp_path / "model").mkdir()
     return save_model(tmp_path / "model")
+
+
+@pytest.fixture
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own folder as the working folder, from which results are named."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -23,7 +23,7 @@ def write_movie(path, frames=4, signal=0.3, seed=0, side=136):
 
 
 @pytest.fixture
-def options(tmp_path):
+def options(tmp_path, in_tmp_path):
     settings = {"crop": 64, "held_out": 0.5, "batch": 2, "learning_rate": 0.01, "check_every": 4}
     (tmp_path / "adapt.yaml").write_text(
         yaml.safe_dump({**settings, "alignment": {"resolution_angstrom": 12}})

@@ -16,6 +16,8 @@ from dstnet.enhancement import METHODS
 from dstnet.io import open_movie, write_mrc, write_tiff
 from dstnet.network.weights import digest, released
 
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
 
 @pytest.fixture
 def mrc(tmp_path):
@@ -353,7 +355,7 @@ def test_sub_folders_are_kept(enhance, tmp_path):
     assert enhance(*sorted((tmp_path / "data").rglob("*.mrc")))[0] == 0
     assert {
         str(p.relative_to(enhance.micrographs)) for p in enhance.micrographs.rglob("*_enhanced.mrc")
-    } == {"one/a_enhanced.mrc", "two/a_enhanced.mrc", "two/deep/b_enhanced.mrc"}
+    } == {f"data/{name}_enhanced.mrc" for name in ("one/a", "two/a", "two/deep/b")}
 
 
 def test_json_lines(enhance, mrc, tiff):
@@ -515,7 +517,10 @@ def test_simulate_then_enhance(capsys, enhance, tmp_path):
     assert movie.read_bytes() != before
     code, out, err = enhance(movie, "--dose-per-frame", "1.5")
     assert code == 0, err
-    assert image(enhance.micrographs / f"{name}_enhanced.mrc").shape == (128, 128)
+    assert image(enhance.micrographs / "sim" / "movies" / f"{name}_enhanced.mrc").shape == (
+        128,
+        128,
+    )
     assert "outside the 0.5-2.0" in out, (
         "3 Å is more than the model was trained for, and that is said"
     )

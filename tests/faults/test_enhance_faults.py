@@ -21,8 +21,9 @@ from dstnet.pipeline import process
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path / "data")
     return tmp_path / "data"
 
 
@@ -228,20 +229,6 @@ def test_a_bad_file_is_tried_again_once_it_is_mended(enhance, data, tmp_path):
     assert enhance(path)[0] == 0
     (record,) = json.loads((tmp_path / "out" / "provenance.json").read_text())["movies"]
     assert record["status"] == "done" and "error" not in record
-
-
-def test_two_inputs_of_one_name(enhance, data, tmp_path):
-    write_mrc(data / "a.mrc", make_frames(), 2.0, "x", stack=True)
-    write_tiff(data / "a.tif", make_frames(2, seed=3), 2.0)
-    assert enhance(data / "a.mrc", data / "a.tif")[0] == 0
-    records = json.loads((tmp_path / "out" / "provenance.json").read_text())["movies"]
-    assert {r["input"]: r["name"] for r in records} == {
-        str(data / "a.mrc"): "a",
-        str(data / "a.tif"): "a_tif",
-    }
-    for name, frames in (("a", make_frames()), ("a_tif", make_frames(2, seed=3))):
-        with mrcfile.open(tmp_path / "out" / "micrographs" / f"{name}_aligned.mrc") as file:
-            assert file.data.mean() == pytest.approx(frames.sum(0).mean(), abs=0.05)
 
 
 def refused(result, *words):

@@ -7,8 +7,8 @@ import torch
 from rods import PIXEL, rods_shot
 
 from dstnet.alignment import AlignmentSettings, align
+from dstnet.metrics.motion import motion_error
 from dstnet.motion import Motion
-from dstnet.motion.local_field import local_displacement
 from dstnet.motion.simulated_motion import MotionSettings
 from dstnet.potential import Projector, build_potential
 from dstnet.simulation import MovieSimulator, SimulationSettings
@@ -18,22 +18,9 @@ from dstnet.structure import phantom
 
 
 def errors(motion: Motion, shot: MovieSimulator) -> tuple[float, float]:
-    """Rms errors in pixels per axis: of the global shifts, and of the local field at 9 x 9 places
-    of all frames.
-    """
-    truth, pixel = shot.truth, shot.settings.pixel_size_angstrom
-    got, planted = (
-        torch.stack([local_displacement(c, (9, 9)) for c in coefficients])
-        for coefficients in (
-            motion.local_coefficients_angstrom,
-            truth.motion.local_coefficients_angstrom,
-        )
-    )
-    shift = motion.global_shift_angstrom - truth.motion.global_shift_angstrom
-    return (
-        float(shift.square().mean().sqrt()) / pixel,
-        float((got - planted).square().mean().sqrt()) / pixel,
-    )
+    """Rms errors in pixels, of the shifts and of the local motion; see `motion_error`."""
+    found = motion_error(motion, shot.truth.motion, shot.settings.pixel_size_angstrom)
+    return found.global_px, found.local_px
 
 
 def likeness(image, shot, border=24):

@@ -18,6 +18,7 @@ from dstnet.alignment import (
     half_movie,
 )
 from dstnet.core.fourier import radial_frequency, resample, shift_phase
+from dstnet.core.progress import Step, watching, working_on
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.metrics.image import correlation
 from dstnet.metrics.motion import motion_error
@@ -211,21 +212,13 @@ def test_max_shift_and_resolution_are_obeyed():
     assert torch.allclose(coarse, truth, atol=0.8)
 
 
-def test_progress_input_untouched_and_repeatable():
+def test_input_untouched_and_repeatable():
     movie = poisson_movie(blobs((64, 64)), planted(4), 5.0, exposure=Exposure.uniform(4, 1.0))
     before = movie.frames.copy()
-    calls = []
-    first = estimate_global_motion(movie, SETTINGS, lambda done, of: calls.append((done, of)))
-    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    first = estimate_global_motion(movie, SETTINGS)
     assert torch.equal(first, estimate_global_motion(movie, SETTINGS))
     kept = first.clone()
-    accumulate(
-        movie,
-        first,
-        groupings=[Grouping(2.0, 2)],
-        progress=lambda done, of: calls.append((done, of)),
-    )
-    assert calls[4:] == calls[:4]
+    accumulate(movie, first, groupings=[Grouping(2.0, 2)])
     assert np.array_equal(before, movie.frames)
     assert torch.equal(first, kept)
 
@@ -575,10 +568,9 @@ def test_no_local_motion_where_there_is_none_or_nothing_to_tell_it_from():
 def test_given_motion_is_taken_and_nothing_estimated():
     movie = poisson_movie(blobs((96, 96)), torch.zeros(4, 2), 5.0)
     given = Motion(planted(4), local_course(4, 0.3))
-    calls = []
-    aligned = align(
-        movie, SETTINGS, motion=given, progress=lambda done, of: calls.append((done, of))
-    )
+    steps = []
+    with watching(steps.append), working_on("a movie"):
+        aligned = align(movie, SETTINGS, motion=given)
     from_first = given.from_first_frame((95.0, 95.0))
     assert torch.equal(aligned.motion.global_shift_angstrom, from_first.global_shift_angstrom)
     assert torch.equal(
@@ -587,13 +579,16 @@ def test_given_motion_is_taken_and_nothing_estimated():
     assert not aligned.motion.global_shift_angstrom[0].any()
     again = align(movie, SETTINGS, motion=from_first)
     torch.testing.assert_close(again.total, aligned.total, atol=1e-3, rtol=0)
-    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    summing = [Step("a movie", "summing, frame", i, 4) for i in (1, 2, 3, 4)]
+    assert steps == [Step("a movie", "beginning"), *summing, Step("a movie", None)]
     assert not aligned.groups
     with pytest.raises(BadInputError, match="local motion of shape"):
         align(movie, SETTINGS, motion=Motion(given.global_shift_angstrom, torch.zeros(3, 2, 5)))
-    calls.clear()
-    align(movie, SETTINGS, progress=lambda done, of: calls.append((done, of)))
-    assert calls == [(i + 1, 8) for i in range(8)]
+    steps.clear()
+    with watching(steps.append):
+        align(movie, SETTINGS)
+    assert [step.done for step in steps] == [1, 2, 3, 4, 1, 2, 3, 4]
+    assert [step.doing for step in steps[3:5]] == ["looking for motion, frame", "summing, frame"]
 
 
 @pytest.mark.parametrize("local", [0.0, 0.4])

@@ -21,20 +21,33 @@ def test_a_device_keeps_its_name_and_none_is_the_best_there_is():
     assert resolve_device() == torch.device(best)
 
 
-def test_cuda_without_a_cuda_build_says_how_one_is_had(monkeypatch):
+@pytest.mark.parametrize(
+    ("build", "gpus", "name", "said"),
+    [
+        (None, 0, "cuda", r"built for CPUs only; install a CUDA build of torch .*--device cpu"),
+        ("12.8", 0, "cuda:1", r"built for GPUs, but finds none: no driver; .*--device cpu"),
+        ("12.8", 1, "cuda:7", "there is cuda:0 alone; use one of these, or --device cpu"),
+        ("12.8", 4, "cuda:7", "there is cuda:0 to cuda:3; use one of these, or --device cpu"),
+        ("12.8", 4, "cuda:3", "no driver; use another GPU, or --device cpu"),
+    ],
+)
+def test_why_cuda_cannot_be_used(monkeypatch, build, gpus, name, said):
     def refuse(*_, **__):
-        raise AssertionError("Torch not compiled with CUDA enabled")
+        raise RuntimeError("no driver\nmore")
 
-    monkeypatch.setattr(torch.version, "cuda", None)
-    monkeypatch.setattr(torch, "empty", refuse)
-    with pytest.raises(SettingsError, match="install a CUDA build of torch"):
-        resolve_device("cuda:1")
-
-
-@pytest.mark.parametrize("name", ["gpu", "cpu:x", ""])
-def test_no_such_device(name):
-    with pytest.raises(SettingsError, match=r"cannot be used: .*use --device cpu"):
+    monkeypatch.setattr(torch.version, "cuda", build)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch, "zeros", refuse)
+    with pytest.raises(SettingsError, match=f"device '{name}' cannot be used: .*{said}$"):
         resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu:x", "", "cdua", "cuda:-1", "cuda:", "CPU", "mps"])
+def test_no_such_device(name):
+    with pytest.raises(SettingsError, match=r"cannot be used: .*; use (--device )?cpu") as caught:
+        resolve_device(name)
+    assert "\n" not in str(caught.value)
 
 
 def test_settings_come_back_from_their_own_yaml(tmp_path):

@@ -3,6 +3,7 @@ orientation is found.
 """
 
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -382,6 +383,52 @@ def test_a_dark_offset_does_not_hide_a_missing_beam():
     assert Corrections(dark=dark).applied(movie_of(frames)).frame_numbers == tuple(range(9))
 
 
+@pytest.mark.parametrize("drop", [True, False])
+def test_listed_pixels_say_nothing_of_their_frames(drop):
+    """They are NaN, or saturate at times; in one frame nothing else arrived."""
+    good = counts((8, 64, 80), 3.0).astype(np.float32)
+    frames = good.copy()
+    frames[2, :, 40] = frames[4, :, 40] = 60000
+    frames[:, 10, 20] = np.nan
+    frames[5, 11, 20] = np.inf
+    column = np.array([[40, 0, 1, 64], [20, 10, 1, 2]])
+    gain = np.ones((64, 80), np.float32)
+    gain[:, 40] = gain[10:12, 20] = 0
+    for references in ({"defects": column}, {"gain": gain}):
+        applied = Corrections(**references, settings=settings(drop_bad_frames=drop))
+        movie = applied.applied(movie_of(frames))
+        assert movie.frame_numbers == tuple(range(8))
+        assert not any("pixels" in note or "left out" in note for note in movie.notes)
+        repaired = np.stack([movie.frames[i] for i in range(8)])
+        assert np.isfinite(repaired).all() and repaired.max() == good.max()
+        is_good = np.ones((64, 80), bool)
+        is_good[:, 40] = is_good[10:12, 20] = False
+        np.testing.assert_array_equal(repaired[:, is_good], good[:, is_good])
+    if drop:
+        frames[6] = 0
+        frames[6, :, 40] = 60000
+        movie = Corrections(defects=column).applied(movie_of(frames))
+        assert movie.frame_numbers == (0, 1, 2, 3, 4, 5, 7)
+
+
+def test_pixels_that_are_never_numbers_are_dead_ones():
+    good = counts((8, 64, 80), 3.0).astype(np.float32)
+    frames = good.copy()
+    frames[:, 10, 20] = np.nan
+    frames[:, :, 40] = np.inf
+    movie = Corrections().applied(movie_of(frames))
+    assert len(movie) == 8 and movie.notes == ("65 pixels NaN or infinite in all frames: repaired",)
+    repaired = np.stack([movie.frames[i] for i in range(8)])
+    assert np.isfinite(repaired).all() and repaired.mean() == pytest.approx(3.0, abs=0.05)
+    frames[3, 30, 30] = np.nan  # scattered: that frame is bad
+    assert Corrections().applied(movie_of(frames)).frame_numbers == (0, 1, 2, 4, 5, 6, 7)
+    # Of a single frame nothing tells dead pixels from a broken file, nor of half a frame.
+    frames[:, :, :40] = np.nan
+    for broken in (frames[:1], frames):
+        with pytest.raises(BadInputError, match="frames are bad"):
+            Corrections().applied(movie_of(broken))
+
+
 @pytest.mark.parametrize("bad", [(0, 1), (9,), (2,), (7,), (3, 4)])
 @pytest.mark.parametrize("value", [np.nan, 0])
 def test_exposure_of_frames_left_out(bad, value):
@@ -544,6 +591,49 @@ def test_other_files_are_refused_with_a_remedy(tmp_path: Path):
     for path in (tmp_path, tmp_path / "absent.mrc"):
         with pytest.raises(BadInputError, match=path.name):
             read_gain(path)
+
+
+def dm4_entry(name: str, kind: int, content: bytes) -> bytes:
+    """An entry of a DM4 file: 20 a folder, 21 data."""
+    head = struct.pack(">BH", kind, len(name)) + name.encode()
+    return head + struct.pack(">Q", len(content)) + content
+
+
+def dm4_folder(name: str, *entries: bytes) -> bytes:
+    return dm4_entry(name, 20, struct.pack(">bbQ", 1, 0, len(entries)) + b"".join(entries))
+
+
+def dm4_data(name: str, data: bytes, *kind: int) -> bytes:
+    return dm4_entry(name, 21, b"%%%%" + struct.pack(f">Q{len(kind)}Q", len(kind), *kind) + data)
+
+
+def dm4_image(image: np.ndarray) -> bytes:
+    sides = [dm4_data("", struct.pack("<I", side), 5) for side in image.shape[::-1]]
+    kind = {"f": 6, "H": 4}[image.dtype.char]
+    pixels = dm4_data("Data", image.tobytes(), 20, kind, image.size)
+    return dm4_folder("", dm4_folder("ImageData", pixels, dm4_folder("Dimensions", *sides)))
+
+
+def test_dm4_references(tmp_path: Path):
+    """Read as TIFF is, the last stored row first; a thumbnail stands before the image."""
+    pytest.importorskip("dm4", reason="the package dm4 is not installed")
+    gain = uneven((48, 40))
+    images = dm4_image(gain[::8, ::8].astype(np.uint16)), dm4_image(gain)
+    listed = dm4_folder("ImageList", *images)
+    data = struct.pack(">IQI", 4, len(listed), 1) + struct.pack(">bbQ", 1, 0, 1) + listed
+    (tmp_path / "g.dm4").write_bytes(data)
+    np.testing.assert_array_equal(read_gain(tmp_path / "g.dm4"), gain[::-1])
+    np.testing.assert_array_equal(read_dark(tmp_path / "g.dm4"), gain[::-1])
+    (tmp_path / "g.dm4").write_bytes(data[:3000])
+    with pytest.raises(BadInputError, match=r"g\.dm4 .*dm2mrc g.dm4 g.mrc"):
+        read_gain(tmp_path / "g.dm4")
+
+
+@pytest.mark.parametrize("name", ["a.dm4", "a.dm3"])
+def test_digital_micrograph_movies_are_to_be_converted(tmp_path: Path, name):
+    (tmp_path / name).write_bytes(b"\0\0\0\4" * 300)
+    with pytest.raises(BadInputError, match=rf"{name} .*dm2mrc {name} a.mrc"):
+        open_movie(tmp_path / name, pixel_size_angstrom=1.0)
 
 
 def test_defect_lists(tmp_path: Path):

@@ -124,7 +124,7 @@ def test_the_micrograph_is_the_sum_of_the_frames_moved_back(weights):
     inside = (slice(4, -4), slice(4, -4))
     moved_back = sum(
         torch.roll(f, (-round(y), -round(x)), (0, 1))
-        for f, (y, x) in zip(out.frames, (shifts / 2).tolist(), strict=True)
+        for f, (y, x) in zip(out.frames, ((shifts - shifts[0]) / PIXEL).tolist(), strict=True)
     )
     # Apart from the mean: what the plain sum continues at its borders changes its.
     offset = (out.micrograph - moved_back)[inside].mean()

@@ -4,6 +4,9 @@ knows of them.
 
 import os
 import pickle
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -62,14 +65,20 @@ def paths(*arguments, **options):
     return [str(movie.path) for movie in read_inputs(arguments, **options)]
 
 
-def test_paths_in_their_order_with_names_below_the_common_folder(project):
+def test_paths_in_their_order_with_names_below_the_working_folder(project):
     movies = read_inputs(
         ["Movies/one.tiff", project / "Movies/grid/deep/three.mrc.gz", "Movies/grid/two.tiff"]
     )
-    assert [m.name for m in movies] == ["one", "grid/deep/three", "grid/two"]
+    assert [m.name for m in movies] == [
+        "Movies/one",
+        "Movies/grid/deep/three",
+        "Movies/grid/two",
+    ]
     assert [m.path.is_absolute() for m in movies] == [False, True, False]
     assert all(m.optics == {} and m.gain is None for m in movies)
-    assert read_inputs(["Movies/grid/deep/three.mrc.gz"])[0].name == "three"
+    assert read_inputs(["Movies/grid/deep/three.mrc.gz"]) == [
+        replace(movies[1], path=Path("Movies/grid/deep/three.mrc.gz"))
+    ], "the name does not depend on what else is given"
     assert pickle.loads(pickle.dumps(movies)) == movies
 
 
@@ -88,16 +97,74 @@ def test_patterns_that_the_shell_left(project):
     assert paths("Movies/odd[1].tiff") == ["Movies/odd[1].tiff"]  # a file of that very name
 
 
-def test_names_of_a_pattern_stay_when_more_files_come(project):
-    before = read_inputs(["Movies/**/t*.tiff"])
-    assert [m.name for m in before] == ["grid/two"]
-    (project / "Movies" / "ten.tiff").write_bytes(b"x")
-    assert {m.name for m in read_inputs(["Movies/**/t*.tiff"])} == {"grid/two", "ten"}
-    assert [m.name for m in read_inputs(["Movies/grid/t*.tiff", "Movies/one.tiff"])] == [
-        "grid/two",
-        "one",
-    ]
-    assert [m.name for m in read_inputs(["Import/*/movies.st*"])] == ["one", "grid/two", "none"]
+def names(*arguments):
+    return [movie.name for movie in read_inputs(arguments)]
+
+
+def test_a_name_depends_on_the_movie_alone(project, tmp_path, monkeypatch):
+    assert names("Movies/**/t*.tiff") == ["Movies/grid/two"]
+    assert names("Movies/one.tiff", "Movies/**/t*.tiff") == ["Movies/one", "Movies/grid/two"]
+    elsewhere = tmp_path / "disk a" / "sq1"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "h.tif").write_bytes(b"x")
+    folder = f"sq1-{sha256(str(elsewhere).encode()).hexdigest()[:6]}"
+    assert names(elsewhere) == names("../disk a/sq1/h.tif") == [f"{folder}/h"]
+    assert names(elsewhere, "Movies") == [f"{folder}/h", "Movies/one"]
+    # Through a link, the name is that of the path given, or of the folder that it leads to.
+    (project / "link").symlink_to(elsewhere)
+    assert names("link/h.tif") == ["link/h"]
+    (tmp_path / "way").symlink_to(project)
+    assert names(tmp_path / "way" / "Movies" / "one.tiff") == ["Movies/one"]
+    monkeypatch.chdir(tmp_path / "way" / "Movies")
+    monkeypatch.setenv("PWD", str(tmp_path / "way" / "Movies"))
+    assert names(tmp_path / "way" / "Movies" / "one.tiff") == ["one"]
+
+
+def test_a_name_as_a_file_writes_it(project, tmp_path, monkeypatch):
+    star = project / "Import" / "job001" / "movies.star"
+    assert names(star) == ["Movies/one", "Movies/grid/two", "Movies/none"]
+    (project / "jobs.star").write_text(
+        "data_\nloop_\n_rlnMicrographName #1\nMotionCorr/job002/Movies/one.mrc\n"
+        "Movies/../Movies/grid/two.tiff\n"
+    )
+    assert names("jobs.star") == ["Movies/one", "Movies/grid/two"]
+    monkeypatch.chdir(tmp_path)
+    assert names(star)[:2] == ["project/Movies/one", "project/Movies/grid/two"]
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert names(star) == ["Movies/one", "Movies/grid/two", "Movies/none"]
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        (b"b_1\xb5m.tif", "b_1%B5m"),
+        (b"a\n\t\x1b[31m.tif", "a%0A%09%1B[31m"),
+        ("µ <b>&'\"#\\ x.tif".encode(), "µ <b>&'\"#\\ x"),
+        (b"-x.tif", "-x"),
+        (b"@list.mrc", "@list"),
+        (b"odd[1]*?.tif", "odd[1]*?"),
+        (b"data_x.eer", "data_x"),
+        (b"loop_", "loop_"),
+        (b"dots...tif", "dots.."),
+        (b"FoilHole_1.001", "FoilHole_1.001"),
+        (b".hidden.mrc", "%2Ehidden"),
+        (b"x" * 251 + b".mrc", "x" * 213 + "-" + sha256(b"x" * 251).hexdigest()[:6]),
+        (
+            "µ".encode() * 125 + b".mrc",
+            "µ" * 106 + "-" + sha256(("µ" * 125).encode()).hexdigest()[:6],
+        ),
+    ],
+)
+def test_any_name_that_a_file_system_holds(project, file, name):
+    path = os.fsdecode(file)
+    with open(file, "wb") as stream:
+        stream.write(b"x")
+    assert names(path) == [name]
+    (project / "list.txt").write_bytes(b"Movies/one.tiff\n./" + file.replace(b"\n", b"") + b"\n")
+    if b"\n" not in file:
+        (_, movie) = read_inputs(["@list.txt"])
+        assert os.path.samefile(movie.path, path) and movie.name == name
 
 
 def test_folders_give_their_own_movies(project):
@@ -115,10 +182,8 @@ def test_lists(project):
     assert paths("@Import/list.txt") == ["Movies/one.tiff", "Movies/no one.tiff"]
     (project / "Movies" / "here.txt").write_text(f"one.tiff\n{project}/Movies/grid/two.tiff\n")
     found = read_inputs(["@Movies/here.txt"])  # relative to the list's own folder
-    assert [m.path.exists() for m in found] == [True, True] and [m.name for m in found] == [
-        "one",
-        "grid/two",
-    ]
+    assert [m.path.exists() for m in found] == [True, True]
+    assert [m.name for m in found] == ["Movies/one", "Movies/grid/two"]
     for name, content in (
         ("empty.txt", b"# none\n\n"),
         ("binary.txt", b"\xff\xfe\x80"),
@@ -137,7 +202,7 @@ def test_star_with_optics_groups(project):
         "Movies/grid/two.tiff",
         "Movies/none.tiff",
     ]
-    assert [m.name for m in movies] == ["one", "grid/two", "none"]
+    assert [m.name for m in movies] == ["Movies/one", "Movies/grid/two", "Movies/none"]
     assert [m.optics["rlnMicrographOriginalPixelSize"] for m in movies] == [0.885, 0.83, 0.885]
     assert [m.optics["rlnVoltage"] for m in movies] == [200, 300, 200]
     assert movies[1].optics["rlnOpticsGroupName"] == "opticsGroup2"
@@ -223,18 +288,8 @@ def test_duplicates_are_told_and_taken_once(project):
         "Movies/none.tiff",
     ]
     assert len(lines) == 1 and "4 inputs" in lines[0]
-
-
-def test_no_two_outputs_share_a_name(project):
-    for name in ("one.mrc", "one.mrc.gz", "one_mrc.mrc"):
-        (project / "Movies" / name).write_bytes(b"x")
-    lines = []
-    movies = read_inputs(
-        ["Movies/one_mrc.mrc", "Movies/one.tiff", "Movies/one.mrc", "Movies/one.mrc.gz"],
-        report=lines.append,
-    )
-    assert [m.name for m in movies[:2]] == ["one_mrc", "one"]
-    assert len({m.name for m in movies}) == 4 and len(lines) == 2 and "Movies/one.tiff" in lines[0]
+    (project / "link").symlink_to("Movies")
+    assert paths("Movies/one.tiff", "link/one.tiff") == ["Movies/one.tiff"]
 
 
 def test_nothing_given():
@@ -250,7 +305,7 @@ def test_real_star_files(data_folder, name):
     assert len(movies) > 25
     assert (
         str(movies[0].path) == "MotionCorr/job002/movies/TS_01_000_0_0.mrc"
-        and movies[0].name == "TS_01_000_0_0"
+        and movies[0].name == "movies/TS_01_000_0_0"
     )
     assert (
         movies[0].optics["rlnMicrographPixelSize"] == 1.35
@@ -258,3 +313,38 @@ def test_real_star_files(data_folder, name):
     )
     with pytest.raises(BadInputError, match="no table with rlnMicrographMovieName"):
         read_inputs([data_folder / "star_examples" / "tilt_series.star"])
+
+
+EPU = "FoilHole_101_Data_202_203_20240301_0915"
+
+
+@pytest.mark.parametrize(
+    ("movie", "sum_"),
+    [
+        (f"{EPU}42_Fractions.tiff", f"{EPU}42.mrc"),
+        (f"{EPU}42_fractions.mrc", f"{EPU}42.mrc"),
+        (f"{EPU}42_EER.eer", f"{EPU}42.mrc"),
+        ("24mar01a_00012en.frames.mrc", "24mar01a_00012en.mrc"),
+    ],
+)
+def test_a_sum_beside_its_movie_is_left_out(tmp_path, monkeypatch, movie, sum_):
+    monkeypatch.chdir(tmp_path)
+    stem = sum_.removesuffix(".mrc")
+    names = [movie, sum_, f"{stem}.jpg", f"{stem}.xml", "other.mrc"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    for argument in ([str(tmp_path)], ["*"], [movie, sum_, "other.mrc"]):
+        lines = []
+        found = read_inputs(argument, report=lines.append)
+        assert sorted(os.path.basename(i.path) for i in found) == sorted([movie, "other.mrc"])
+        assert len(lines) == 1 and "too: 1 (" in lines[0] and sum_ in lines[0]
+    # Asked for alone, sums are what is wanted.
+    assert [i.path.name for i in read_inputs([sum_])] == [sum_]
+
+
+def test_epus_sum_is_none_before_its_movie_came(tmp_path):
+    for name in (f"{EPU}42_Fractions.tiff", f"{EPU}59.mrc"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [i.path.name for i in read_inputs([tmp_path])] == [f"{EPU}42_Fractions.tiff"]
+    (tmp_path / f"{EPU}42_Fractions.tiff").unlink()
+    assert [i.path.name for i in read_inputs([tmp_path])] == [f"{EPU}59.mrc"]

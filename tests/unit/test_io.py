@@ -6,6 +6,8 @@ import lzma
 import math
 import os
 import pickle
+import stat
+import struct
 from pathlib import Path
 
 import imagecodecs
@@ -14,8 +16,9 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from safetensors.torch import save_file
 
-from dstnet.errors import BadInputError, OutputError
+from dstnet.errors import BadInputError, OutputError, printable
 from dstnet.io import (
     CompressedMrcFrames,
     MrcFrames,
@@ -28,6 +31,8 @@ from dstnet.io import (
     write_tiff,
 )
 from dstnet.io.formats import FORMATS
+from dstnet.io.packed_counts import holds_packed
+from dstnet.io.star import star_holds, star_name
 from dstnet.movie import Exposure, FrameStack
 
 MRC_TYPES = ["i1", "i2", "f4", "u2", "f2"]
@@ -386,8 +391,205 @@ def test_tiff_refuses_to_write(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# --- opening
+# --- two counts a byte
+
+
+def halves_of_bytes(counts):
+    """Counts [n, y, 2 x] two to a byte, the left one in the lower half."""
+    return counts[:, :, 0::2] | (counts[:, :, 1::2] << 4)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.8, 5.0])
+@pytest.mark.parametrize("suffix", [".tif", ".mrcs", ".mrcs.gz"])
+def test_bytes_that_hold_two_counts_are_read_so(tmp_path, suffix, rate):
+    """By their look alone: halves of counts are alike, and pixels of their own."""
+    rng = np.random.default_rng(0)
+    counts = np.minimum(rng.poisson(rate, (3, 200, 280)), 15).astype(np.uint8)
+    pairs = halves_of_bytes(counts)
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".tif":
+        tifffile.imwrite(path, pairs[:, ::-1], compression="zlib", photometric="minisblack")
+    else:
+        with mrcfile.new(path, compression="gzip" if suffix.endswith("gz") else None) as file:
+            file.set_data(pairs.view(np.int8))
+            file.set_image_stack()
+    movie = open_movie(path, pixel_size_angstrom=1.0)
+    assert movie.shape == (200, 280)
+    assert "280 pixels wide" in movie.notes[0]
+    for i in range(3):
+        np.testing.assert_array_equal(movie.frames[i], counts[i])
+    again = pickle.loads(pickle.dumps(movie))
+    np.testing.assert_array_equal(again.frames[2], counts[2])
+    as_bytes = open_movie(path, pixel_size_angstrom=1.0, packed_4_bit=False)
+    assert as_bytes.shape == (200, 140) and not as_bytes.notes
+    np.testing.assert_array_equal(as_bytes.frames[1].view(np.uint8), pairs[1])
+
+
+def bytes_of(kind, shape):
+    rng = np.random.default_rng(1)
+    values = {
+        "few counts": lambda: rng.poisson(0.05, shape),
+        "counts": lambda: rng.poisson(3, shape),
+        "many counts": lambda: rng.poisson(40, shape).clip(0, 255),
+        "picture": lambda: rng.normal(128, 30, shape).clip(0, 255),
+        "any bits": lambda: rng.integers(0, 256, shape),
+        "mask": lambda: 255 * rng.integers(0, 2, shape),
+        "stretched": lambda: 17 * rng.poisson(3, shape).clip(0, 15),
+        "signed": lambda: rng.normal(0, 3, shape).round().astype(np.int8).view(np.uint8),
+        "nothing": lambda: np.zeros(shape),
+    }
+    return np.asarray(values[kind]()).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["few counts", "counts", "many counts", "picture", "any bits", "mask", "stretched", "signed"],
+)
+def test_other_bytes_are_bytes(tmp_path, kind):
+    frames = bytes_of(kind, (2, 150, 160))
+    tifffile.imwrite(tmp_path / "a.tif", frames, photometric="minisblack")
+    assert TiffFrames(tmp_path / "a.tif").shape == (2, 150, 160)
+    assert TiffFrames(tmp_path / "a.tif", packed_4_bit=True).shape == (2, 150, 320)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "kind", "packed"),
+    [
+        (3838, 7420, "nothing", True),
+        (3710, 7676, "any bits", True),
+        (5760, 8184, "nothing", True),
+        (4092, 11520, "nothing", True),
+        (3838, 7420, "counts", False),
+        (3838, 7420, "many counts", None),
+        (3838, 3710, "nothing", False),
+        (3710, 3838, "nothing", False),
+        (5760, 4092, "nothing", False),
+        (7676, 7420, "nothing", False),
+    ],
+)
+def test_sizes_that_speak_for_two_counts_a_byte(width, height, kind, packed):
+    sample = bytes_of(kind, (1 << 18,))
+
+    def packed_if(told):
+        return holds_packed(Path("a.tif"), height, width, [sample], told)
+
+    if packed is None:
+        with pytest.raises(BadInputError, match=r"a.tif.*--packed-4-bit or --no-packed-4-bit"):
+            packed_if(None)
+        assert packed_if(True) and not packed_if(False)
+    else:
+        assert packed_if(None) == packed
+
+
+def test_packed_is_of_bytes_only(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((64, 64), np.uint16))
+    write_mrc(tmp_path / "a.mrc", np.ones((64, 64), np.float32), 1.0, "a")
+    for name in ("a.tif", "a.mrc"):
+        with pytest.raises(BadInputError, match=f"{name} .*leave it out"):
+            open_movie(tmp_path / name, pixel_size_angstrom=1.0, packed_4_bit=True)
+
+
+def test_imods_flag_says_packed(tmp_path):
+    counts = np.full((2, 64, 80), 7, np.uint8)
+    write_mrc(tmp_path / "a.mrc", halves_of_bytes(counts).view(np.int8), 2.0, "a", stack=True)
+    data = bytearray((tmp_path / "a.mrc").read_bytes())
+    data[152:160] = struct.pack("<2i", 1146047817, 16)
+    (tmp_path / "a.mrc").write_bytes(data)
+    frames = MrcFrames(tmp_path / "a.mrc")
+    assert frames.shape == (2, 64, 80) and frames.pixel_size_yx_angstrom == (2.0, 2.0)
+    np.testing.assert_array_equal(frames[1], counts[1])
+
+
+def test_tiff_of_four_bits(tmp_path):
+    """TIFF's own form: the left pixel in the upper half, and the file says so."""
+    pixels = np.random.default_rng(0).integers(0, 16, (64, 96)).astype(np.uint8)
+    data = ((pixels[:, 0::2] << 4) | pixels[:, 1::2]).tobytes()
+    values = {256: 96, 257: 64, 258: 4, 259: 1, 262: 1, 273: 8, 277: 1, 278: 64, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(data))
+    directory = struct.pack("<H", len(values)) + entries + bytes(4)
+    (tmp_path / "a.tif").write_bytes(head + data + directory)
+    np.testing.assert_array_equal(TiffFrames(tmp_path / "a.tif")[0], pixels[::-1])
+
+
+# --- frames behind one page
+
+
+@pytest.mark.parametrize(
+    "options", [{"imagej": True}, {"imagej": True, "byteorder": "<"}, {"byteorder": ">"}]
+)
+def test_tiff_frames_behind_one_page(tmp_path, options):
+    """As ImageJ keeps stacks beyond 4 GB, and tifffile stacks that it may."""
+    frames = np.random.default_rng(0).poisson(3, (7, 64, 96)).astype(np.uint16)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, frames, truncate=True, **options)
+    with tifffile.TiffFile(path) as tif:
+        assert len(tif.pages) == 1
+    movie = open_movie(path, pixel_size_angstrom=1.0)
+    assert len(movie) == 7
+    for i in range(7):
+        np.testing.assert_array_equal(movie.frames[i], frames[i, ::-1])
+    path.write_bytes(path.read_bytes()[:-9000])
+    with pytest.raises(BadInputError, match="7 images but has 1 page"):
+        TiffFrames(path)
+
+
+def untold(path, frames):
+    tifffile.imwrite(path, frames[0], metadata=None)
+    path.write_bytes(path.read_bytes() + frames[1:].tobytes())
+
+
+def without_links(path, frames):
+    tifffile.imwrite(path, frames, metadata=None, compression="zlib")
+    with tifffile.TiffFile(path) as tif:
+        end = tif.pages[0].offset + 2 + 12 * len(tif.pages[0].tags)
+    data = bytearray(path.read_bytes())
+    data[end : end + 4] = bytes(4)
+    path.write_bytes(data)
+
+
+def below(path, frames):
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(frames[0], subifds=len(frames) - 1)
+        for frame in frames[1:]:
+            tif.write(frame)
+
+
+def packed_away(path, frames):
+    tifffile.imwrite(
+        path, frames[0], compression="zlib", description="ImageJ=1.53\nimages=7\n", metadata=None
+    )
+
+
+def planes(path, frames):
+    options = {"photometric": "minisblack", "planarconfig": "separate", "extrasamples": [0] * 6}
+    tifffile.imwrite(path, frames, **options)
+
+
+def volume(path, frames):
+    tifffile.imwrite(path, frames, volumetric=True, tile=(16, 16, 16))
+
+
+@pytest.mark.parametrize("write", [untold, without_links, below, packed_away, planes, volume])
+def test_tiff_frames_that_cannot_be_reached(tmp_path, write):
+    frames = np.random.default_rng(0).poisson(3, (7, 64, 96)).astype(np.uint16)
+    write(tmp_path / "a.tif", frames)
+    with pytest.raises(BadInputError, match=r"a.tif.*(one page a frame|one grey image a page)"):
+        TiffFrames(tmp_path / "a.tif")
+
+
+def test_tiff_copies_of_less_resolution_are_no_frames(tmp_path):
+    frame = np.random.default_rng(0).poisson(3, (64, 96)).astype(np.uint16)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        tif.write(frame, subifds=1)
+        tif.write(frame[::2, ::2], subfiletype=1)
+    assert TiffFrames(tmp_path / "a.tif").shape == (1, 64, 96)
+
+
 # --------------------------------------------------------------------------------------------------
+
+
+# --- opening
 
 
 @pytest.fixture
@@ -488,6 +690,22 @@ def test_atomic_path_leaves_nothing_behind(tmp_path, failure):
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_have_the_permissions_that_the_umask_leaves(tmp_path, umask, mode):
+    """Also where a library puts a file of its own in the place, as safetensors does."""
+    before = os.umask(umask)
+    try:
+        with atomic_path(tmp_path / "a.json") as temporary:
+            temporary.write_text("{}")
+        with atomic_path(tmp_path / "a.safetensors") as temporary:
+            save_file({"a": torch.zeros(1)}, temporary)
+        write_mrc(tmp_path / "a.mrc", np.zeros((2, 2), np.float32), 1.0, "a")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {mode}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_atomic_path_takes_the_longest_name(tmp_path):
     target = tmp_path / ("n" * 251 + ".mrc")
     write_mrc(target, np.zeros((32, 32), "f4"), 1.0, "x")
@@ -571,3 +789,23 @@ def test_formats_that_cannot_be_written_are_refused(tmp_path, name):
 def test_every_format_has_its_suffixes_for_itself():
     suffixes = [suffix for row in FORMATS for suffix in row.suffixes]
     assert len(set(suffixes)) == len(suffixes)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("µ 'a' <b>", "µ 'a' <b>"),
+        ("a\n\t\x1b[31m", r"a\n\t\x1b[31m"),
+        ("b_1\udcb5m", r"b_1\xb5m"),
+        ("\u2028\u202e\u200b", r"\u2028\u202e\u200b"),
+    ],
+)
+def test_what_a_terminal_shows(text, shown):
+    assert printable(text) == str(BadInputError(text)) == shown
+
+
+def test_names_that_a_star_table_holds():
+    for name in ("o/a.mrc", "µ[1]*?<b>&,;$%", "o/data_x", "o/_rln"):
+        assert star_holds(name) and star_name(name) == name
+    assert star_name("a b'\"#\\\n\udcb5") == "a%20b%27%22%23%5C%0A%B5"
+    assert not any(map(star_holds, ("a b", "it's", 'a"b', "a#b", "a\\b", "a\tb", "a\udcb5")))

@@ -54,11 +54,12 @@ def test_enhancing_an_array_gives_an_array_and_names_give_a_dict(made):
     assert both["particles"].min() >= -1 and both["particles"].max() <= 0
 
 
-def test_a_file_is_enhanced_as_the_command_does(made, tmp_path):
+def test_a_file_is_enhanced_as_the_command_does(made, tmp_path, monkeypatch):
     import mrcfile
 
     from dstnet.cli import main
 
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "movie.mrcs"
     with mrcfile.new(path, made.frames) as file:
         file.voxel_size = SMALL.pixel_size_angstrom

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dstnet.core.progress import Step, progress, watching, working_on
 from dstnet.errors import OutputError, SettingsError
 from dstnet.io.leftovers import hidden_path, remove_leftovers
 from dstnet.runs import (
@@ -98,6 +99,34 @@ def test_a_task_that_kills_its_workers_costs_itself_alone():
     assert crash == WorkerCrash(1, 13, 2, "SIGSEGV")
     assert [done.value[0] for done in outcomes] == [4, 9, 16]
     assert {done.value[1] for done in outcomes} <= {"cpu", "meta"}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts to a number, aloud; 13 kills the worker on the way."""
+
+    def worker(self, device):
+        return self.count
+
+    def count(self, number):
+        with working_on(f"count {number}"):
+            progress("counting", 1, number)
+            if number == 13:
+                os.kill(os.getpid(), signal.SIGKILL)
+            for done in range(number):
+                progress("counting", done, number)
+        return number
+
+
+@pytest.mark.slow
+def test_workers_say_how_far_they_are_but_not_too_often():
+    steps = []
+    with watching(steps.append):
+        outcomes = list(run_tasks([5000, 13], Counts(), Workplace(workers=1, threads=1, tries=1)))
+    assert outcomes[0] == Done(0, 5000, 5000) and isinstance(outcomes[1], WorkerCrash)
+    assert steps[0] == Step("count 5000", "beginning") and len(steps) < 10
+    ended = [step.subject for step in steps if step.doing is None]
+    assert ended == ["count 5000", "count 13"], "also where the worker died"
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from dstnet.alignment.aligned_movie import AlignedMovie, Grouping
 from dstnet.alignment.dose_weighting import DoseWeighting
 from dstnet.alignment.frame_groups import GroupSums, coarser_shape
 from dstnet.alignment.global_motion import estimate_motion
-from dstnet.alignment.reading import Progress, checked_frame
+from dstnet.alignment.reading import checked_frame
 from dstnet.alignment.settings import AlignmentSettings
 from dstnet.alignment.undo_motion import (
     MotionRemoval,
@@ -21,6 +21,7 @@ from dstnet.alignment.undo_motion import (
 )
 from dstnet.core.devices import Device
 from dstnet.core.fourier import crop_spectrum, irfft2
+from dstnet.core.progress import progress
 from dstnet.core.shapes import Shape, Trajectory
 from dstnet.motion import Motion
 from dstnet.movie import Movie
@@ -34,7 +35,6 @@ def align(
     halves: bool = False,
     motion: Motion | None = None,
     device: Device = "cpu",
-    progress: Progress | None = None,
 ) -> AlignedMovie:
     """Estimate the motion of a movie, take it out and sum; sums lie where the first frame does.
 
@@ -56,8 +56,6 @@ def align(
         Motion found elsewhere, against any reference: nothing is estimated.
     device
         Where the arithmetic is done and the result lies.
-    progress
-        Called after each frame read, as (frames done, frames in all), over both readings.
 
     Raises
     ------
@@ -71,18 +69,8 @@ def align(
     notes: list[str] = []
     if motion is None and settings.pre_aligned:
         motion = Motion.of_shifts(torch.zeros(n, 2))
-    steps = n if motion is not None else 2 * n
-
-    def later(done: int, _: int) -> None:
-        if progress is not None:
-            progress(done + steps - n, steps)
-
-    def earlier(done: int, _: int) -> None:
-        if progress is not None:
-            progress(done, steps)
-
     if motion is None:
-        motion, notes = estimate_motion(movie, settings, earlier, device)
+        motion, notes = estimate_motion(movie, settings, device)
     motion = checked_motion(motion, movie, device)
     field = field_of(movie.shape, movie.pixel_size_angstrom)
     return accumulate(
@@ -91,7 +79,6 @@ def align(
         groupings=groupings,
         halves=halves,
         binning=settings.bin,
-        progress=later,
         device=device,
         notes=tuple(notes),
     )
@@ -135,7 +122,6 @@ def accumulate(
     groupings: Collection[Grouping] = (),
     halves: bool = False,
     binning: float = 1.0,
-    progress: Progress | None = None,
     device: Device = "cpu",
     notes: tuple[str, ...] = (),
 ) -> AlignedMovie:
@@ -174,8 +160,7 @@ def accumulate(
         sums.add(i, spectrum)
         for group_sums in groups.values():
             group_sums.follow(sums.total, i + 1)
-        if progress is not None:
-            progress(i + 1, len(movie))
+        progress("summing, frame", i + 1, len(movie))
     height_factor = shape[0] / out[0]
     width_factor = shape[1] / out[1]
     pixel = movie.pixel_size_angstrom

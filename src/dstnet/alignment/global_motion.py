@@ -16,7 +16,7 @@ from dstnet.alignment.aligner import Aligner
 from dstnet.alignment.band import Band, finest_frequency
 from dstnet.alignment.local_motion import refine_by_patches
 from dstnet.alignment.patches import Patches
-from dstnet.alignment.reading import Progress, checked_frame, read_terms
+from dstnet.alignment.reading import checked_frame, read_terms
 from dstnet.alignment.settings import AlignmentSettings
 from dstnet.core.devices import Device
 from dstnet.core.shapes import Trajectory
@@ -32,7 +32,6 @@ _FURTHEST = 0.25
 def estimate_global_motion(
     movie: Movie,
     settings: AlignmentSettings,
-    progress: Progress | None = None,
     device: Device = "cpu",
 ) -> Trajectory:
     """Displacement of the specimen in each frame, from the frames alone.
@@ -43,8 +42,6 @@ def estimate_global_motion(
         The movie; each frame is read once.
     settings
         How to estimate.
-    progress
-        Called after each frame read, as (frames done, frames in all).
     device
         Where the arithmetic is done.
 
@@ -61,14 +58,13 @@ def estimate_global_motion(
         If a frame is constant, holds NaN or infinity, cannot be read, or is too small to align.
     """
     global_only = settings.model_copy(update={"patches": 0})
-    motion, _ = estimate_motion(movie, global_only, progress, device)
+    motion, _ = estimate_motion(movie, global_only, device)
     return motion.global_shift_angstrom
 
 
 def estimate_motion(
     movie: Movie,
     settings: AlignmentSettings,
-    progress: Progress | None = None,
     device: Device = "cpu",
 ) -> tuple[Motion, list[str]]:
     """Global and, where the frames hold enough to find it, local motion; and what the user should
@@ -88,7 +84,7 @@ def estimate_motion(
         return Motion.of_shifts(torch.zeros(1, 2, device=device)), []
     band = Band.of(movie, settings, device)
     patches = _patches(movie, band, settings)
-    spectra, patch_spectra = read_terms(movie, band, patches, progress)
+    spectra, patch_spectra = read_terms(movie, band, patches)
     shifts = _aligned(spectra, band, settings)
     del spectra
     if patches is None or patch_spectra is None:

@@ -8,7 +8,6 @@ pixel, is then too weak to matter.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,11 +16,10 @@ from torch.nn import functional as F
 from dstnet.alignment.band import Band
 from dstnet.alignment.patches import Patches
 from dstnet.core.devices import Device
+from dstnet.core.progress import progress
 from dstnet.core.shapes import Image
 from dstnet.errors import BadInputError
 from dstnet.movie import Movie
-
-Progress = Callable[[int, int], None]  # (frames done, frames in all)
 
 _CLIP_SIGMAS = 10.0
 _OUTLIER_SIGMAS = 7.0  # of a mean over frames; noise takes one pixel in 4e11 by mistake
@@ -47,9 +45,7 @@ def checked_frame(movie: Movie, index: int, device: Device = "cpu") -> Image:
     return frame.to(device)
 
 
-def read_terms(
-    movie: Movie, band: Band, patches: Patches | None, progress: Progress | None
-) -> tuple[Tensor, Tensor | None]:
+def read_terms(movie: Movie, band: Band, patches: Patches | None) -> tuple[Tensor, Tensor | None]:
     """Kept terms of every frame, [frame, term], and of its patches, [frame, patch, term].
 
     Raises
@@ -72,8 +68,7 @@ def read_terms(
             of_patches[i] = patches.coefficients(binned)
         total += frame
         variance += deviation.square()
-        if progress is not None:
-            progress(i + 1, n)
+        progress("looking for motion, frame", i + 1, n)
     # Of frames with independent noise, the mean deviates by sqrt(sum of variances) / n.
     limit = _OUTLIER_SIGMAS * variance.sqrt() / n
     outliers = _outliers(total / n, limit)

@@ -5,6 +5,8 @@ the opposite edge), the rest by a Fourier phase, which keeps white noise white; 
 local motion, together with it by `dstnet.motion.warp`.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,8 @@ from dstnet.core.fourier import irfft2, scale_, shift_factors
 from dstnet.core.shapes import Image, Shape, Trajectory
 from dstnet.errors import BadInputError
 from dstnet.motion import Motion
-from dstnet.motion.warp import warp_local, warp_prefilter
+from dstnet.motion.warp import KERNEL_REACH, warp_local, warp_prefilter
+from dstnet.motion.warp_border import MARGIN, joined_to_opposite, on_wider_field
 from dstnet.movie import Movie
 
 
@@ -50,17 +53,42 @@ class MotionRemoval:
         dy, dx = in_pixels[:, 5].tolist()
         down = round(dy)
         right = round(dx)
-        moved = _moved_back(frame, (down, right))
         rest = (down - dy, right - dx)
         if self._prefilter is None:
-            return self._shifted(moved, rest)
-        # Content displaced by u is brought back by out(x) = image(x + u(x)): the field with the
-        # other sign. What the kernel damps is restored after it, which the field's small gradient
-        # allows: before it, every frame would need two more transforms.
-        local = in_pixels[:, :5]
-        warped = warp_local(moved, -local, shift_px=rest)
+            return self._shifted(_moved_back(frame, (down, right)), rest)
+        warped = self._warped(frame, (down, right), -in_pixels[:, :5], rest)
+        # What the kernel damps is restored after it, which the field's small gradient allows:
+        # before it, every frame would need two more transforms.
         spectrum = torch.fft.rfft2(warped)
         return scale_(spectrum, self._prefilter)
+
+    def _warped(
+        self,
+        frame: Image,
+        pixels: tuple[int, int],
+        local_px: Tensor,
+        rest: tuple[float, float],
+    ) -> Image:
+        """A frame moved back by whole pixels, then by the rest and a local field, for
+        `warp_prefilter` to come after.
+        """
+        # Content displaced by u is brought back by out(x) = image(x + u(x)): the field with the
+        # other sign.
+        wider, constant = on_wider_field(local_px, self._shape)
+        largest = wider.abs().sum(1).max() + constant.abs().max()
+        reach = MARGIN + KERNEL_REACH + math.ceil(float(largest) + 0.5)
+        moved = _moved_back(frame, pixels, reach)
+        height, width = self._shape
+        dy, dx = (constant + constant.new_tensor(rest)).tolist()
+        start = reach - MARGIN
+        warped = warp_local(
+            moved,
+            wider,
+            (height + 2 * MARGIN, width + 2 * MARGIN),
+            (start, start),
+            (dy, dx),
+        )
+        return joined_to_opposite(warped)
 
     def _shifted(self, image: Image, shift: tuple[float, float]) -> Tensor:
         """Spectrum of an image moved by parts of a pixel."""
@@ -130,36 +158,33 @@ def largest_displacement(motion: Motion) -> Tensor:
     return of_frames.amax(0)
 
 
-def _moved_back(frame: Image, pixels: tuple[int, int]) -> Image:
-    """The frame with content displaced by `pixels` (y, x) moved back: out(x) = frame(x + pixels),
-    reflected at the borders.
+def _moved_back(frame: Image, pixels: tuple[int, int], margin: int = 0) -> Image:
+    """The frame with content displaced by `pixels` (y, x) moved back, and `margin` more pixels on
+    each side: out(x) = frame(x + pixels - margin), reflected at the borders.
     """
     for axis, shift in enumerate(pixels):
-        if shift:
-            frame = _moved_along(frame, axis, shift)
+        if shift or margin:
+            frame = _moved_along(frame, axis, shift - margin, frame.shape[axis] + 2 * margin)
     return frame
 
 
-def _moved_along(frame: Image, axis: int, shift: int) -> Image:
-    """out(i) = frame(i + shift) along one axis."""
+def _moved_along(frame: Image, axis: int, shift: int, length: int) -> Image:
+    """out(i) = frame(i + shift) along one axis, for `length` pixels."""
     size = frame.shape[axis]
-    kept = max(0, size - abs(shift))
-    lost = size - kept
-    if shift > 0:
-        start = 0
-        edge = kept
-    else:
-        start = lost
-        edge = 0
-    moved = torch.empty_like(frame)
+    start = min(max(0, -shift), length)
+    end = max(start, min(length, size - shift))
+    shape = list(frame.shape)
+    shape[axis] = length
+    moved = frame.new_empty(shape)
     # What is only moved is copied in one piece: picking rows or columns one by one takes several
     # times as long.
-    inside = frame.narrow(axis, lost - start, kept)
-    moved.narrow(axis, start, kept).copy_(inside)
+    if end > start:
+        inside = frame.narrow(axis, start + shift, end - start)
+        moved.narrow(axis, start, end - start).copy_(inside)
     # The rest is picked by index: beyond the border, folded back.
-    index = torch.arange(edge, edge + lost, device=frame.device) + shift
-    index = index % (2 * size)
-    index = torch.minimum(index, 2 * size - 1 - index)
-    reflected = frame.index_select(axis, index)
-    moved.narrow(axis, edge, lost).copy_(reflected)
+    for first, last in ((0, start), (end, length)):
+        index = torch.arange(first, last, device=frame.device) + shift
+        index = index % (2 * size)
+        index = torch.minimum(index, 2 * size - 1 - index)
+        moved.narrow(axis, first, last - first).copy_(frame.index_select(axis, index))
     return moved

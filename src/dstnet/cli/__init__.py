@@ -3,6 +3,7 @@
 torch is imported by the verbs that need it, when they run: help answers at once.
 """
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +18,7 @@ from dstnet.cli.models import models
 from dstnet.cli.simulate import simulate
 from dstnet.cli.train import train
 from dstnet.errors import DstnetError
-from dstnet.runs import keep_freed_memory, stop_signals
+from dstnet.runs import keep_freed_memory, limit_libraries, stop_signals
 from dstnet.version import __version__
 
 app = App(
@@ -45,7 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit code: 0 all done, 1 some inputs failed, 2 bad usage
     or nowhere to write.
     """
+    limit_libraries()
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # nothing written may end a run
     try:
         with stop_signals():
             code = app(arguments, exit_on_error=False, result_action="return_value")

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from dstnet.cli.gain import ReferenceOptions
-from dstnet.cli.movies import MovieOptions, Movies
+from dstnet.cli.movies import MovieOptions
 from dstnet.cli.options import (
     Device,
     Json,
+    Movies,
     Output,
     SettingsFile,
     reporting,
@@ -72,9 +73,15 @@ def adapt(
     taken = movie_settings(movie)
     camera = camera_references(references)
 
+    said: set[str] = set()
+
     def opened(source: InputMovie) -> Movie:
         raw = taken.open(source)
-        corrections = camera.corrections(camera.gain_of(source))
+        for note in raw.notes:
+            if note not in said:
+                report.say(f"{source.path}: {note}")
+        said.update(raw.notes)
+        corrections = camera.corrections(camera.gain_of(source), camera.defects_of(source))
         return raw if corrections is None else corrections.applied(raw)
 
     with reporting(1 + chosen.steps // chosen.check_every, "adapting", json) as report:

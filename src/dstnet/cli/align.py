@@ -1,8 +1,8 @@
 """dstnet align: motion correction alone."""
 
 from dstnet.cli.gain import ReferenceOptions
-from dstnet.cli.movies import MovieOptions, Movies, SumOptions
-from dstnet.cli.options import Device, Json, Output, SettingsFile, settings_from
+from dstnet.cli.movies import MovieOptions, SumOptions
+from dstnet.cli.options import Device, Json, Movies, Output, SettingsFile, settings_from
 from dstnet.cli.run_options import MovieRunOptions
 
 

@@ -18,6 +18,8 @@ def demo(*, output: Output, device: Device = None) -> int:
     from dstnet.cli.simulate import simulate
     from dstnet.io import open_movie
     from dstnet.metrics.image import residual_after_best_shift
+    from dstnet.pipeline.naming import result_name
+    from dstnet.pipeline.products import product_path
     from dstnet.report.picture import picture
     from dstnet.simulation import SimulationSettings
 
@@ -31,7 +33,7 @@ def demo(*, output: Output, device: Device = None) -> int:
     if code:
         return code
     results = {
-        n: open_movie(output / "micrographs" / f"{movie.stem}_{n}.mrc")
+        n: open_movie(product_path(output, result_name(movie), f"_{n}.mrc"))
         for n in ("aligned", "dw", "enhanced")
     }
     truth = open_movie(output / "truth" / f"{movie.stem}_clean.mrc").frame(0)

@@ -5,8 +5,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from dstnet.cli.gain import ReferenceOptions
-from dstnet.cli.movies import MovieOptions, Movies, SumOptions
-from dstnet.cli.options import Device, Json, Output, SettingsFile, settings_from
+from dstnet.cli.movies import MovieOptions, SumOptions
+from dstnet.cli.options import Device, Json, Movies, Output, SettingsFile, settings_from
 from dstnet.cli.output_options import OutputOptions, requested_outputs
 from dstnet.cli.run_options import MovieRunOptions
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from dstnet.cli.options import Json, reporting, settings_from
+from dstnet.cli.options import Json, Movies, Reporter, reporting, settings_from
+from dstnet.core.progress import progress, working_on
 from dstnet.errors import BadInputError, DstnetError, SettingsError
 
 if TYPE_CHECKING:
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 GainFile = Annotated[
     Path | None,
     Parameter(
-        help="Gain reference, MRC or TIFF (.gain of EER too): raw frames are multiplied with it."
+        help="Gain reference, MRC, TIFF (.gain of EER too) or DM4: frames are multiplied with it."
     ),
 ]
 DarkFile = Annotated[
     Path | None,
-    Parameter(help="Dark reference, MRC or TIFF, subtracted before; oriented as the gain is."),
+    Parameter(help="Dark reference, MRC, TIFF or DM4, subtracted before; oriented as the gain is."),
 ]
 
 
@@ -58,6 +59,15 @@ class ReferenceOptions:
         ),
     ] = None
     dark: DarkFile = None
+    check_references: Annotated[
+        bool | None,
+        Parameter(
+            help=(
+                "Try gain and dark on a few frames of the first movies; what is surely the wrong"
+                " way is refused."
+            )
+        ),
+    ] = None
     defects: Annotated[
         Path | None,
         Parameter(
@@ -100,12 +110,13 @@ def correction_settings(options: ReferenceOptions | None) -> "CorrectionSettings
 
 
 def check(
-    movies: list[Path], /, *, gain: GainFile = None, dark: DarkFile = None, json: Json = False
+    movies: Movies, /, *, gain: GainFile = None, dark: DarkFile = None, json: Json = False
 ) -> int:
     """Find which way a gain (or dark) reference lies on raw movies, and the options that turn it
     so.
 
-    All movies, of one camera, are taken together: the more electrons, the surer. Needs no pixel
+    The movies of one gain are taken together: the more electrons, the surer; of many, as many are
+    read as it takes. Without --gain, the gains that a STAR file names are checked. Needs no pixel
     size. The exit code is 1 where no orientation fits or a movie failed.
 
     Raises
@@ -113,53 +124,77 @@ def check(
     SettingsError
         If there is no reference to check.
     BadInputError
-        If a reference cannot be read.
+        If there is no movie, or a reference cannot be read.
     """
-    from dstnet.correction.reference_fit import best_fit, fit_dark, fit_gain
-    from dstnet.correction.references import on_grid, orient
     from dstnet.io.reference import read_dark, read_gain
+    from dstnet.pipeline import read_inputs
 
-    if gain is None and dark is None:
+    remarks: list[str] = []
+    inputs = read_inputs(movies, report=remarks.append)
+    of_gain: dict[Path | None, list[Path]] = {}
+    for movie in inputs:
+        of_gain.setdefault(gain or movie.gain, []).append(movie.path)
+    if dark is None:
+        of_gain.pop(None, None)
+    if not of_gain:
         raise SettingsError("nothing to check; pass --gain FILE, --dark FILE or both")
-    # The dark first: the gain is of what it leaves.
-    references = []
-    if dark is not None:
-        references.append(_Reference("dark", dark, read_dark(dark)))
-    if gain is not None:
-        references.append(_Reference("gain", gain, read_gain(gain)))
-    with reporting(len(movies), "reading", json) as report:
-        pattern = _Pattern()
-        failed = False
-        for path in movies:
-            try:
+    is_good = True
+    with reporting(len(inputs), "reading", json) as report:
+        for remark in remarks:
+            report.say(remark)
+        for path, own in of_gain.items():
+            # The dark first: the gain is of what it leaves.
+            references = []
+            if dark is not None:
+                references.append(_Reference("dark", dark, read_dark(dark)))
+            if path is not None:
+                references.append(_Reference("gain", path, read_gain(path)))
+            is_good &= _check(own, references, report)
+    return 0 if is_good else 1
+
+
+def _check(movies: "list[Path]", references: "list[_Reference]", report: Reporter) -> bool:
+    """Check references on movies, and report; whether all was well."""
+    from dstnet.correction.reference_fit import best_fit
+    from dstnet.correction.references import on_grid, orient
+
+    pattern = _Pattern()
+    is_good = True
+    for number, path in enumerate(movies, 1):
+        try:
+            with working_on(str(path)):
                 pattern.add(path)
-            except DstnetError as error:
-                failed = True
-                report.say(f"failed: {error}")
-        if not pattern.frames:
-            return 1
-        halves = pattern.halves
-        for reference in references:
-            names = (str(movies[0]), str(reference.path))
-            fit = fit_gain if reference.kind == "gain" else fit_dark
-            fits = fit(pattern.mean(halves), reference.image, names)
-            best = best_fit(fits)
-            failed |= best is None
-            verdict = _verdict(reference, fits, best, halves)
-            record = {
-                "reference": reference.kind,
-                "file": str(reference.path),
-                "frames": pattern.frames,
-                **_record(fits, best),
-                "verdict": verdict,
-            }
-            what = f"{reference.kind} {reference.path}, {pattern.frames} frames"
-            report(f"{_table(fits)}\n{what}: {verdict}", record)
-            if reference.kind == "dark":
-                oriented = orient(reference.image, fits[0].settings)
-                placed = on_grid(oriented, pattern.shape, *names)
-                halves = [half - placed for half in halves]
-    return 1 if failed else 0
+        except DstnetError as error:
+            is_good = False
+            report.say(f"failed: {error}")
+        if _FEW_MOVIES <= number < len(movies) and pattern.is_enough_for(references):
+            report.say(f"{number} of {len(movies)} movies were read: they tell enough")
+            break
+    if not pattern.frames:
+        return False
+    halves = pattern.halves
+    for reference in references:
+        fits = reference.fits(pattern.mean(halves), str(movies[0]))
+        best = best_fit(fits)
+        is_good &= best is not None
+        verdict = _verdict(reference, fits, best, halves)
+        record = {
+            "reference": reference.kind,
+            "file": str(reference.path),
+            "frames": pattern.frames,
+            **_record(fits, best),
+            "verdict": verdict,
+        }
+        what = f"{reference.kind} {reference.path}, {pattern.frames} frames"
+        report(f"{_table(fits)}\n{what}: {verdict}", record)
+        if reference.kind == "dark":
+            oriented = orient(reference.image, fits[0].settings)
+            placed = on_grid(oriented, pattern.shape, str(movies[0]), str(reference.path))
+            halves = [half - placed for half in halves]
+    return is_good
+
+
+_FEW_MOVIES = 4  # are read in any case
 
 
 @dataclass(frozen=True)
@@ -169,6 +204,15 @@ class _Reference:
     kind: str
     path: Path
     image: Any
+
+    def fits(
+        self, mean: Any, movie: str, shape: "tuple[int, int] | None" = None
+    ) -> "list[ReferenceFit]":
+        """See `dstnet.correction.reference_fit.fit_gain`."""
+        from dstnet.correction.reference_fit import fit_dark, fit_gain
+
+        fit = fit_gain if self.kind == "gain" else fit_dark
+        return fit(mean, self.image, (movie, str(self.path)), shape)
 
 
 class _Pattern:
@@ -192,6 +236,7 @@ class _Pattern:
         sums = [np.zeros(movie.shape, np.float32) for _ in range(2)]
         counts = [0, 0]
         for number in range(len(movie)):
+            progress("reading, frame", number, len(movie))
             half = number % 2
             sums[half] += movie.frame(number).numpy()
             counts[half] += 1
@@ -215,6 +260,16 @@ class _Pattern:
         """Means of the first, third, ... frames and of the others, if there are any."""
         pairs = zip(self.sums, self.counts, strict=True)
         return [total / count for total, count in pairs if count]
+
+    def is_enough_for(self, references: list[_Reference]) -> bool:
+        """Whether the middle of the frames alone tells how each reference lies."""
+        from dstnet.correction.reference_fit import best_fit, central
+
+        if not self.frames:
+            return False
+        middle = central(self.mean(self.halves), self.shape)
+        fits = (reference.fits(middle, "the movies", self.shape) for reference in references)
+        return all(best_fit(fit) is not None for fit in fits)
 
     def mean(self, halves: list) -> Any:
         """Mean of all frames, from `halves`."""

@@ -1,5 +1,6 @@
 """What the verbs that work on movie files share: options spelled the same, and the run itself."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from dstnet.cli.gain import ReferenceOptions
 from dstnet.cli.options import Reporter, chosen_device, frame_range, reporting
 from dstnet.cli.run_options import MovieRunOptions
-from dstnet.errors import SettingsError
+from dstnet.errors import SettingsError, printable
 
 if TYPE_CHECKING:
     from dstnet.alignment import AlignmentSettings
@@ -24,16 +25,6 @@ if TYPE_CHECKING:
         RunSettings,
         Summary,
     )
-
-Movies = Annotated[
-    list[str],
-    Parameter(
-        help=(
-            "MRC, TIFF or EER files (MRC also .gz, .bz2, .xz, .zst), folders, wildcards, @LIST.txt"
-            " with a path a line, RELION STAR files."
-        )
-    ),
-]
 
 
 @Parameter(name="*", group="The movies")
@@ -52,12 +43,14 @@ class MovieOptions:
         float | None,
         Parameter(
             help=(
-                "e-/Å2 of one frame (see --eer-exposure); without it there is no dose-weighted sum."
+                "e-/Å2 of one frame (see --eer-exposure); without it, as the STAR file says, else"
+                " there is no dose-weighted sum."
             )
         ),
     ] = None
     pre_exposure: Annotated[
-        float | None, Parameter(help="e-/Å2 on the specimen before the first frame.")
+        float | None,
+        Parameter(help="e-/Å2 before the first frame; without it, as the STAR file says."),
     ] = None
     voltage: Annotated[
         float | None, Parameter(help="kV; without it, as the STAR file says, else 300.")
@@ -89,6 +82,15 @@ class MovieOptions:
     eer_upsampling: Annotated[
         Literal[1, 2, 4] | None,
         Parameter(help="EER grid: 1 the camera's own (4k), 2 (8k) or 4 (16k)."),
+    ] = None
+    packed_4_bit: Annotated[
+        bool | None,
+        Parameter(
+            help=(
+                "Bytes of MRC or TIFF hold two 4-bit counts each, or do not; without it, where"
+                " they look so (K2 and K3 super-resolution)."
+            )
+        ),
     ] = None
 
 
@@ -166,6 +168,7 @@ def movie_settings(options: MovieOptions | None) -> "MovieSettings":
         "spherical_aberration_mm": options.cs,
         "amplitude_contrast": options.amplitude_contrast,
         "frames": frame_range(options.frame_range_),
+        "packed_4_bit": options.packed_4_bit,
     }
     return MovieSettings(eer=EerSettings.checked(_given(eer), "options"), **_given(values))
 
@@ -257,11 +260,12 @@ def run(
         If there is nothing to work on, or nothing can be worked on or written.
     """
     from dstnet.pipeline import read_inputs, run_files
-    from dstnet.report.page import write_page
+    from dstnet.report.page import RunPage
 
     options = options or MovieRunOptions()
     workplace = options.workplace(devices, threads=options.threads)
     _check_watching(options)
+    page = RunPage(output)
     remarks: list[str] = []
     found = None if options.watch else read_inputs(movies, report=remarks.append)
     inputs: Iterable[InputMovie | None]
@@ -270,6 +274,7 @@ def run(
     with reporting(total, doing, as_json) as report:
         for remark in remarks:
             report.say(remark)
+        report.say(workplace.threads_in_words)
         numbered = _Numbered(report, total)
         summary = run_files(
             inputs,
@@ -278,8 +283,10 @@ def run(
             workplace=workplace,
             overwrite=options.overwrite,
             report=numbered,
+            write_more=page.write,
         )
-        _say_summary(summary, output, write_page(output), report)
+        numbered.say_repeated_notes()
+        _say_summary(summary, output, page.path, report)
     return 1 if summary.of("failed") else 0
 
 
@@ -305,16 +312,29 @@ def _arriving(
 
 
 class _Numbered:
-    """Reports records with their number among `total`."""
+    """Reports records with their number among `total`. A note that many movies have is printed
+    with the first, and at the end with how many have it.
+    """
 
     def __init__(self, report: Reporter, total: int | None) -> None:
         self._report = report
         self._number = 0
         self._of_all = "" if total is None else f"/{total}"
+        self._times: Counter[str] = Counter()
 
     def __call__(self, record: "Record") -> None:
         self._number += 1
-        self._report(f"[{self._number}{self._of_all}] {_line(record)}", record.to_json())
+        results = record.results if record.status == "done" else None
+        notes = [] if results is None else results.notes
+        new = [note for note in dict.fromkeys(notes) if note not in self._times]
+        self._times.update(set(notes))
+        self._report(f"[{self._number}{self._of_all}] {_line(record, new)}", record.to_json())
+
+    def say_repeated_notes(self) -> None:
+        """Say which notes several movies have."""
+        for note, times in self._times.items():
+            if times > 1:
+                self._report.say(f"note, of {times} movies: {note}")
 
 
 def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter) -> None:
@@ -325,11 +345,22 @@ def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter)
     )
     for record in failed:
         report.say(f"failed: {record.error}")
-    if any(_lacks_aberration(record) for record in (*done, *skipped)):
+    if summary.unlisted:
+        report.say(
+            f"micrographs.star leaves out {len(summary.unlisted)} of them, as STAR files hold no"
+            f" blank, quote, backslash or # in a name ({summary.unlisted[0]}); rename them, or the"
+            " output folder, for RELION to go on from them"
+        )
+    optics = [record.results.optics for record in (*done, *skipped) if record.results is not None]
+    if any("rlnSphericalAberration" not in group for group in optics):
         report.say(
             "for RELION to go on from micrographs.star, pass --cs and --amplitude-contrast too"
         )
-
+    left_out = _not_of_all(optics)
+    if left_out:
+        report.say(
+            f"micrographs.star leaves out {', '.join(left_out)}, which some optics groups lack"
+        )
     if any(_lacks_exposure(record) for record in (*done, *skipped)):
         report.say(
             "for RELION's Polish to go on, pass --dose-per-frame too, or give it --fdose: without"
@@ -341,21 +372,29 @@ def _lacks_exposure(record: "Record") -> bool:
     return record.source is None or record.source.exposure_per_frame_e_per_a2 is None
 
 
-def _lacks_aberration(record: "Record") -> bool:
-    return record.results is None or "rlnSphericalAberration" not in record.results.optics
+def _not_of_all(optics: list[dict[str, Any]]) -> list[str]:
+    """What some optics groups say and others do not, but for what is always written."""
+    written = {
+        "rlnOpticsGroup",
+        "rlnOpticsGroupName",
+        "rlnVoltage",
+        "rlnMicrographPixelSize",
+        "rlnMicrographOriginalPixelSize",
+    }
+    names = {name for group in optics for name in group} - written
+    return sorted(name for name in names if any(name not in group for group in optics))
 
 
-def _line(record: "Record") -> str:
+def _line(record: "Record", new_notes: Sequence[str]) -> str:
     if record.status == "failed":
         return f"FAILED {record.error}"
     if record.status == "skipped":
-        return f"{record.input}: already there, skipped"
+        return f"{printable(record.input)}: already there, skipped"
     source = record.source
     results = record.results
     cost = record.cost
     assert source is not None and results is not None and cost is not None
-    notes = "".join(f"\n    note: {note}" for note in results.notes)
-    moved = results.farthest_from_the_ends_angstrom
-    return (
-        f"{record.input}: {source.frames} frames, moved {moved:.1f} Å, {cost.seconds:.1f} s{notes}"
-    )
+    notes = "".join(f"\n    note: {note}" for note in new_notes)
+    motion = results.motion_in_words()
+    made = f"{source.frames} frames, accumulated motion {motion}, {cost.seconds:.1f} s"
+    return f"{printable(record.input)}: {made}{notes}"

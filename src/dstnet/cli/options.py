@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,10 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from dstnet.errors import SettingsError
+from dstnet.core.progress import Step, watching
+from dstnet.errors import SettingsError, printable
 
 if TYPE_CHECKING:
     from dstnet.core.settings import Settings
+
+Movies = Annotated[
+    list[str],
+    Parameter(
+        help=(
+            "MRC, TIFF or EER files (MRC also .gz, .bz2, .xz, .zst), folders, wildcards, @LIST.txt"
+            " with a path a line, RELION STAR files."
+        )
+    ),
+]
+LOG_SECONDS = 30.0  # between lines that say how far a long movie is
+TERMINAL_SECONDS = 2.0
 
 Output = Annotated[
     Path, Parameter(name=["--output", "-o"], help="Folder for the results; made if need be.")
@@ -75,6 +89,47 @@ def chosen_device(device: str | None) -> str:
     return device or str(resolve_device())
 
 
+class StepLine:
+    """What is worked on, in a line now and then: nothing of what is done soon.
+
+    Parameters
+    ----------
+    write
+        Shows a line; it is given "" where there is nothing to show any more.
+    patience
+        Seconds that work must have taken to be shown, and between two lines.
+    """
+
+    def __init__(self, write: Callable[[str], None], patience: float) -> None:
+        self._write = write
+        self._patience = patience
+        self._begun: dict[str, float] = {}  # oldest first
+        self._last: dict[str, Step] = {}
+        self._shown = -patience
+
+    def __call__(self, step: Step) -> None:
+        """Take a step; see `dstnet.core.progress.watching`."""
+        now = time.monotonic()
+        if step.doing is None:
+            self._begun.pop(step.subject, None)
+            self._last.pop(step.subject, None)
+            if not self._begun:
+                self._write("")
+            return
+        self._begun.setdefault(step.subject, now)
+        self._last[step.subject] = step
+        longest, begun = next(iter(self._begun.items()))
+        if now - max(begun, self._shown) < self._patience:
+            return
+        self._shown = now
+        oldest = self._last[longest]
+        others = len(self._begun) - 1
+        more = f"; {others} more at work" if others else ""
+        where = f" {oldest.done} of {oldest.total}" if oldest.total else ""
+        name = printable(Path(longest).name)
+        self._write(f"{name}: {oldest.doing}{where}, {now - begun:.0f} s so far{more}")
+
+
 class Reporter:
     """Lines for people or JSON for machines, with a progress bar above them on a terminal."""
 
@@ -90,12 +145,14 @@ class Reporter:
 
     def __call__(self, line: str, record: dict[str, Any]) -> None:
         """Report a finished piece of work."""
-        self._write(json.dumps(record) if self.as_json else line)
+        lines = "\n".join(printable(part) for part in line.split("\n"))
+        self._write(json.dumps(record) if self.as_json else lines)
         self._advance()
 
     def say(self, line: str) -> None:
-        """A remark on standard error, out of the way of results."""
-        print(line, file=sys.stderr, flush=True)
+        """A remark on standard error, out of the way of results; nothing for an empty one."""
+        if line:
+            print(printable(line), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -103,8 +160,13 @@ def reporting(total: int | None, what: str, as_json: bool) -> Iterator[Reporter]
     """A reporter for `total` pieces of work, None where nobody knows; its bar shows on a terminal
     only.
     """
-    if as_json or not sys.stdout.isatty():
-        yield Reporter(as_json)
+    if as_json:
+        yield Reporter(True)
+        return
+    if not sys.stdout.isatty():
+        reporter = Reporter(False)
+        with watching(StepLine(reporter.say, LOG_SECONDS)):
+            yield reporter
         return
     from rich.progress import (
         BarColumn,
@@ -115,11 +177,20 @@ def reporting(total: int | None, what: str, as_json: bool) -> Iterator[Reporter]
     )
 
     with Progress(
-        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[step]}", markup=False),
+        transient=True,
     ) as bar:
-        task = bar.add_task(what, total=total)
-        yield Reporter(
-            False,
-            lambda: bar.advance(task),
-            lambda text: bar.console.print(text, markup=False, highlight=False),
-        )
+        task = bar.add_task(what, total=total, step="")
+        steps = StepLine(lambda line: bar.update(task, step=line), TERMINAL_SECONDS)
+        with watching(steps):
+            yield Reporter(
+                False,
+                lambda: bar.advance(task),
+                lambda text: bar.console.print(
+                    text, markup=False, highlight=False, emoji=False, soft_wrap=True
+                ),
+            )

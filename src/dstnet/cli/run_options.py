@@ -79,7 +79,7 @@ class RunOptions:
         devices
             Dealt to the workers in turn.
         threads
-            Of torch in each worker; None shares this machine's cores.
+            Of torch in each worker; None shares the processors that may be used.
 
         Raises
         ------
@@ -126,7 +126,7 @@ class MovieRunOptions(RunOptions):
     threads: Annotated[
         int | None,
         Parameter(
-            help="Of each worker; without it, the machine's cores are shared.",
+            help="Of each worker; without it, the processors that this job may use are shared.",
             validator=Number(gte=1),
         ),
     ] = None

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from dstnet.cli.options import Json, Output, SettingsFile, reporting, settings_from
+from dstnet.cli.options import (
+    Json,
+    Output,
+    SettingsFile,
+    chosen_device,
+    reporting,
+    settings_from,
+)
+from dstnet.runs import processors, torch_threads
 
 if TYPE_CHECKING:
     from dstnet.training import LogRecord
@@ -79,6 +87,7 @@ def train(
     Several GPUs or machines: torchrun --nproc-per-node 4 --no-python dstnet train ...
     """
     from dstnet.training import LogRecord, TrainingSettings, train_run
+    from dstnet.training.data import loader_processes
     from dstnet.training.tensorboard import tensorboard_writer
 
     chosen = settings_from(
@@ -92,7 +101,15 @@ def train(
     first = os.environ.get("RANK", "0") == "0"
     write = tensorboard_writer(output / "tensorboard") if tensorboard and first else None
     validations = -(-chosen.steps // chosen.checkpoint_every)
-    with reporting(validations, "training", json) as report:
+    loaders = loader_processes(chosen.workers, chosen_device(device))
+    found = processors()
+    threads = max(1, found.count - loaders)
+    with torch_threads(threads), reporting(validations, "training", json) as report:
+        if first:
+            report.say(
+                f"threads: {threads}, and {loaders} processes that make crops (processors to be"
+                f" used: {found.count}, {found.why})"
+            )
 
         def report_record(record: LogRecord) -> None:
             if write:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from dstnet.core.devices import Device
-from dstnet.core.shapes import Shape
+from dstnet.core.shapes import Image, Shape
 
 NYQUIST = 0.5  # cycles per pixel
+_LINES = 512
 
 
 def frequencies(
@@ -140,6 +141,112 @@ def resample(images: Tensor, new_shape: Shape) -> Tensor:
         return images
     spectrum = crop_spectrum(torch.fft.rfft2(images), shape, new_shape)
     return irfft2(spectrum, new_shape)
+
+
+def mirrored(image: Image, margin: int) -> Image:
+    """An image [y, x] with at least `margin` rows and columns after its last ones, as fast
+    transforms like them: its mirror image at that edge, then that at the opposite one, so that it
+    goes on periodically without a step.
+    """
+    for axis in (0, 1):
+        length = image.shape[axis]
+        number = torch.arange(next_fast_size(length + 2 * margin), device=image.device)
+        beyond = number - length
+        at_end = length - 1 - beyond % length
+        at_start = (len(number) - 1 - number) % length
+        mirror = torch.where(2 * beyond < len(number) - length, at_end, at_start)
+        number = torch.where(beyond < 0, number, mirror)
+        image = image.index_select(axis, number)
+    return image
+
+
+def resample_mirrored(image: Image, new_shape: Shape) -> Image:
+    """`resample` of an image [y, x] that goes on as its mirror image beyond its edges, so that
+    nothing passes from one edge to the opposite one. Returns the input itself where the shape is
+    the same.
+    """
+    for axis, length in enumerate(new_shape):
+        if image.shape[axis] != length:
+            image = _resampled_along(image, axis, length)
+    return image
+
+
+def _resampled_along(image: Image, axis: int, new_length: int) -> Image:
+    length = image.shape[axis]
+    kept = min(length, new_length)
+    shape = list(image.shape)
+    shape[axis] = new_length
+    out = image.new_empty(shape)
+    # Some lines at a time: all of them, twice as long and complex, would be six times the image.
+    lines = zip(image.split(_LINES, 1 - axis), out.split(_LINES, 1 - axis), strict=True)
+    for some, resampled in lines:
+        spectrum = torch.fft.rfft(torch.cat((some, some.flip(axis)), axis), dim=axis)
+        spectrum = spectrum.narrow(axis, 0, kept)
+        whole = torch.fft.irfft(spectrum, 2 * new_length, dim=axis)
+        resampled.copy_(whole.narrow(axis, 0, new_length))
+    return out.mul_(new_length / length)
+
+
+def cosine_transform(image: Image) -> Tensor:
+    """The spectrum of an image [y, x] that goes on as its mirror image beyond its edges: real, [y,
+    x], its frequencies those of `cosine_frequency`. White noise has the same variance in it, each
+    term its own.
+    """
+    if image.device.type == "cpu":
+        threads = torch.get_num_threads()
+        return torch.from_numpy(scipy.fft.dctn(image.numpy(), norm="ortho", workers=threads))
+    return _cosine_along_columns(_cosine_along_columns(image).T).T
+
+
+def inverse_cosine_transform(spectrum: Tensor) -> Image:
+    """The image of which `cosine_transform` gives `spectrum`."""
+    if spectrum.device.type == "cpu":
+        threads = torch.get_num_threads()
+        return torch.from_numpy(scipy.fft.idctn(spectrum.numpy(), norm="ortho", workers=threads))
+    return _image_along_columns(_image_along_columns(spectrum).T).T
+
+
+def cosine_frequency(
+    shape: Shape,
+    spacing: float = 1.0,
+    device: Device | None = None,
+) -> Tensor:
+    """|k| on the grid of the `cosine_transform` of an image of `shape`, in cycles per unit of
+    `spacing`.
+    """
+    ky, kx = (torch.arange(n, device=device) / (2 * n * spacing) for n in shape)
+    return torch.hypot(ky[:, None], kx)
+
+
+def _cosine_along_columns(image: Tensor) -> Tensor:
+    """The transform along the first axis by a complex one of the same length (Makhoul, IEEE Trans.
+    Acoust. Speech Signal Process. 28, 27 (1980)).
+    """
+    reordered = torch.cat((image[::2], image[1::2].flip(0)))
+    turned = torch.fft.fft(reordered, dim=0) * _quarter_turns(len(image), image.device)
+    return turned.real
+
+
+def _image_along_columns(spectrum: Tensor) -> Tensor:
+    """What `_cosine_along_columns` gives `spectrum` of."""
+    n = len(spectrum)
+    from_end = torch.cat((torch.zeros_like(spectrum[:1]), spectrum[1:].flip(0)))
+    turned = torch.complex(spectrum, -from_end)
+    scale = _quarter_turns(n, spectrum.device)
+    reordered = torch.fft.ifft(turned / scale, dim=0).real
+    half = (n + 1) // 2
+    image = torch.empty_like(spectrum)
+    image[::2] = reordered[:half]
+    image[1::2] = reordered[half:].flip(0)
+    return image
+
+
+def _quarter_turns(n: int, device: Device) -> Tensor:
+    """What makes an orthonormal cosine transform of the reordered complex one, [n, 1]."""
+    number = torch.arange(n, device=device)
+    length = torch.full((n,), math.sqrt(2 / n), device=device)
+    length[0] = math.sqrt(1 / n)
+    return torch.polar(length, -math.pi / (2 * n) * number)[:, None]
 
 
 def next_fast_size(n: int) -> int:

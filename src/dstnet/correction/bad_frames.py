@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import median_filter
 
+from dstnet.core.progress import progress
 from dstnet.movie import Exposure, FrameStack
 
 BEAM_OFF = 0.1  # of the usual mean: no exposure, so none is counted
@@ -16,6 +17,7 @@ BEAM_OFF = 0.1  # of the usual mean: no exposure, so none is counted
 _SIGMA_OF_MEDIAN_DISTANCE = 1.4826
 _LEAST_FRAMES = 4  # fewer have no usual mean
 _NEIGHBOURS = 9
+_NONE = np.empty(0, np.intp)
 
 
 @dataclass
@@ -40,14 +42,26 @@ class BadFrames:
 class FrameScan:
     """One look through frames: their mean image, and what is wrong with single ones.
 
+    Parameters
+    ----------
+    frames
+        The stack.
+    numbers
+        Of the frames to look at, from 0.
+    listed
+        Pixels known to be bad, bool [y, x], not all: what they hold says nothing of a frame.
+
     Attributes
     ----------
     numbers
-        Of the frames looked at, from 0.
+        As given.
     count
         Number of frames that the mean is of.
     mean
-        Mean of the frames without a fault of their own, float32 [y, x].
+        Mean of the frames without a fault of their own, float32 [y, x]; of no meaning in listed
+        pixels.
+    never_finite
+        Other pixels (flat indices) that are NaN or infinite in each of several frames.
 
     Raises
     ------
@@ -55,16 +69,23 @@ class FrameScan:
         If a frame cannot be read.
     """
 
-    def __init__(self, frames: FrameStack, numbers: Sequence[int]) -> None:
+    def __init__(self, frames: FrameStack, numbers: Sequence[int], listed: np.ndarray) -> None:
         self.numbers = list(numbers)
+        self._never_finite: np.ndarray | None = None
+        self._listed = np.flatnonzero(listed)
+        self._good = int(listed.argmin())  # one that is not listed
         self._faults: dict[int, str] = {}
         self._means: dict[int, float] = {}
         self._unexposed: set[int] = set()
         self._seen: dict[tuple[int, float], int] = {}
         total = np.zeros(frames.shape[1:], np.float32)
-        for number in self.numbers:
-            frame = np.ascontiguousarray(frames[number])
-            mean = float(frame.mean(dtype=np.float64))
+        for done, number in enumerate(self.numbers):
+            progress("checking, frame", done, len(self.numbers))
+            frame = self._without_listed(frames[number])
+            # The listed pixels hold one good pixel's value each: their share is taken out again.
+            all_pixels = float(frame.sum(dtype=np.float64))
+            listed_pixels = self._listed.size * float(frame.flat[self._good])
+            mean = (all_pixels - listed_pixels) / (frame.size - self._listed.size)
             fault = self._fault(number, frame, mean)
             if fault is not None:
                 self._faults[number] = fault
@@ -73,19 +94,40 @@ class FrameScan:
             total += frame
         self.count = len(self._means)
         self.mean = total / max(self.count, 1)
+        self.never_finite = _NONE
+        if self._never_finite is not None and len(self.numbers) > 1:
+            self.never_finite = self._never_finite
+
+    def _without_listed(self, frame: np.ndarray) -> np.ndarray:
+        """A frame whose listed pixels are as good ones are."""
+        if not self._listed.size:
+            return np.ascontiguousarray(frame)
+        frame = np.array(frame, order="C")
+        flat = frame.reshape(-1)
+        flat[self._listed] = flat[self._good]
+        return frame
 
     def _fault(self, number: int, frame: np.ndarray, mean: float) -> str | None:
         """What is wrong with a frame, by itself or beside those before it."""
         if not np.isfinite(mean):
-            return f"{int((~np.isfinite(frame)).sum())} pixels NaN or infinite"
+            is_broken = ~np.isfinite(frame)
+            self._keep_never_finite(np.flatnonzero(is_broken))
+            return f"{int(is_broken.sum())} pixels NaN or infinite"
         if _is_constant(frame):
             self._unexposed.add(number)  # no electron arrived, in any pixel
             return f"all pixels {frame[0, 0]}"
+        self._keep_never_finite(_NONE)
         key = (zlib.crc32(frame.data), mean)
         if key in self._seen:
             return f"the same as frame {self._seen[key] + 1}"
         self._seen[key] = number
         return None
+
+    def _keep_never_finite(self, broken: np.ndarray) -> None:
+        """Of what was never finite before, what is not in this frame either."""
+        if self._never_finite is not None:
+            broken = np.intersect1d(self._never_finite, broken, assume_unique=True)
+        self._never_finite = broken
 
     def bad_frames(self, dark_level: float, allowed: tuple[float, float]) -> BadFrames:
         """What is wrong, with the means of all frames at hand.

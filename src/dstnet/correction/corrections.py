@@ -21,6 +21,8 @@ from dstnet.movie.movie import forget_frames
 
 # Looked at for hot and dead pixels where frames need not be looked through anyway.
 DETECTION_FRAMES = 16
+# No frame of which more is no number is one with dead pixels.
+_MOST_NEVER_FINITE = 0.1
 
 
 class CorrectedFrames:
@@ -95,13 +97,14 @@ class CorrectedFrames:
 
     def _without_references(self, raw: np.ndarray) -> np.ndarray:
         """The frame with dark and gain taken out; itself where there is neither."""
-        if self._dark is not None:
-            frame = np.subtract(raw, self._dark, dtype=np.float32)
+        with np.errstate(invalid="ignore"):  # an infinite dead pixel times 0
+            if self._dark is not None:
+                frame = np.subtract(raw, self._dark, dtype=np.float32)
+                if self._gain is not None:
+                    frame *= self._gain
+                return frame
             if self._gain is not None:
-                frame *= self._gain
-            return frame
-        if self._gain is not None:
-            return np.multiply(raw, self._gain, dtype=np.float32)
+                return np.multiply(raw, self._gain, dtype=np.float32)
         return raw
 
 
@@ -124,6 +127,13 @@ class Corrections:
     names
         What messages call gain, dark and defects; of files, their paths. The gain's suffix also
         says whether it is one of an EER camera.
+
+    Attributes
+    ----------
+    references
+        As given.
+    settings
+        As given, or the default.
     """
 
     def __init__(
@@ -135,7 +145,7 @@ class Corrections:
         names: tuple[str, str, str] = ("gain", "dark", "defects"),
     ) -> None:
         self.settings = settings or CorrectionSettings()
-        self._references = CameraReferences(gain, dark, defects, *names)
+        self.references = CameraReferences(gain, dark, defects, *names)
         self._fitted: dict[tuple[tuple[int, int], bool], FittedReferences] = {}
 
     def applied(self, movie: Movie) -> Movie:
@@ -159,20 +169,26 @@ class Corrections:
         notes = []
         if references.gain is not None:
             how = ", inverted" if references.is_inverted else ""
-            notes.append(f"gain {self._references.gain_name}{how}")
-        scan = self._scan(movie)
-        bad_frames = self._bad_frames(movie, scan, references)
-        notes += bad_frames.notes
+            notes.append(f"gain {self.references.gain_name}{how}")
         bad_pixels = references.listed
+        self._check_share(movie, bad_pixels)
+        scan = self._scan(movie, bad_pixels)
+        if scan is not None and 0 < scan.never_finite.size <= _MOST_NEVER_FINITE * scan.mean.size:
+            # What is no number in any frame is a dead pixel that a division left so.
+            notes.append(f"{scan.never_finite.size} pixels NaN or infinite in all frames: repaired")
+            bad_pixels = bad_pixels.copy()
+            bad_pixels.flat[scan.never_finite] = True
+            scan = self._scan(movie, bad_pixels)
+        bad_frames = self._bad_frames(movie, scan, references, bad_pixels)
+        notes += bad_frames.notes
         if scan is not None and self.settings.find_defects and scan.count:
-            found, note = self._found(scan, references)
+            found, note = self._found(scan, references, bad_pixels)
             notes += note
             bad_pixels = bad_pixels | found
         has_references = references.gain is not None or references.dark is not None
         is_changed = has_references or bool(bad_pixels.any()) or bool(bad_frames.reasons)
         if not is_changed and not notes:
             return movie
-        self._check_share(movie, bad_pixels)
         kept = [number for number in range(len(movie)) if number not in bad_frames.reasons]
         exposure = movie.exposure
         if exposure is not None:
@@ -196,28 +212,32 @@ class Corrections:
         BadInputError
             If one does not fit the frames.
         """
-        key = (movie.shape, self._references.inverts_gain(movie, self.settings))
+        key = (movie.shape, self.references.inverts_gain(movie, self.settings))
         if key not in self._fitted:
             # Movies of a run are alike; keeping the last is enough.
-            self._fitted = {key: self._references.fit(movie, self.settings)}
+            self._fitted = {key: self.references.fit(movie, self.settings)}
         return self._fitted[key]
 
-    def _scan(self, movie: Movie) -> FrameScan | None:
+    def _scan(self, movie: Movie, listed: np.ndarray) -> FrameScan | None:
         """A look through the frames that settings ask for; None: through none."""
         if self.settings.drop_bad_frames:
-            return FrameScan(movie.frames, range(len(movie)))
+            return FrameScan(movie.frames, range(len(movie)), listed)
         if not self.settings.find_defects:
             return None
         spread = np.linspace(0, len(movie) - 1, DETECTION_FRAMES).round().astype(int)
-        return FrameScan(movie.frames, np.unique(spread).tolist())
+        return FrameScan(movie.frames, np.unique(spread).tolist(), listed)
 
     def _bad_frames(
-        self, movie: Movie, scan: FrameScan | None, references: FittedReferences
+        self,
+        movie: Movie,
+        scan: FrameScan | None,
+        references: FittedReferences,
+        listed: np.ndarray,
     ) -> BadFrames:
         if scan is None or not self.settings.drop_bad_frames:
             return BadFrames()
         dark = references.dark
-        dark_level = 0.0 if dark is None else float(dark.mean(dtype=np.float64))
+        dark_level = 0.0 if dark is None else float(dark.mean(dtype=np.float64, where=~listed))
         bad = scan.bad_frames(dark_level, self.settings.frame_mean_range)
         if len(bad.reasons) == len(movie):
             number, reason = next(iter(bad.reasons.items()))
@@ -227,12 +247,14 @@ class Corrections:
             )
         return bad
 
-    def _found(self, scan: FrameScan, references: FittedReferences) -> tuple[np.ndarray, list[str]]:
-        """Hot and dead pixels, bool [y, x], and a note where there are any."""
+    def _found(
+        self, scan: FrameScan, references: FittedReferences, listed: np.ndarray
+    ) -> tuple[np.ndarray, list[str]]:
+        """Hot and dead pixels beside the listed ones, bool [y, x], and a note where there are
+        any.
+        """
         mean = references.corrected(scan.mean)
-        hot, dead = find_bad_pixels(
-            mean, self.settings.defect_sigmas, references.listed, scan.count
-        )
+        hot, dead = find_bad_pixels(mean, self.settings.defect_sigmas, listed, scan.count)
         found = hot | dead
         if not found.any():
             return found, []
@@ -247,7 +269,7 @@ class Corrections:
     def _check_share(self, movie: Movie, bad_pixels: np.ndarray) -> None:
         if bad_pixels.mean() <= 0.5:
             return
-        references = self._references
+        references = self.references
         is_listed = references.defects is not None
         name = references.defects_name if is_listed else references.gain_name
         raise BadInputError(

@@ -9,12 +9,15 @@ from typing import Literal
 import numpy as np
 from scipy.ndimage import uniform_filter
 
+from dstnet.core.shapes import Shape
 from dstnet.correction.bad_pixels import trimmed_mean_std
-from dstnet.correction.references import on_grid, orient
+from dstnet.correction.references import grid_factor, on_grid, orient
 from dstnet.correction.settings import CorrectionSettings
 from dstnet.errors import BadInputError
 
 CERTAIN = 6.0  # standard errors: chance reaches them once in 10^9
+_CENTRE = 1024  # so many pixels a side tell what there is to tell in a few frames
+_PARTS = 8  # of the field, a side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,15 +29,21 @@ class ReferenceFit:
     settings
         The turns (and, of a gain, the inversion).
     correlation
-        Of the pixel-to-pixel pattern with what the reference predicts, 1 for frames without noise;
-        not below 0 for a gain.
+        Of the pixel-to-pixel pattern with what the reference predicts, 1 for frames without noise.
     standard_errors
         The correlation over its standard error where there is none.
+    slope
+        The frames' pattern over the one that the reference predicts: 1 where they hold all of it.
+    parts
+        What each part of the field adds to the correlation, [y, x], but for streaks along rows and
+        columns, which have no error of their own: frames and references of any camera have them.
     """
 
     settings: CorrectionSettings
     correlation: float
     standard_errors: float
+    slope: float
+    parts: np.ndarray = dataclasses.field(repr=False, compare=False)
 
     @property
     def options(self) -> str:
@@ -51,6 +60,17 @@ class ReferenceFit:
             options.append("--gain-invert")
         return " ".join(options)
 
+    def opposite(self) -> "ReferenceFit":
+        """Of a gain, the same turns in the other sense."""
+        inverts = {"gain_invert": not self.settings.gain_invert}
+        return ReferenceFit(
+            self.settings.model_copy(update=inverts),
+            -self.correlation,
+            -self.standard_errors,
+            -self.slope,
+            -self.parts,
+        )
+
 
 # Each of the eight in the way that takes the fewest options.
 _ORIENTATIONS: tuple[dict, ...] = (
@@ -66,13 +86,17 @@ _ORIENTATIONS: tuple[dict, ...] = (
 
 
 def fit_gain(
-    mean: np.ndarray, gain: np.ndarray, names: tuple[str, str] = ("the movie", "the gain")
+    mean: np.ndarray,
+    gain: np.ndarray,
+    names: tuple[str, str] = ("the movie", "the gain"),
+    shape: Shape | None = None,
 ) -> list[ReferenceFit]:
     """The orientations of `gain` in which its size fits, the best first.
 
     A pixel of sensitivity 1 / gain shows that much less: what is correlated is the pixel-to-pixel
     part of the mean raw image, relative to its surroundings, with minus that of the gain's
-    logarithm; plus it, and the gain is to be inverted.
+    logarithm; plus it, and the gain is to be inverted. Each orientation is given in the sense that
+    fits better.
 
     Parameters
     ----------
@@ -83,24 +107,31 @@ def fit_gain(
         Gain reference [y, x]; 0 marks a defect.
     names
         Of movie and reference, for messages.
+    shape
+        (y, x) of the frames, where `mean` is their `central` part; None: it is all of them.
 
     Raises
     ------
     BadInputError
         If there is no pattern to compare, or no orientation has the frames' size.
     """
+    part = gain if shape is None else central(gain, shape)
+    inverts = {"gain_invert": True}
     fits = []
-    alive = gain > 0
-    for found in _correlations(_relative(mean), _logarithm(gain), alive, names):
-        inverts = {"gain_invert": found.correlation > 0}
+    for found in _correlations(
+        _relative(mean), _logarithm(part), part > 0, names, shape or mean.shape, gain.shape
+    ):
         settings = found.settings.model_copy(update=inverts)
-        size = abs(found.correlation)
-        fits.append(ReferenceFit(settings, size, abs(found.standard_errors)))
+        divided = dataclasses.replace(found, settings=settings)
+        fits.append(divided if found.correlation > 0 else divided.opposite())
     return sorted(fits, key=lambda fit: -fit.correlation)
 
 
 def fit_dark(
-    mean: np.ndarray, dark: np.ndarray, names: tuple[str, str] = ("the movie", "the dark")
+    mean: np.ndarray,
+    dark: np.ndarray,
+    names: tuple[str, str] = ("the movie", "the dark"),
+    shape: Shape | None = None,
 ) -> list[ReferenceFit]:
     """The orientations of `dark` in which its size fits, the best first: mean raw image and dark
     share a pattern.
@@ -113,14 +144,30 @@ def fit_dark(
         Dark reference [y, x].
     names
         Of movie and reference, for messages.
+    shape
+        As of `fit_gain`.
 
     Raises
     ------
     BadInputError
         As `fit_gain`.
     """
-    fits = _correlations(mean, dark, np.isfinite(dark), names)
+    part = dark if shape is None else central(dark, shape)
+    fits = _correlations(mean, part, np.isfinite(part), names, shape or mean.shape, dark.shape)
     return sorted(fits, key=lambda fit: -fit.correlation)
+
+
+def central(image: np.ndarray, shape: Shape) -> np.ndarray:
+    """The middle of a frame of (y, x) `shape`, or of a reference of such frames, as a view: a
+    square kilopixel or little more, which all turns leave in its place.
+    """
+    factor = max(max(shape) // max(image.shape), 1)
+    kept = []
+    for side in image.shape:
+        margin = max(side * factor - _CENTRE, 0) // 2
+        margin = margin // 4 * 4 // factor  # whole pixels of a reference that is repeated
+        kept.append(slice(margin, side - margin))
+    return image[tuple(kept)]
 
 
 def why_no_gain_fits(
@@ -189,30 +236,68 @@ def _correlations(
     reference: np.ndarray,
     valid: np.ndarray,
     names: tuple[str, str],
+    shape: Shape,
+    reference_shape: tuple[int, ...],
 ) -> list[ReferenceFit]:
-    """Correlation, with its sign, in each orientation that fits."""
+    """Correlation, with its sign, in each orientation that fits: of frames of `shape` with a
+    reference of `reference_shape`, or of the middles of both.
+    """
     pattern = _high_passed(pattern)
+    even = pattern - pattern.mean(0) - pattern.mean(1, keepdims=True)
     reference = _high_passed(reference)
-    shape = (pattern.shape[0], pattern.shape[1])
     # A reference that is repeated has no more of them.
     independent = int(valid.sum())
     error_by_chance = independent**-0.5
+    complete = np.broadcast_to(np.zeros(1, bool), reference_shape)
     fits = []
     refused: BadInputError | None = None
     for orientation in _ORIENTATIONS:
         settings = CorrectionSettings(**orientation)
         try:
-            candidate = on_grid(orient(reference, settings), shape, *names)
-            where = on_grid(orient(valid, settings), shape, *names)
+            grid_factor(orient(complete, settings).shape, shape, *names)
+            candidate = on_grid(orient(reference, settings), pattern.shape, *names)
+            where = on_grid(orient(valid, settings), pattern.shape, *names)
         except BadInputError as error:
             refused = refused or error
             continue
-        correlation = _correlation(pattern[where], candidate[where])
-        standard_errors = correlation / error_by_chance
-        fits.append(ReferenceFit(settings, correlation, standard_errors))
+        of_pattern = _deviations(pattern, where)
+        of_candidate = _deviations(candidate, where)
+        own = float(np.square(of_candidate).sum())
+        size = (own * float(np.square(of_pattern).sum())) ** 0.5
+        product = float((of_pattern * of_candidate).sum())
+        correlation = product / size
+        fits.append(
+            ReferenceFit(
+                settings,
+                correlation,
+                correlation / error_by_chance,
+                product / own,
+                _part_sums(np.where(where, even, 0) * of_candidate) / size,
+            )
+        )
     if not fits and refused is not None:
         raise refused
     return fits
+
+
+def _deviations(image: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """What an image differs by from its mean; 0 but where it counts."""
+    return np.where(where, image - image.mean(where=where), 0)
+
+
+def _part_sums(image: np.ndarray) -> np.ndarray:
+    """Sums over the parts of a field, [y, x]."""
+    height, width = image.shape
+    rows = np.linspace(0, height, _PARTS, endpoint=False).astype(int)
+    columns = np.linspace(0, width, _PARTS, endpoint=False).astype(int)
+    bands = np.add.reduceat(image, rows, axis=0)
+    return np.add.reduceat(bands, columns, axis=1)
+
+
+def is_same_turn(first: CorrectionSettings, second: CorrectionSettings) -> bool:
+    """Whether both turn a reference to the same orientation."""
+    pixels = np.arange(6).reshape(2, 3)
+    return np.array_equal(orient(pixels, first), orient(pixels, second))
 
 
 def best_fit(fits: Sequence[ReferenceFit]) -> ReferenceFit | None:

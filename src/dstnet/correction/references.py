@@ -149,12 +149,24 @@ def inverted(gain: np.ndarray) -> np.ndarray:
 
 
 def on_grid(reference: np.ndarray, shape: Shape, movie: str, name: str) -> np.ndarray:
-    """`reference` repeated 1, 2 or 4 times along both axes to `shape`.
+    """`reference` [y, x] repeated 1, 2 or 4 times along both axes to `shape`.
+
+    Parameters and errors are those of `grid_factor`.
+    """
+    factor = grid_factor(reference.shape, shape, movie, name)
+    if factor == 1:
+        return reference
+    rows = reference.repeat(factor, 0)
+    return rows.repeat(factor, 1)
+
+
+def grid_factor(reference_shape: tuple[int, ...], shape: Shape, movie: str, name: str) -> int:
+    """How often a reference is repeated along both axes to fill a frame: 1, 2 or 4 times.
 
     Parameters
     ----------
-    reference
-        [y, x].
+    reference_shape
+        (y, x) of the reference.
     shape
         (y, x) of a frame.
     movie, name
@@ -165,13 +177,10 @@ def on_grid(reference: np.ndarray, shape: Shape, movie: str, name: str) -> np.nd
     BadInputError
         If no such factor fits.
     """
-    height, width = reference.shape
-    if shape == (height, width):
-        return reference
-    for factor in (2, 4):
+    height, width = reference_shape
+    for factor in (1, 2, 4):
         if shape == (height * factor, width * factor):
-            rows = reference.repeat(factor, 0)
-            return rows.repeat(factor, 1)
+            return factor
     frame_height, frame_width = shape
     is_multiple = height % frame_height == 0 and width % frame_width == 0
     remedy = "give the reference of this camera and read-out mode"

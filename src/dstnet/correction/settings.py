@@ -38,6 +38,13 @@ class CorrectionSettings(Settings):
             " does"
         ),
     )
+    check_references: bool = Field(
+        default=True,
+        description=(
+            "look on a few frames whether gain and dark lie as they are used; what is surely wrong"
+            " is refused"
+        ),
+    )
     find_defects: bool = Field(
         default=True,
         description="find hot and dead pixels in the frames; those listed are repaired in any case",

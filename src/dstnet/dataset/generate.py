@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from dstnet.core.progress import working_on
 from dstnet.dataset.manifest import write_movies_star
 from dstnet.dataset.plan import Plan, PlannedMovie
 from dstnet.dataset.record import MOVIE_FORMATS
@@ -200,7 +201,8 @@ def _made(planned: PlannedMovie, store: SpeciesStore, device: str) -> MovieOutco
     for other in set(MOVIE_FORMATS) - {planned.movie_format}:
         movie.movie_path(other).unlink(missing_ok=True)
     simulator = MovieSimulator(planned.settings, species, record.seed, device)
-    movie.write(simulator, planned.movie_format, planned.expected)
+    with working_on(record.name):
+        movie.write(simulator, planned.movie_format, planned.expected)
     return MovieOutcome(
         name=record.name,
         seed=record.seed,

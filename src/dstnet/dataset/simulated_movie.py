@@ -4,6 +4,7 @@ enhances reads.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 import starfile
 import yaml
 
+from dstnet.core.progress import progress
 from dstnet.core.shapes import Trajectory
 from dstnet.correction.corrections import Corrections, CorrectionSettings
 from dstnet.dataset.layout import RECORD_ENDING, MovieFiles
@@ -310,8 +312,13 @@ class SimulatedMovie(MovieFiles):
         dtype = simulator.camera.dtype
         if movie_format == "mrc" and dtype == np.uint8:
             dtype = np.dtype(np.uint16)  # MRC has no unsigned bytes
-        frames = (frame.cpu().numpy().astype(dtype) for frame in simulator.frames())
-        write_movie(path, frames, pixel, "dstnet synthetic movie, counts")
+
+        def frames() -> Iterator[np.ndarray]:
+            for done, frame in enumerate(simulator.frames(), 1):
+                progress("simulating, frame", done, self.settings.frames)
+                yield frame.cpu().numpy().astype(dtype)
+
+        write_movie(path, frames(), pixel, "dstnet synthetic movie, counts")
 
     def _write_expected(self, simulator: MovieSimulator) -> None:
         write_mrc(

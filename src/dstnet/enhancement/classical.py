@@ -10,10 +10,14 @@ from typing import Any
 import torch
 
 from dstnet.alignment import AlignedMovie
-from dstnet.core.fourier import apply_transfer, radial_frequency
+from dstnet.core.fourier import (
+    cosine_frequency,
+    cosine_transform,
+    inverse_cosine_transform,
+)
 from dstnet.core.shapes import Image
 from dstnet.enhancement.base import Needs, Restored, check_outputs
-from dstnet.enhancement.signal_recovery import wiener_filter
+from dstnet.enhancement.signal_recovery import wiener_filtered
 from dstnet.errors import SettingsError
 from dstnet.movie import Movie
 from dstnet.movie.normalise import unit_noise
@@ -77,9 +81,9 @@ def dose_weighted_sum(aligned: AlignedMovie) -> Image:
 def gaussian(aligned: AlignedMovie, resolution_angstrom: float = GAUSSIAN_ANGSTROM) -> Image:
     """The dose-weighted sum through a Gaussian that falls to 1/e at `resolution_angstrom`."""
     image = dose_weighted_sum(aligned)
-    k = radial_frequency(aligned.shape, aligned.pixel_size_angstrom, image.device)
+    k = cosine_frequency(aligned.shape, aligned.pixel_size_angstrom, image.device)
     transfer = torch.exp(-((k * resolution_angstrom) ** 2))
-    return apply_transfer(image, transfer)
+    return inverse_cosine_transform(transfer * cosine_transform(image))
 
 
 def wiener(aligned: AlignedMovie) -> Image:
@@ -93,8 +97,7 @@ def wiener(aligned: AlignedMovie) -> Image:
     """
     image = dose_weighted_sum(aligned)
     total, mean, noise = unit_noise(image, aligned.movie.name)
-    filtered = apply_transfer(total, wiener_filter(total))
-    return mean + noise * filtered
+    return mean + noise * wiener_filtered(total)
 
 
 def gaussian_of(argument: str) -> Callable[[AlignedMovie], Image]:

@@ -7,13 +7,23 @@ around its zeros they pass noise, and at its maxima less than is known. Where a 
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dstnet.core.fourier import radial_frequency, radial_mean, ring_index
-from dstnet.core.shapes import Image
-from dstnet.optics.thon import fit_thon_rings
+from dstnet.core.fourier import (
+    NYQUIST,
+    apply_transfer,
+    cosine_frequency,
+    cosine_transform,
+    mirrored,
+    radial_frequency,
+    ring_index,
+    ring_mean,
+)
+from dstnet.core.shapes import Image, Shape
+from dstnet.optics.thon import FINEST_ANGSTROM, ThonFit, fit_thon_rings
 
 RINGS = 120
 SMOOTH_RINGS = 5.0  # rms of the Gaussian that h, which knows no zeros, is averaged by
@@ -28,9 +38,61 @@ LEAST = 0.05
 FAINT = 0.5
 
 
-def transfer_match(total: Image, enhanced: Image, pixel_size_angstrom: float) -> Tensor | None:
-    """What to multiply the ``rfft2`` of `enhanced` by; None where `total` shows no rings
-    (`dstnet.optics.thon`).
+# Rows and columns by which images are continued, so that no edge reaches the opposite one: what the
+# filter spreads detail of 5 Å by at 4 um of underfocus.
+MARGIN_ANGSTROM = 250.0
+
+
+@dataclass(frozen=True)
+class TransferMatch:
+    """What a network's output is filtered by.
+
+    Attributes
+    ----------
+    fit
+        The rings of the network's input.
+    passed
+        The part of its signal that the output passes, [ring].
+    pixel_size_angstrom
+        Of both.
+    """
+
+    fit: ThonFit
+    passed: Tensor
+    pixel_size_angstrom: float
+
+    def transfer(self, shape: Shape) -> Tensor:
+        """On the ``rfft2`` grid of images of `shape`."""
+        device = self.passed.device
+        k = radial_frequency(shape, self.pixel_size_angstrom, device)
+        # What is left of a cosine in a Gaussian mean.
+        cycles = self.fit.mean_rad_angstrom2 * k * k / (math.pi * CYCLES)
+        blur = torch.exp(-2 * cycles.square())
+        phase = self.fit.phase(shape, self.pixel_size_angstrom, device)
+        amplitude = (1 - 2 * LEAST) / 2
+        wave = amplitude * torch.cos(2 * phase)
+        transfer = 0.5 - wave
+        blurred_transfer = 0.5 - wave * blur
+        q = transfer / blurred_transfer
+        ring = ring_index(shape, RINGS, device)
+        h = FAINT * self.passed[ring.clamp(max=RINGS - 1)]
+        return q / (1 + h * (q - 1))
+
+    def __call__(self, image: Image) -> Image:
+        """The image filtered; beyond its edges it goes on as its mirror image."""
+        height, width = image.shape
+        whole = mirrored(image, math.ceil(MARGIN_ANGSTROM / self.pixel_size_angstrom))
+        transfer = self.transfer((whole.shape[0], whole.shape[1]))
+        return apply_transfer(whole, transfer)[:height, :width]
+
+
+def transfer_match(
+    total: Image,
+    enhanced: Image,
+    pixel_size_angstrom: float,
+    finest_angstrom: float = FINEST_ANGSTROM,
+) -> TransferMatch | None:
+    """What to filter `enhanced` by; None where `total` shows no rings (`dstnet.optics.thon`).
 
     Parameters
     ----------
@@ -40,39 +102,25 @@ def transfer_match(total: Image, enhanced: Image, pixel_size_angstrom: float) ->
         Its output, in the same units.
     pixel_size_angstrom
         Of both.
+    finest_angstrom
+        The finest detail of `total` that is not filled noise.
     """
-    fit = fit_thon_rings(total, pixel_size_angstrom)
+    fit = fit_thon_rings(total, pixel_size_angstrom, finest_angstrom)
     if fit is None:
         return None
-    device = total.device
-    shape = (total.shape[0], total.shape[1])
-    k = radial_frequency(shape, pixel_size_angstrom, device)
-    # What is left of a cosine in a Gaussian mean.
-    cycles = fit.mean_rad_angstrom2 * k * k / (math.pi * CYCLES)
-    blur = torch.exp(-2 * cycles.square())
-    phase = fit.phase(shape, pixel_size_angstrom, device)
-    amplitude = (1 - 2 * LEAST) / 2
-    wave = amplitude * torch.cos(2 * phase)
-    transfer = 0.5 - wave
-    blurred_transfer = 0.5 - wave * blur
-    q = transfer / blurred_transfer
-    ring = ring_index(shape, RINGS, device)
-    ring = ring.clamp(max=RINGS - 1)
-    h = FAINT * _mean_filter(total, enhanced)[ring]
-    return q / (1 + h * (q - 1))
+    return TransferMatch(fit, _mean_filter(total, enhanced), pixel_size_angstrom)
 
 
 def _mean_filter(total: Image, enhanced: Image) -> Tensor:
     """What part of the input's signal the output passes, by ring, averaged over neighbouring
     rings.
     """
-    shape = (total.shape[0], total.shape[1])
-    own = torch.fft.rfft2(enhanced)
-    input_spectrum = torch.fft.rfft2(total)
-    own_power = own.abs().square()
-    shared_power = (own.conj() * input_spectrum).real
-    of_own = _smoothed(radial_mean(own_power, shape, RINGS))
-    of_shared = _smoothed(radial_mean(shared_power, shape, RINGS))
+    k = cosine_frequency((total.shape[0], total.shape[1]), device=total.device)
+    ring = (k / NYQUIST * RINGS).long()
+    own = cosine_transform(enhanced)
+    shared = own * cosine_transform(total)
+    of_own = _smoothed(ring_mean(own.square(), ring, RINGS))
+    of_shared = _smoothed(ring_mean(shared, ring, RINGS))
     passed = of_own / of_shared.clamp(min=1e-6)
     return passed.clamp(0, 1)
 

@@ -5,28 +5,42 @@ sum: matched to the CTF, with what a linear filter shows given back.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from dstnet.core.fourier import apply_transfer, resample
+from dstnet.alignment import AlignedMovie
+from dstnet.core.fourier import resample_mirrored
 from dstnet.core.shapes import Image, Shape
-from dstnet.enhancement.ctf_matching import transfer_match
+from dstnet.enhancement.ctf_matching import TransferMatch, transfer_match
+from dstnet.enhancement.preparation import Preparation
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.signal_recovery import filled, linear_part, notes_on
 from dstnet.network.outputs import OUTPUTS
+from dstnet.optics.thon import FINEST_ANGSTROM
 
 
 @dataclass(frozen=True)
 class NoiseUnits:
-    """How a sum was brought to mean zero and unit noise: sum = mean + noise * total."""
+    """How a sum was prepared and brought to mean zero and unit noise: sum = mean + noise * total."""
 
     total: Image
     mean: float
     noise: float
-    pixel_size_angstrom: float
+    preparation: Preparation
+
+    @property
+    def pixel_size_angstrom(self) -> float:
+        """Of the total."""
+        return self.preparation.pixel_size_angstrom
 
     def signal(self, image: Image, shape: Shape) -> Image:
         """A signal in units of the noise, on a grid of `shape` and in the units of the sum."""
-        return self.mean + self.noise * resample(image, shape)
+        return self.mean + self.noise * resample_mirrored(image, shape)
+
+    def micrograph(self, image: Image, aligned: AlignedMovie) -> Image:
+        """An enhanced image as it is given: `signal` on the grid of the movie's sums, with what was
+        not for the network to see as the plain sum has it.
+        """
+        signal = self.signal(self.preparation.shown(image), aligned.shape)
+        total = aligned.total
+        return self.preparation.put_back(signal, total, aligned.pixel_size_angstrom)
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,7 @@ class Finished:
     images
         By name, in units of the noise.
     match
-        What the micrograph's ``rfft2`` was multiplied by; None: nothing.
+        What the micrograph was filtered by; None: nothing.
     added
         What was given back to the micrograph.
     notes
@@ -46,7 +60,7 @@ class Finished:
     """
 
     images: dict[str, Image]
-    match: Tensor | None
+    match: TransferMatch | None
     added: Image | None
     notes: list[str]
 
@@ -75,12 +89,20 @@ def finish(
     match = None
     added = None
     notes = []
+    band = units.preparation.band
     if settings.ctf:
-        match = transfer_match(units.total, done["micrograph"], pixel)
+        finest = FINEST_ANGSTROM if band is None else band.finest_angstrom
+        match = transfer_match(units.total, done["micrograph"], pixel, finest)
     if match is not None:
-        done["micrograph"] = apply_transfer(done["micrograph"], match)
+        done["micrograph"] = match(done["micrograph"])
     if settings.evidence:
-        added = linear_part(units.total, done["micrograph"], pixel, total_exposure_e_per_a2)
+        added = linear_part(
+            units.total,
+            done["micrograph"],
+            pixel,
+            total_exposure_e_per_a2,
+            free_share=units.preparation.free_share,
+        )
         done["micrograph"] = done["micrograph"] + added
         notes = notes_on(added, done["micrograph"])
         # The network knows nothing of what was added, most of it noise.
@@ -97,25 +119,29 @@ def finish(
 def on_sum_grid(
     images: Mapping[str, Image],
     units: NoiseUnits,
-    shape: Shape,
+    aligned: AlignedMovie,
     requested: Collection[str],
 ) -> dict[str, Image]:
     """The outputs asked for, each on the grid of the sum and in the unit that its row in the table
     of outputs says.
     """
     results = {}
+    shape = aligned.shape
     for name in requested:
         image = images[name]
+        if name == "micrograph":
+            results[name] = units.micrograph(image, aligned)
+            continue
         match OUTPUTS[name].unit:
             case "signal":
                 results[name] = units.signal(image, shape)
             case "error":
                 # Resampling rings at steps: no error is less than the least expected anywhere.
                 least = units.noise * float(image.min())
-                error = units.noise * resample(image, shape)
+                error = units.noise * resample_mirrored(image, shape)
                 results[name] = error.clamp(min=least)
             case "chance":
-                chance = resample(image, shape).clamp(0, 1)
+                chance = resample_mirrored(image, shape).clamp(0, 1)
                 # Dark where particles are, as in the micrograph.
                 results[name] = -chance
     return results

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from dstnet.alignment import AlignedMovie, Grouping, accumulate, undo_motion
 from dstnet.alignment.global_motion import checked_frame
-from dstnet.core.fourier import resample
-from dstnet.core.shapes import Image, Shape, Stack
+from dstnet.core.fourier import resample_mirrored
+from dstnet.core.progress import progress, watching
+from dstnet.core.shapes import Image, Stack
 from dstnet.enhancement.base import Needs, Restored, check_outputs
 from dstnet.enhancement.finishing import NoiseUnits, finish, needed_heads, on_sum_grid
+from dstnet.enhancement.preparation import Preparation, prepare
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.trained_network import TrainedRestorer, check_finite, range_notes
 from dstnet.errors import SettingsError
@@ -108,20 +110,21 @@ class WindowRestorer(TrainedRestorer):
         """
         check_outputs(self, outputs)
         movie = aligned.movie
-        units = self._noise_units(aligned)
+        preparation = self._preparation(aligned)
+        units = self._noise_units(aligned, preparation)
         heads = needed_heads(self.settings, outputs, self.trained.outputs)
         sums, frames = self._sums(aligned, units, heads, keep_frames="frames" in outputs)
         # The match to the CTF is of the sum alone: the frames are done with before it is known.
         done = finish(sums, units, movie.total_exposure_e_per_a2, self.settings)
         requested = [name for name in outputs if name != "frames"]
-        images = on_sum_grid(done.images, units, aligned.shape, requested)
+        images = on_sum_grid(done.images, units, aligned, requested)
         if frames is not None:
             if done.added is not None and done.added.any():
                 share = units.noise * done.added / len(movie)
                 _share_out(share, aligned, units, frames)
             images["frames"] = frames
         notes = self._range_notes(movie)
-        return Restored(images, (*notes, *done.notes))
+        return Restored(images, (*notes, *preparation.notes, *done.notes))
 
     def enhanced_frames(self, movie: Movie) -> Iterator[Image]:
         """Each frame enhanced where it lies, [y, x] on the working grid, in the frame's units;
@@ -135,17 +138,22 @@ class WindowRestorer(TrainedRestorer):
         first_frame = movie.subset([0])
         motionless = Motion.of_shifts(torch.zeros(1, 2))
         first = accumulate(first_frame, motionless, groupings=[self._grouping])
-        working = first.groups[self._grouping].images
-        _, height, width = working.shape
-        for enhanced in self._slide(movie, (height, width)):
+        for enhanced in self._slide(movie, self._preparation(first)):
             micrograph = enhanced.images[0]
             yield enhanced.mean + enhanced.noise * micrograph
 
-    def _noise_units(self, aligned: AlignedMovie) -> NoiseUnits:
+    def _preparation(self, aligned: AlignedMovie) -> Preparation:
+        """What is done to each frame on the working grid."""
+        group = aligned.groups[self._grouping]
+        working = self.card.working_pixel_angstrom
+        return prepare(group.images[0], group.pixel_size_angstrom, working, self.settings)
+
+    def _noise_units(self, aligned: AlignedMovie, preparation: Preparation) -> NoiseUnits:
         """The sum of all frames on the working grid, in units of its noise."""
         group = aligned.groups[self._grouping]
-        total, mean, noise = unit_noise(group.images[0], aligned.movie.name)
-        return NoiseUnits(total, mean, noise, group.pixel_size_angstrom)
+        prepared = preparation(group.images)[0]
+        total, mean, noise = unit_noise(prepared, aligned.movie.name)
+        return NoiseUnits(total, mean, noise, preparation)
 
     def _sums(
         self, aligned: AlignedMovie, units: NoiseUnits, heads: Collection[str], *, keep_frames: bool
@@ -155,12 +163,12 @@ class WindowRestorer(TrainedRestorer):
         """
         count = len(aligned.movie)
         pixel = units.pixel_size_angstrom
-        height, width = units.total.shape
         sums = {name: torch.zeros_like(units.total) for name in heads}
         frames = None
         if keep_frames:
             frames = units.total.new_empty(count, *aligned.shape)
-        for i, enhanced in enumerate(self._slide(aligned.movie, (height, width))):
+        for i, enhanced in enumerate(self._slide(aligned.movie, units.preparation)):
+            progress("enhancing, frame", i + 1, count)
             motion = aligned.motion.window([i])
             own = dict(zip(self.trained.outputs, enhanced.images, strict=True))
             for name in heads:
@@ -169,26 +177,27 @@ class WindowRestorer(TrainedRestorer):
                 sums[name] += undo_motion(image, motion, pixel)
             if frames is not None:
                 signal = enhanced.noise * own["micrograph"]
-                frames[i] = enhanced.mean + resample(signal, aligned.shape)
+                frames[i] = enhanced.mean + resample_mirrored(signal, aligned.shape)
         for name, image in sums.items():
             image /= count if _is_chance(name) else units.noise
         return sums, frames
 
-    def _slide(self, movie: Movie, grid: Shape) -> Iterator[_UnitFrame]:
+    def _slide(self, movie: Movie, preparation: Preparation) -> Iterator[_UnitFrame]:
         """The network's outputs for each frame in turn."""
         window: dict[int, _UnitFrame] = {}
         for newest in range(len(movie) + self._half_window):
             if newest < len(movie):
-                window[newest] = self._read(movie, newest, grid)
+                window[newest] = self._read(movie, newest, preparation)
             middle = newest - self._half_window
             window.pop(middle - self._half_window - 1, None)
             if middle >= 0:
                 yield self._enhance(movie, window, middle)
 
-    def _read(self, movie: Movie, index: int, grid: Shape) -> _UnitFrame:
+    def _read(self, movie: Movie, index: int, preparation: Preparation) -> _UnitFrame:
         frame = checked_frame(movie, index, self.trained.device)
-        binned = resample(frame, grid)
-        image, mean, noise = unit_noise(binned, f"{movie.name}: frame {index + 1}")
+        binned = resample_mirrored(frame, preparation.original_shape)
+        prepared = preparation(binned[None], seed=index + 1)[0]
+        image, mean, noise = unit_noise(prepared, f"{movie.name}: frame {index + 1}")
         return _UnitFrame(image, mean, noise)
 
     def _enhance(self, movie: Movie, window: dict[int, _UnitFrame], middle: int) -> _UnitFrame:
@@ -200,7 +209,8 @@ class WindowRestorer(TrainedRestorer):
         if exposure is not None:
             exposure = exposure.subset(window)
         inputs = exposure_inputs(exposure, len(window), frames.device)
-        out = self.trained.run(frames, frame.images, inputs)
+        with watching(None):  # its tiles: the frames are what is counted
+            out = self.trained.run(frames, frame.images, inputs)
         check_finite(out, movie.name, f" for frame {middle + 1}")
         return _UnitFrame(out, frame.mean, frame.noise)
 
@@ -229,4 +239,4 @@ def _share_out(added: Image, aligned: AlignedMovie, units: NoiseUnits, frames: S
         shift = -own.global_shift_angstrom
         local = -own.local_coefficients_angstrom
         moved = undo_motion(added, Motion(shift, local), units.pixel_size_angstrom)
-        frames[i] += resample(moved, aligned.shape)
+        frames[i] += resample_mirrored(moved, aligned.shape)

@@ -1,13 +1,13 @@
 """A trained network as a method: groups of aligned frames in, the enhanced micrograph out."""
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from dstnet.alignment import AlignedMovie, FrameGroups, Grouping
-from dstnet.core.fourier import apply_transfer
-from dstnet.core.shapes import Shape, Stack
+from dstnet.core.shapes import Stack
 from dstnet.enhancement.base import Needs, Restored, check_outputs
 from dstnet.enhancement.finishing import (
     Finished,
@@ -16,6 +16,7 @@ from dstnet.enhancement.finishing import (
     needed_heads,
     on_sum_grid,
 )
+from dstnet.enhancement.preparation import Preparation, prepare
 from dstnet.enhancement.trained_network import TrainedRestorer, check_finite, range_notes
 from dstnet.movie import Exposure, Movie
 from dstnet.movie.normalise import noise_scales
@@ -71,18 +72,22 @@ class NetworkRestorer(TrainedRestorer):
         grouping = self.needs(movie).grouping
         assert grouping is not None
         groups = aligned.groups[grouping]
-        units, scales = _noise_units(groups, movie.name)
+        working = self.card.working_pixel_angstrom
+        total = groups.images.sum(0)
+        preparation = prepare(total, groups.pixel_size_angstrom, working, self.settings)
+        groups = replace(groups, images=preparation(groups.images))
+        units, scales = _noise_units(groups, preparation, movie.name)
         images, frames = self._run(groups, units, scales, every="frames" in outputs)
         check_finite(images, movie.name)
         check_finite(frames, movie.name)
         heads = self._heads(images, outputs)
         done = finish(heads, units, movie.total_exposure_e_per_a2, self.settings)
         requested = [name for name in outputs if name != "frames"]
-        results = on_sum_grid(done.images, units, aligned.shape, requested)
+        results = on_sum_grid(done.images, units, aligned, requested)
         if "frames" in outputs:
-            results["frames"] = _finished_frames(frames, done, units, aligned.shape)
+            results["frames"] = _finished_frames(frames, done, units, aligned)
         notes = self._range_notes(movie)
-        return Restored(results, (*notes, *done.notes))
+        return Restored(results, (*notes, *preparation.notes, *done.notes))
 
     def _run(
         self, groups: FrameGroups, units: NoiseUnits, scales: Tensor, *, every: bool
@@ -130,19 +135,23 @@ class NetworkRestorer(TrainedRestorer):
         return notes
 
 
-def _noise_units(groups: FrameGroups, name: str) -> tuple[NoiseUnits, Tensor]:
+def _noise_units(
+    groups: FrameGroups, preparation: Preparation, name: str
+) -> tuple[NoiseUnits, Tensor]:
     """The sum of groups in units of its noise; mean and noise of each group, [group, 2]."""
     scales, total, mean, noise = noise_scales(groups.images, name)
-    return NoiseUnits(total, mean, noise, groups.pixel_size_angstrom), scales
+    return NoiseUnits(total, mean, noise, preparation), scales
 
 
-def _finished_frames(frames: Stack, done: Finished, units: NoiseUnits, shape: Shape) -> Stack:
+def _finished_frames(
+    frames: Stack, done: Finished, units: NoiseUnits, aligned: AlignedMovie
+) -> Stack:
     """Each frame after the steps that were taken on the micrograph, on the grid of the sum."""
     results = []
     for frame in frames:
         if done.match is not None:
-            frame = apply_transfer(frame, done.match)
+            frame = done.match(frame)
         if done.added is not None:
             frame = frame + done.added
-        results.append(units.signal(frame, shape))
+        results.append(units.micrograph(frame, aligned))
     return torch.stack(results)

@@ -33,6 +33,20 @@ class EnhancementSettings(Settings):
         description="side of the network's tiles in working pixels; memory grows with its square",
     )
     overlap: int = Field(default=64, ge=16, description="pixels that neighbouring tiles share")
+    replace_dark: bool = Field(
+        default=True,
+        description=(
+            "take what is far darker than particles out before the network, and put it back after"
+            " (dstnet.enhancement.contamination)"
+        ),
+    )
+    fill_band: bool = Field(
+        default=True,
+        description=(
+            "where a sum was binned or low-passed, undo the filter and fill the band in which it"
+            " holds no noise (dstnet.movie.band); what cameras give is left as it is"
+        ),
+    )
     ctf: bool = Field(
         default=True,
         description=(

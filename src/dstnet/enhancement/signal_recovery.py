@@ -15,7 +15,8 @@ left.
 - Of what is left still, a fifth of what the Wiener filter of the input passes is given back: what
   is faint fades, but never wholly.
 
-On pure noise all are nothing.
+On pure noise all are nothing. Images go on as their mirror images beyond their edges (cosine
+transforms), so that nothing that is dark at one edge is given back at the opposite one.
 """
 
 import torch
@@ -23,11 +24,11 @@ from torch import Tensor
 
 from dstnet.core.fourier import (
     NYQUIST,
-    irfft2,
-    radial_frequency,
-    radial_mean,
+    cosine_frequency,
+    cosine_transform,
+    inverse_cosine_transform,
     ring_count,
-    ring_index,
+    ring_mean,
 )
 from dstnet.core.shapes import Image
 
@@ -60,37 +61,36 @@ COARSE_ANGSTROM = 60.0  # beyond it the two are brought to one scale
 class _Rings:
     """Rings of frequencies of images of one shape, and what in them is more than white noise."""
 
-    def __init__(self, total: Image, pixel_size_angstrom: float = 1.0) -> None:
-        device = total.device
-        self.shape = (total.shape[0], total.shape[1])
+    def __init__(
+        self, total: Image, pixel_size_angstrom: float = 1.0, free_share: float = 1.0
+    ) -> None:
+        shape = (total.shape[0], total.shape[1])
         self._pixel_size_angstrom = pixel_size_angstrom
-        self._k = radial_frequency(self.shape, device=device)  # cycles per pixel
-        index = ring_index(self.shape, RINGS, device)
-        self._index = index.clamp(max=RINGS - 1)
-        # A complex term's power is exponentially distributed: its mean over n independent ones has
-        # a standard error of 1 / sqrt(n).
+        self._free_share = free_share
+        self._k = cosine_frequency(shape, device=total.device)  # cycles per pixel
+        self._index = (self._k / NYQUIST * RINGS).long()
+        # A term's power has a deviation of sqrt(2) times its mean: of n, sqrt(2 / n).
         terms = ring_count(self._index, RINGS)
-        self._limit = SIGNIFICANCE / terms.sqrt()
+        self._limit = SIGNIFICANCE * (2 / terms).sqrt()
 
     def power(self, spectrum: Tensor) -> Tensor:
         """Mean power of each ring, of white noise of deviation one 1."""
-        height, width = self.shape
-        power = spectrum.abs().square() / (height * width)
-        return radial_mean(power, self.shape, RINGS)
+        return ring_mean(spectrum.square(), self._index, RINGS)
 
     def excess(self, power: Tensor) -> Tensor:
-        """What of each ring's power is surely no noise."""
+        """What of each ring's power is surely no noise, where the specimen is."""
         beyond = power - 1
-        return torch.where(beyond > self._limit, beyond, 0.0)
+        return torch.where(beyond > self._limit, beyond, 0.0) / self._free_share
 
     def wiener(self, power: Tensor) -> Tensor:
-        """The Wiener filter of each ring's power, on the ``rfft2`` grid."""
-        rings = self.excess(power) / power.clamp(min=1e-6)
+        """The Wiener filter of each ring's power, on the spectrum's grid."""
+        excess = self.excess(power)
+        rings = excess / (1 + excess)
         is_below_nyquist = self._k < NYQUIST
-        return rings[self._index] * is_below_nyquist
+        return rings[self._index.clamp(max=RINGS - 1)] * is_below_nyquist
 
     def band(self, coarsest_angstrom: float, finest_angstrom: float) -> Tensor:
-        """1 on the ``rfft2`` grid for detail between two sizes, else 0."""
+        """1 on the spectrum's grid for detail between two sizes, else 0."""
         k = self._k / self._pixel_size_angstrom
         return _is_between(k, coarsest_angstrom, finest_angstrom)
 
@@ -106,7 +106,7 @@ class _Rings:
         left = float((excess * terms).sum())
         if left == 0:
             return 0.0
-        power = self.power(enhanced)
+        power = self.power(enhanced) / self._free_share
         passed = float((power * terms).sum())
         return left / (left + passed)
 
@@ -118,8 +118,8 @@ def _is_between(k: Tensor, coarsest_angstrom: float, finest_angstrom: float) -> 
     return is_finer & is_coarser
 
 
-def wiener_filter(total: Image) -> Tensor:
-    """The Wiener filter of an image's own rings, on its ``rfft2`` grid.
+def wiener_filtered(total: Image) -> Image:
+    """An image through the Wiener filter of its own rings.
 
     Parameters
     ----------
@@ -127,8 +127,8 @@ def wiener_filter(total: Image) -> Tensor:
         [y, x], mean zero and unit noise.
     """
     rings = _Rings(total)
-    spectrum = torch.fft.rfft2(total)
-    return rings.wiener(rings.power(spectrum))
+    spectrum = cosine_transform(total)
+    return inverse_cosine_transform(rings.wiener(rings.power(spectrum)) * spectrum)
 
 
 def linear_part(
@@ -136,6 +136,8 @@ def linear_part(
     enhanced: Image,
     pixel_size_angstrom: float,
     exposure_e_per_a2: float | None = None,
+    *,
+    free_share: float = 1.0,
 ) -> Image:
     """What to add to `enhanced` so that it keeps what a linear filter shows of `total`.
 
@@ -147,10 +149,12 @@ def linear_part(
         Of both.
     exposure_e_per_a2
         Of the total; None where it is not known.
+    free_share
+        The part of the field that shows any specimen; the rest is noise.
     """
-    rings = _Rings(total, pixel_size_angstrom)
-    spectrum = torch.fft.rfft2(total)
-    own = torch.fft.rfft2(enhanced)
+    rings = _Rings(total, pixel_size_angstrom, free_share)
+    spectrum = cosine_transform(total)
+    own = cosine_transform(enhanced)
     share = rings.share_left(spectrum - own, own)
     if share == 0:
         return torch.zeros_like(enhanced)
@@ -167,7 +171,7 @@ def linear_part(
     left = spectrum - own - added
     faint = rings.band(*FAINT_ANGSTROM)
     added += faint * FAINT * wiener * left
-    return irfft2(added, rings.shape)
+    return inverse_cosine_transform(added)
 
 
 def notes_on(added: Image, enhanced: Image) -> list[str]:
@@ -202,18 +206,16 @@ def filled(contrast: Image, particles: Image, pixel_size_angstrom: float) -> Ima
         Of both.
     """
     shape = (contrast.shape[0], contrast.shape[1])
-    k = radial_frequency(shape, pixel_size_angstrom, contrast.device)
+    k = cosine_frequency(shape, pixel_size_angstrom, contrast.device)
     dome = particles.clamp(0, 1)
     thickness = (dome * (2 - dome)).sqrt()
-    own = torch.fft.rfft2(contrast)
-    balls = torch.fft.rfft2(thickness)
+    own = cosine_transform(contrast)
+    balls = cosine_transform(thickness)
     is_coarse = (k > 0) & (k < 1 / COARSE_ANGSTROM)
-    shared = (own * balls.conj()).real
-    power = balls.abs().square()
-    shared_sum = shared[is_coarse].sum()
-    power_sum = power[is_coarse].sum()
+    shared_sum = (own * balls)[is_coarse].sum()
+    power_sum = balls.square()[is_coarse].sum()
     scale = float(shared_sum / power_sum.clamp(min=1e-12))
     scale = min(scale, 0.0)  # protein is dark: balls that fit badly do not turn it over
     passed = torch.exp(-0.5 * (k * FILLED_ANGSTROM) ** 2)
     change = scale * balls - own
-    return irfft2(own + passed * change, shape)
+    return inverse_cosine_transform(own + passed * change)

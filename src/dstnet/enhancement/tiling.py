@@ -11,6 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from dstnet.core.progress import progress
+
 
 def spans(length: int, tile: int, overlap: int, stride: int) -> tuple[int, list[int]]:
     """Side and starts of equal tiles that cover `length` pixels, neighbours sharing at least
@@ -132,7 +134,9 @@ def blend_tiles(
     horizontal = _Axis.of(width, tile, overlap, stride)
     out = torch.zeros(outputs, height, width, device=device)
     norm = torch.zeros(height, width, device=device)
-    for top, left in product(vertical.starts, horizontal.starts):
+    places = list(product(vertical.starts, horizontal.starts))
+    for done, (top, left) in enumerate(places):
+        progress("enhancing, tile", done, len(places))
         rows = vertical.pixels(top, device)[:, None]
         columns = horizontal.pixels(left, device)
         tile_frames = frames[:, rows, columns]

@@ -5,6 +5,7 @@ renamed.
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,8 +34,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a path to write to; once the block ends well, what lies there replaces `path` in one
     step.
 
-    The path yielded is a hidden name in the same folder with the same suffix. If the block fails,
-    for whatever reason, nothing is left behind and an older file at `path` stays as it was.
+    The path yielded is a hidden name in the same folder with the same suffix; an empty file lies
+    there, whose permissions the result gets, as the umask has them. If the block fails, for
+    whatever reason, nothing is left behind and an older file at `path` stays as it was.
 
     Raises
     ------
@@ -45,7 +47,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     temporary = hidden_path(path)
     try:
+        temporary.touch(exist_ok=False)
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        # safetensors puts a file of its own there, which its owner alone may read.
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:
+            temporary.chmod(mode)
         with open(temporary, "rb+") as file:
             os.fsync(
                 file.fileno()

@@ -39,8 +39,8 @@ def is_packed(head: bytes) -> bool:
 class CompressedMrcFrames(MrcFrames):
     """The frames of an MRC file that is packed as a whole; see `MrcFrames`.
 
-    Opening reads no more than the header (of zstd, everything). A reader that is sent to another
-    process unpacks the file there again.
+    Opening reads no more than the header and the first megabyte (of zstd, everything). A reader
+    that is sent to another process unpacks the file there again.
 
     Raises
     ------
@@ -48,18 +48,19 @@ class CompressedMrcFrames(MrcFrames):
         As `MrcFrames`; also if the file cannot be unpacked, or there is no room for it.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, packed_4_bit: bool | None = None) -> None:
         self._unpacked: BinaryIO | None = None
-        super().__init__(path)
+        self._told = packed_4_bit
+        super().__init__(path, packed_4_bit)
 
     def __reduce__(self) -> tuple:
-        return (type(self), (self.path,))
+        return (type(self), (self.path, self._told))
 
     def _head_and_size(self, length: int) -> tuple[bytes, int | None]:
         with open(self.path, "rb") as packed:
             zstd = packed.read(4) == _ZSTD
         if zstd:  # can be unpacked as a whole only
-            self._unpacked = self._temporary(self._unpack_zstd)
+            self._unpacked = self._unpacked or self._temporary(self._unpack_zstd)
             return (
                 os.pread(self._unpacked.fileno(), length, 0),
                 os.fstat(self._unpacked.fileno()).st_size,

@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from dstnet.core.settings import Settings
 from dstnet.errors import BadInputError
 from dstnet.io.stored_frames import StoredFrames
-from dstnet.io.tiff import EER_COMPRESSIONS, one_error, page_at, page_offsets
+from dstnet.io.tiff_pages import EER_COMPRESSIONS, one_error, page_at, page_offsets
 
 _RAW_FRAMES_PER_FRACTION = 40  # the default of RELION's motion correction (--eer_grouping)
 _SKIP_BITS = {65000: 8, 65001: 7}  # 65002 has its own in tags

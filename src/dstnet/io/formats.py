@@ -25,10 +25,13 @@ class ReadOptions:
         How raw frames of EER movies are summed.
     exposure_e_per_a2
         Exposure that the user gave, of a frame or a raw frame.
+    packed_4_bit
+        Whether bytes hold two 4-bit counts each; None: where the file looks so.
     """
 
     eer: EerSettings
     exposure_e_per_a2: float | None = None
+    packed_4_bit: bool | None = None
 
 
 Reader = Callable[[Path, ReadOptions], StoredFrames]
@@ -81,15 +84,15 @@ MRC = MovieFormat(
     name="MRC",
     suffixes=(".mrc", ".mrcs", ".st", ".map"),
     magic=((208, b"MAP"),),
-    read=lambda path, _: MrcFrames(path),
-    read_packed=lambda path, _: CompressedMrcFrames(path),
+    read=lambda path, options: MrcFrames(path, options.packed_4_bit),
+    read_packed=lambda path, options: CompressedMrcFrames(path, options.packed_4_bit),
     write=_write_mrc,
 )
 TIFF = MovieFormat(
     name="TIFF",
     suffixes=(".tif", ".tiff"),
     magic=((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")),
-    read=lambda path, _: TiffFrames(path),
+    read=lambda path, options: TiffFrames(path, options.packed_4_bit),
     write=_write_tiff,
 )
 # No magic: an EER file is a TIFF file by its first bytes, and its reader says so.

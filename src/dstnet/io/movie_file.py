@@ -1,5 +1,6 @@
 """Open a movie file: which format it is, whether it can be a movie at all, and its pixel size."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 
 from dstnet.errors import BadInputError
 from dstnet.io.compressed_mrc import is_packed
+from dstnet.io.digital_micrograph import SUFFIXES as DM_SUFFIXES
+from dstnet.io.digital_micrograph import to_be_converted
 from dstnet.io.eer import EerSettings
 from dstnet.io.formats import (
     FORMATS,
@@ -24,7 +27,10 @@ _ZIP_MAGIC = b"PK\x03\x04"
 _HEAD_BYTES = 1024
 _MIN_SIDE = 32
 _MAX_SIDE = 1 << 16  # no camera comes near; a damaged header easily does
-_PIXEL_SIZE_RANGE_ANGSTROM = (0.05, 100.0)
+PIXEL_SIZE_RANGE_ANGSTROM = (0.05, 100.0)
+# Programs write it where they know none.
+_PLACEHOLDER_ANGSTROM = 1.0
+_ROUNDING = 0.005  # of headers, and of calibrations
 
 
 def open_movie(
@@ -36,6 +42,7 @@ def open_movie(
     voltage_kv: float = 300.0,
     frames: slice | None = None,
     eer: EerSettings = EerSettings(),  # noqa: B008  it is frozen
+    packed_4_bit: bool | None = None,
 ) -> Movie:
     """Open an MRC, TIFF or EER file as a movie. No pixel is read before a frame is asked for.
 
@@ -46,7 +53,8 @@ def open_movie(
         other, its content does. An MRC file may be packed as a whole (gzip, bzip2, xz or zstd, as
         its content says).
     pixel_size_angstrom
-        Wins over what the file says; needed where the file says nothing.
+        Wins over what the file says, with a note where that is something else; needed where the
+        file says nothing.
     exposure_e_per_a2
         Exposure of one frame; None where it is not known. Of an EER movie, that of a fraction, or
         of a raw frame where `eer` gives fractions by exposure.
@@ -60,6 +68,9 @@ def open_movie(
         fractions.
     eer
         How the raw frames of an EER movie are made into frames; other files do not look at it.
+    packed_4_bit
+        Whether the bytes of an MRC or TIFF file hold two 4-bit counts each, as those of cameras'
+        super-resolution frames may (`dstnet.io.packed_counts`); None: where the file looks so.
 
     Returns
     -------
@@ -74,15 +85,23 @@ def open_movie(
         missing, absurd or not square; or if it has not the frames asked for.
     """
     path = Path(path)
-    stack = _open_frames(path, ReadOptions(eer, exposure_e_per_a2))
+    stack = _open_frames(path, ReadOptions(eer, exposure_e_per_a2, packed_4_bit))
     count, *sides = stack.shape
     if min(sides) < _MIN_SIDE or max(sides) > _MAX_SIDE:
         raise BadInputError(
             f"{path}: frames are {sides[0]} x {sides[1]} pixels; {_MIN_SIDE} to {_MAX_SIDE} a side"
             " are allowed, give a complete micrograph"
         )
+    notes = list(stack.notes)
     if pixel_size_angstrom is None:
         pixel_size_angstrom = _stored_pixel_size(path, stack.pixel_size_yx_angstrom)
+        if pixel_size_angstrom == _PLACEHOLDER_ANGSTROM:
+            notes.append(
+                "the pixel size is 1 Å as the header says, which often nobody measured; pass"
+                " --pixel-size"
+            )
+    else:
+        notes += _disagreement(pixel_size_angstrom, stack.pixel_size_yx_angstrom)
     exposure = None
     if exposure_e_per_a2 is not None:
         frame_exposure = exposure_e_per_a2 * stack.exposure_multiple
@@ -96,7 +115,7 @@ def open_movie(
         frames_in_file=count,
         raw_frames_per_frame=stack.frames_per_fraction,
         eer_up_sampling=stack.eer_up_sampling,
-        notes=tuple(stack.notes),
+        notes=tuple(notes),
     )
     if frames is None:
         return movie
@@ -167,6 +186,8 @@ def _open_frames(path: Path, options: ReadOptions) -> StoredFrames:
             f"{path} is packed as a whole, which is read of MRC files by gzip, bzip2, xz and zstd"
             " only; unpack it first"
         )
+    if path.suffix.lower() in DM_SUFFIXES:
+        raise to_be_converted(path)
     row = format_of_suffix(path.suffix) or format_of_content(head)
     if row is None:
         raise BadInputError(
@@ -203,8 +224,38 @@ def _head(path: Path) -> bytes:
     return head
 
 
+def stored_pixel_size_angstrom(path: Path | str) -> float | None:
+    """The pixel size that a file's header says; None where it says none that can be meant: 1 Å is
+    written by programs that know none.
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be opened.
+    """
+    path = Path(path)
+    stored_yx = _open_frames(path, ReadOptions(EerSettings())).pixel_size_yx_angstrom
+    try:
+        pixel = _stored_pixel_size(path, stored_yx)
+    except BadInputError:
+        return None
+    return None if pixel == _PLACEHOLDER_ANGSTROM else pixel
+
+
+def _disagreement(
+    taken_angstrom: float, stored_yx_angstrom: tuple[float, float] | None
+) -> list[str]:
+    """A note where a header says another pixel size than the one that is taken."""
+    low, high = PIXEL_SIZE_RANGE_ANGSTROM
+    stored = (stored_yx_angstrom or (0.0,))[-1]
+    is_meant = low <= stored <= high and float(f"{stored:.6g}") != _PLACEHOLDER_ANGSTROM
+    if not is_meant or math.isclose(stored, taken_angstrom, rel_tol=_ROUNDING):
+        return []
+    return [f"the pixel size is {taken_angstrom:g} Å as given; the header says {stored:.4g} Å"]
+
+
 def _stored_pixel_size(path: Path, stored_yx: tuple[float, float] | None) -> float:
-    low, high = _PIXEL_SIZE_RANGE_ANGSTROM
+    low, high = PIXEL_SIZE_RANGE_ANGSTROM
     if stored_yx is None:
         raise BadInputError(f"pixel size missing in {path}; pass --pixel-size")
     y, x = stored_yx

@@ -24,6 +24,7 @@ import numpy as np
 
 from dstnet.errors import BadInputError
 from dstnet.io.atomic import atomic_path
+from dstnet.io.packed_counts import SAMPLE_BYTES, holds_packed, not_packed, note_on_packed, unpacked
 from dstnet.io.stored_frames import StoredFrames
 from dstnet.movie import FrameStack
 
@@ -40,8 +41,7 @@ _MODES = {
 }
 _MODE_4BIT = 101
 _REFUSED_MODES = {3: "complex", 4: "complex", 16: "RGB"}
-# Beyond these a header is taken for nonsense. They are what tells the byte order: a small number is
-# huge in the other one.
+# Beyond these a header is nonsense. They tell the byte order: a small number is huge in the other.
 _MAX_SIDE = 1 << 17
 _MAX_FRAMES = 1 << 20
 # IMOD's flags, in the part of the header that MRC2014 leaves open (IMOD's description of its MRC
@@ -54,11 +54,17 @@ _LABELS = 10  # of 80 characters
 
 
 class MrcFrames(StoredFrames):
-    """The frames of an MRC file; parameters and attributes are those of `StoredFrames`.
+    """The frames of an MRC file; other parameters and attributes are those of `StoredFrames`.
 
     Modes 0 (signed bytes, unless IMOD's flags say unsigned), 1, 2, 6, 12 and 101 (two pixels a
     byte, the lower half first), in either byte order. An image is a movie of one frame, a volume
     one of its sections.
+
+    Parameters
+    ----------
+    packed_4_bit
+        Bytes of mode 0 hold two counts each, as in files from before mode 101
+        (`dstnet.io.packed_counts`); None: where the file says or looks so.
 
     Raises
     ------
@@ -67,7 +73,7 @@ class MrcFrames(StoredFrames):
         a frame cannot be read.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, packed_4_bit: bool | None = None) -> None:
         self.path = Path(path)
         try:
             raw, size = self._head_and_size(_HEADER.itemsize)
@@ -77,14 +83,19 @@ class MrcFrames(StoredFrames):
                 " permissions"
             ) from error
         header, order = self._header(raw)
-        self.shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
+        frames, height, width = (int(header[side]) for side in ("nz", "ny", "nx"))
         mode = int(header["mode"])
-        self._packed = mode == _MODE_4BIT
-        self._dtype = self._data_type(header, mode, order).newbyteorder(order)
-        width = self.shape[2]
-        row = (width + 1) // 2 if self._packed else width
-        self._stored = (self.shape[1], row)
+        flags = _imod_flags(header, order)
         self._start = _HEADER.itemsize + int(header["nsymbt"])
+        self._packed = mode == _MODE_4BIT
+        row = (width + 1) // 2 if self._packed else width
+        if not self._packed and self._holds_packed(header, flags, packed_4_bit):
+            self._packed = True
+            width *= 2
+            self.notes = (note_on_packed(width),)
+        self._dtype = self._data_type(mode, flags).newbyteorder(order)
+        self.shape = (frames, height, width)
+        self._stored = (height, row)
         self._frame_bytes = self.shape[1] * row * self._dtype.itemsize
         self._marked = bytes(header["map"])[:3] == b"MAP"
         self._check_axes(header)
@@ -118,16 +129,18 @@ class MrcFrames(StoredFrames):
             f" {header['nz']}, mode {header['mode']}); give an MRC file or copy it again"
         )
 
-    def _data_type(self, header: np.void, mode: int, order: str) -> np.dtype:
-        imod = header["extra2"].tobytes()[40:48]
-        stamp, flags = np.frombuffer(imod, f"{order}i4")
-        flags = int(flags) if stamp == _IMOD_STAMP else _IMOD_SIGNED_BYTES
-        if mode == 0 and flags & _IMOD_PACKED_4BIT:
-            raise BadInputError(
-                f"{self.path} holds 4-bit pixels as bytes (an old IMOD form); convert it to mode 6"
-                " or to mode 101"
-            )
-        if mode == _MODE_4BIT or (mode == 0 and not flags & _IMOD_SIGNED_BYTES):
+    def _holds_packed(self, header: np.void, flags: int, told: bool | None) -> bool:
+        """Whether bytes hold two counts each, by IMOD's flag or their look."""
+        if header["mode"] != 0:
+            return not_packed(self.path, told, f"MRC mode {header['mode']}")
+        if told is None and flags & _IMOD_PACKED_4BIT:
+            return True
+        head, _ = self._head_and_size(self._start + SAMPLE_BYTES)
+        sample = np.frombuffer(head, np.uint8)[self._start :]
+        return holds_packed(self.path, int(header["ny"]), int(header["nx"]), [sample], told)
+
+    def _data_type(self, mode: int, flags: int) -> np.dtype:
+        if self._packed or (mode == 0 and not flags & _IMOD_SIGNED_BYTES):
             return np.dtype("u1")
         if mode not in _MODES:
             kind = _REFUSED_MODES.get(mode, "unknown")
@@ -205,9 +218,7 @@ class MrcFrames(StoredFrames):
                 " copy it again"
             )
         if self._packed:
-            _, height, width = self.shape
-            pairs = np.stack([frame & 15, frame >> 4], axis=-1)
-            return pairs.reshape(height, -1)[:, :width]
+            return unpacked(frame)[:, : self.shape[2]]
         return frame.astype(frame.dtype.newbyteorder("="), copy=False)
 
 
@@ -217,6 +228,13 @@ def _is_sensible(header: np.void) -> bool:
     frames_fit = 0 < header["nz"] <= _MAX_FRAMES
     mode_fits = 0 <= header["mode"] < 1024
     return bool(sides_fit and frames_fit and mode_fits and header["nsymbt"] >= 0)
+
+
+def _imod_flags(header: np.void, order: str) -> int:
+    """IMOD's flags; those of a file of MRC2014 where IMOD did not write it."""
+    imod = header["extra2"].tobytes()[40:48]
+    stamp, flags = np.frombuffer(imod, f"{order}i4")
+    return int(flags) if stamp == _IMOD_STAMP else _IMOD_SIGNED_BYTES
 
 
 def _pixel_size(header: np.void, axis: str) -> float | None:

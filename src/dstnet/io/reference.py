@@ -2,7 +2,8 @@
 
 MRC and TIFF files are read with the row order of movies (a TIFF's last stored row is row 0), so
 that a reference in the form of its movie fits as it is. An EER camera's ``.gain`` file, a TIFF by
-content, keeps its stored order, as EER frames do and as RELION reads it.
+content, keeps its stored order, as EER frames do and as RELION reads it. DM4 files are read as
+TIFF files are.
 """
 
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from dstnet.errors import BadInputError
+from dstnet.io.digital_micrograph import SUFFIXES as DM_SUFFIXES
+from dstnet.io.digital_micrograph import read_dm4
 from dstnet.io.eer import EerSettings
 from dstnet.io.formats import MRC, TIFF, MovieFormat, ReadOptions
 
@@ -27,7 +30,7 @@ def read_gain(path: Path | str) -> np.ndarray:
     Raises
     ------
     BadInputError
-        If the file cannot be read, is no single MRC or TIFF image, or holds NaN, infinite or
+        If the file cannot be read, is no single MRC, TIFF or DM4 image, or holds NaN, infinite or
         negative values or only zeros.
     """
     gain = _image(path, "gain")
@@ -47,7 +50,8 @@ def read_dark(path: Path | str) -> np.ndarray:
     Raises
     ------
     BadInputError
-        If the file cannot be read, is no single MRC or TIFF image, or holds NaN or infinite values.
+        If the file cannot be read, is no single MRC, TIFF or DM4 image, or holds NaN or infinite
+        values.
     """
     return _image(path, "dark")
 
@@ -126,18 +130,14 @@ def _image(path: Path | str, what: str) -> np.ndarray:
     path = Path(path)
     head = _head(path)
     suffix = path.suffix.lower()
-    if suffix in (".dm3", ".dm4"):
-        target = path.with_suffix(".mrc").name
-        raise BadInputError(
-            f"{path} is a Digital Micrograph file, which cannot be read; convert it: dm2mrc"
-            f" {path.name} {target} (IMOD) or e2proc2d.py {path.name} {target} (EMAN2)"
-        )
+    if suffix in DM_SUFFIXES:
+        return _finite(read_dm4(path), path, what)
     row = _image_format(path, head)
     if row is None:
         raise BadInputError(
             f"{path} is neither an MRC nor a TIFF file; give the {what} in one of these formats"
         )
-    frames = row.read(path, ReadOptions(EerSettings()))
+    frames = row.read(path, ReadOptions(EerSettings(), packed_4_bit=False))
     if frames.shape[0] != 1:
         raise BadInputError(
             f"{path} holds {frames.shape[0]} images of {frames.shape[1]} x {frames.shape[2]}; give"
@@ -146,9 +146,14 @@ def _image(path: Path | str, what: str) -> np.ndarray:
     image = np.asarray(frames[0], dtype=np.float32)
     if suffix == ".gain":
         image = image[::-1]
+    return _finite(np.ascontiguousarray(image), path, what)
+
+
+def _finite(image: np.ndarray, path: Path, what: str) -> np.ndarray:
+    """The image, all of whose pixels must be numbers."""
     bad = int((~np.isfinite(image)).sum())
     if bad:
         raise BadInputError(
             f"{path} holds {bad} NaN or infinite pixels; repair it or give another {what}"
         )
-    return np.ascontiguousarray(image)
+    return image

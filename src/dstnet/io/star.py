@@ -1,5 +1,6 @@
 """STAR tables as RELION reads them."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pandas as pd
 import starfile
 
 from dstnet.io.atomic import atomic_path
+
+_NOT_HELD = " '\"#\\"
 
 
 def write_star(
@@ -23,4 +26,23 @@ def write_star(
     # The first line that starfile gives is a comment with the time: a file made again would differ.
     text = starfile.to_string(dict(tables), float_format=float_format).split("\n", 1)[1]
     with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
+
+
+def star_holds(name: str) -> bool:
+    """Whether all programs read a name in a STAR table as it is: RELION ends it at a blank, others
+    at ``#``, and they take quotes and backslashes for signs.
+    """
+    return name.isprintable() and not any(sign in name for sign in _NOT_HELD)
+
+
+def star_name(name: str) -> str:
+    """A name as a STAR table can hold it: what it cannot is written as %XX, so that the name stays
+    one word, which is then not that of the file.
+    """
+    return "".join(c if star_holds(c) else percent(c) for c in name)
+
+
+def percent(character: str) -> str:
+    """The bytes of a character, of a file's name too, as %XX."""
+    return "".join(f"%{byte:02X}" for byte in os.fsencode(character))

@@ -8,13 +8,10 @@ The resolution tags of TIFF files are defaults of some library more often than n
 read only where the description names its unit, as ImageJ and `write_tiff` do.
 """
 
-import logging
 import math
 import operator
 import re
-import struct
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +21,17 @@ import tifffile
 
 from dstnet.errors import BadInputError
 from dstnet.io.atomic import atomic_path
+from dstnet.io.packed_counts import holds_packed, not_packed, note_on_packed, unpacked
 from dstnet.io.stored_frames import StoredFrames
+from dstnet.io.tiff_pages import (
+    EER_COMPRESSIONS,
+    FramesBehind,
+    middle_of,
+    one_error,
+    page_at,
+    page_offsets,
+    stated_frames,
+)
 from dstnet.movie import FrameStack
 
 if TYPE_CHECKING:
@@ -38,114 +45,75 @@ _ANGSTROM_PER_UNIT = {
     "nm": 10.0,
     "nanometer": 10.0,
 }
-EER_COMPRESSIONS = (65000, 65001, 65002)
 # A classic TIFF ends at 4 GiB; LZW can also make noise a little larger.
 _CLASSIC_LIMIT_BYTES = 3 << 30
-
-
-@contextmanager
-def one_error(what: str) -> Iterator[None]:
-    """Turn whatever tifffile and the codecs do about a damaged file into one BadInputError.
-
-    Raises
-    ------
-    BadInputError
-        If anything was raised within; the message begins with `what`.
-    """
-    logger = logging.getLogger("tifffile")
-
-    def quiet(_record: logging.LogRecord) -> bool:
-        # tifffile also prints what it meets; the error below is all that a user should see
-        return False
-
-    logger.addFilter(quiet)
-    try:
-        yield
-    except BadInputError:
-        raise
-    except OSError as error:
-        raise BadInputError(
-            f"{what}: {error.strerror or error}; check the file and its permissions"
-        ) from error
-    except Exception as error:  # damaged bytes surface as nearly every kind of error there is
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BadInputError(f"{what}: {reason}; copy it again or save it anew") from error
-    finally:
-        logger.removeFilter(quiet)
-
-
-def page_at(tif: tifffile.TiffFile, offset: int, index: int) -> tifffile.TiffPage:
-    """The page whose directory starts at `offset`."""
-    tif.filehandle.seek(offset)
-    return tifffile.TiffPage(tif, index)
-
-
-def page_offsets(tif: tifffile.TiffFile, path: Path) -> list[int]:
-    """Where each page's directory starts. Walked here, since tifffile drops the pages behind a
-    broken link and goes on.
-
-    Raises
-    ------
-    BadInputError
-        If a link leads outside the file or back.
-    """
-    file = tif.filehandle
-    form = tif.tiff
-    offsets: list[int] = []
-    seen: set[int] = set()
-    file.seek(form.offsetsize if form.offsetsize == 8 else 4)
-    (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
-    while offset:
-        if offset in seen or offset >= file.size:
-            raise BadInputError(
-                f"{path} is cut off or damaged after frame {len(offsets)}; copy it again"
-            )
-        seen.add(offset)
-        offsets.append(offset)
-        file.seek(offset)
-        (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
-        file.seek(offset + form.tagnosize + tags * form.tagsize)
-        (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
-    if not offsets:
-        raise BadInputError(f"{path} is a TIFF file with no image in it; copy it again")
-    return offsets
+_ENTRY_BYTES = 20  # of a page's directory (BigTIFF)
+_MOST_PADDING_BYTES = 1 << 12  # a page
 
 
 class TiffFrames(StoredFrames):
-    """The frames of a TIFF file; parameters and attributes are those of `StoredFrames`.
+    """The frames of a TIFF file; other parameters and attributes are those of `StoredFrames`.
 
-    One grey image a page, all pages of one size and number type.
+    One grey image a page, all pages of one size and number type; or one page behind which frames
+    lie that only its description tells of, as ImageJ keeps stacks beyond 4 GB.
+
+    Parameters
+    ----------
+    packed_4_bit
+        Bytes hold two counts each (`dstnet.io.packed_counts`); None: where the file looks so.
 
     Raises
     ------
     BadInputError
-        If it is no TIFF file, is cut off, or its pages are no movie. Also when a frame cannot be
-        read or decompressed.
+        If it is no TIFF file, is cut off, its pages are no movie, or it holds frames that cannot be
+        reached. Also when a frame cannot be read or decompressed.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, packed_4_bit: bool | None = None) -> None:
         self.path = Path(path)
+        self._behind: FramesBehind | None = None
         with one_error(f"cannot read {self.path} as TIFF"), tifffile.TiffFile(self.path) as tif:
             self._offsets = page_offsets(tif, self.path)
             first = self._page(tif, 0)
             count = len(self._offsets)
-            for i in range(count):
-                page = self._page(tif, i)
-                self._check_page(first, page, i, tif.filehandle.size)
-            height, width = first.shape
-            self.shape = (count, height, width)
-            self.pixel_size_yx_angstrom = _pixel_size(first)
-            # ImageJ keeps stacks beyond 4 GB, and tifffile some others, as one page and bytes after
-            # it.
-            stated = re.search(r"^images=(\d+)", first.description, re.MULTILINE)
-            if stated and int(stated[1]) > self.shape[0] == 1:
+            unclaimed, largest = self._check_pages(tif, first)
+            stated = stated_frames(tif, first)
+            if stated > count:
+                self._behind = self._frames_behind(tif, first, stated)
+                count = stated
+            elif unclaimed > largest + count * _MOST_PADDING_BYTES:
                 raise BadInputError(
-                    f"{self.path} says {stated[1]} images but has 1 page; save it as a TIFF file of"
-                    " one page a frame"
+                    f"{self.path} has {count} page{'s'[: count > 1]}, and {unclaimed} bytes that"
+                    " belong to none: frames that cannot be reached; save it as a TIFF file of one"
+                    " page a frame"
                 )
+            height, width = first.shape
+            self.pixel_size_yx_angstrom = _pixel_size(first)
+            self._packed = self._holds_packed(tif, first, packed_4_bit)
+            if self._packed:
+                width *= 2
+                self.notes = (note_on_packed(width),)
+            self.shape = (count, height, width)
 
     def _page(self, tif: tifffile.TiffFile, index: int) -> tifffile.TiffPage:
         return page_at(tif, self._offsets[index], index)
+
+    def _check_pages(self, tif: tifffile.TiffFile, first: tifffile.TiffPage) -> tuple[int, int]:
+        """Look at every page; how many bytes of the file belong to none, and how many to the
+        largest.
+        """
+        size = tif.filehandle.size
+        unclaimed = size
+        largest = 0
+        for i in range(len(self._offsets)):
+            page = self._page(tif, i)
+            self._check_page(first, page, i, size)
+            copies = self._smaller_copies(tif, page, i)
+            stored = sum(page.databytecounts)
+            described = sum(_ENTRY_BYTES + tag.valuebytecount for tag in page.tags)
+            unclaimed -= stored + copies + described
+            largest = max(largest, stored)
+        return unclaimed, largest
 
     def _check_page(
         self, first: tifffile.TiffPage, page: tifffile.TiffPage, index: int, file_size: int
@@ -179,12 +147,57 @@ class TiffFrames(StoredFrames):
                 " copy it again"
             )
 
+    def _smaller_copies(self, tif: tifffile.TiffFile, page: tifffile.TiffPage, index: int) -> int:
+        """Bytes of a page's copies of less resolution; refuses images of another kind."""
+        total = 0
+        for offset in page.subifds or ():
+            copy = page_at(tif, offset, index)
+            if math.prod(copy.shape) >= math.prod(page.shape):
+                raise BadInputError(
+                    f"{self.path}: frame {index + 1} has further images in a sub-directory, which"
+                    " may be frames; save it as a TIFF file of one page a frame"
+                )
+            total += sum(copy.databytecounts)
+        return total
+
+    def _frames_behind(
+        self, tif: tifffile.TiffFile, first: tifffile.TiffPage, stated: int
+    ) -> FramesBehind:
+        """Where frames lie of which only the first has a page."""
+        dtype = first.dtype
+        assert dtype is not None
+        start = first.dataoffsets[0]
+        frame_bytes = math.prod(first.shape) * dtype.itemsize
+        are_there = start + stated * frame_bytes <= tif.filehandle.size
+        is_plain = first.is_contiguous and sum(first.databytecounts) == frame_bytes
+        if len(self._offsets) > 1 or not (is_plain and are_there):
+            raise BadInputError(
+                f"{self.path} says {stated} images but has {len(self._offsets)}"
+                f" page{'s'[: len(self._offsets) > 1]}; save it as a TIFF file of one page a frame"
+            )
+        return FramesBehind(start, first.shape, dtype.newbyteorder(tif.byteorder))
+
+    def _holds_packed(
+        self, tif: tifffile.TiffFile, first: tifffile.TiffPage, told: bool | None
+    ) -> bool:
+        if first.bitspersample != 8:
+            return not_packed(self.path, told, f"{first.bitspersample}-bit pixels")
+        height, width = first.shape
+        pages = sorted({0, len(self._offsets) // 2, len(self._offsets) - 1})
+        samples = (middle_of(tif, self._page(tif, page)) for page in pages)
+        return holds_packed(self.path, height, width, samples, told)
+
     def __getitem__(self, index: int, /) -> np.ndarray:
         index = range(self.shape[0])[operator.index(index)]
         what = f"{self.path}: frame {index + 1} cannot be read"
         with one_error(what), tifffile.TiffFile(self.path) as tif:
-            stored = self._page(tif, index).asarray()
+            if self._behind is None:
+                stored = self._page(tif, index).asarray()
+            else:
+                stored = self._behind.frame(tif, index)
             frame = np.ascontiguousarray(stored[::-1])
+            if self._packed:
+                frame = unpacked(frame.view(np.uint8))
             if frame.shape != self.shape[1:]:
                 raise BadInputError(f"{what}: the file changed since it was opened; copy it again")
             return frame

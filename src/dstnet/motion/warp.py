@@ -30,8 +30,8 @@ from dstnet.core.devices import Device
 from dstnet.core.fourier import frequencies
 from dstnet.core.shapes import Image, Shape
 
-_PIECES = 3  # on either side of the kernel's centre
-_TAPS = 2 * _PIECES
+KERNEL_REACH = 3  # pixels on either side of the kernel's centre
+_TAPS = 2 * KERNEL_REACH
 _DEGREE = 5
 _BAND = 0.38  # cycles per pixel; a wider one asks for a prefilter so steep that rounding shows
 
@@ -63,7 +63,13 @@ def kernel_polynomials() -> np.ndarray:
         system[:count, :count] = sum((image / weight).T @ image for image in images)
         solution = np.linalg.solve(system, goal)[:count]
         passed = at_band @ solution
-    return solution.reshape(_PIECES, -1)
+    return solution.reshape(KERNEL_REACH, -1)
+
+
+def kernel_at_pixels() -> np.ndarray:
+    """phi(0), phi(1) and phi(2)."""
+    at_left = (-0.5) ** np.arange(_DEGREE + 1)
+    return kernel_polynomials() @ at_left
 
 
 def _transform(k: np.ndarray) -> np.ndarray:
@@ -74,7 +80,7 @@ def _transform(k: np.ndarray) -> np.ndarray:
     powers = s[:, None] ** np.arange(_DEGREE + 1)
     weighted = (weight / 2)[:, None] * powers
     pieces = []
-    for piece in range(_PIECES):
+    for piece in range(KERNEL_REACH):
         distance = s + 0.5 + piece
         waves = 2 * np.cos(2 * np.pi * k[:, None] * distance)
         pieces.append(waves @ weighted)
@@ -86,19 +92,19 @@ def _kernel_conditions() -> tuple[np.ndarray, np.ndarray]:
     the six weights of any place add up to 1.
     """
     powers = np.arange(_DEGREE + 1)
-    pieces = range(_PIECES)
+    pieces = range(KERNEL_REACH)
 
     def end(piece: int, s: float) -> np.ndarray:
         """Each power on each piece at `s` of one piece."""
         return np.concatenate([s**powers * (p == piece) for p in pieces])
 
-    outermost = end(_PIECES - 1, 0.5)
+    outermost = end(KERNEL_REACH - 1, 0.5)
     steps = [end(piece, 0.5) - end(piece + 1, -0.5) for piece in pieces[:-1]]
     # Of the weights' sum the odd powers cancel; each even one but the constant must.
     even = powers[powers % 2 == 0]
-    sums = [np.tile(2.0 * (powers == power), _PIECES) for power in even]
+    sums = [np.tile(2.0 * (powers == power), KERNEL_REACH) for power in even]
     conditions = np.array([outermost, *steps, *sums])
-    right = np.concatenate([np.zeros(_PIECES), even == 0])
+    right = np.concatenate([np.zeros(KERNEL_REACH), even == 0])
     return conditions, right
 
 
@@ -108,7 +114,8 @@ def warp_prefilter(shape: Shape, device: Device | None = None) -> Tensor:
 
     Where the field varies slowly it may come after the warp as well: an amplitude is then off by
     about the field's gradient at 0.3 cycles per pixel, by one and a half times that at 0.35 (0.7 %
-    where the displacement changes by a pixel in 200, as much as movies show).
+    where the displacement changes by a pixel in 200, as much as movies show). At the borders
+    `dstnet.motion.warp_border` has to come between.
     """
     ky, kx = frequencies(shape, 1.0, device)
     return _one_over_kernel(ky) * _one_over_kernel(kx)
@@ -116,8 +123,7 @@ def warp_prefilter(shape: Shape, device: Device | None = None) -> Tensor:
 
 def _one_over_kernel(k: Tensor) -> Tensor:
     """One over the transform of the kernel at integer places, along one axis."""
-    at_left = (-0.5) ** np.arange(_DEGREE + 1)
-    centre, *beside = (kernel_polynomials() @ at_left).tolist()  # phi(0), phi(1), phi(2)
+    centre, *beside = kernel_at_pixels().tolist()
     waves = torch.zeros_like(k)
     for place, value in enumerate(beside, start=1):
         waves = waves + value * torch.cos(2 * math.pi * place * k)
@@ -209,8 +215,8 @@ def _places(quadratic: Tensor, x: Tensor, pixels: Tensor) -> tuple[Tensor, Tenso
 
 def _tap_weight(tap: int, s: Tensor) -> Tensor:
     """Weight of the pixel `tap` - 2 from the one below a place that lies s + 1/2 above it."""
-    is_left = tap < _PIECES
-    piece = _PIECES - 1 - tap if is_left else tap - _PIECES
+    is_left = tap < KERNEL_REACH
+    piece = KERNEL_REACH - 1 - tap if is_left else tap - KERNEL_REACH
     s = s if is_left else -s
     total = torch.zeros_like(s)
     for coefficient in reversed(kernel_polynomials()[piece].tolist()):

@@ -57,7 +57,9 @@ class ThonFit:
         return mean + straight + oblique + math.asin(AMPLITUDE_CONTRAST)
 
 
-def fit_thon_rings(image: Image, pixel_size_angstrom: float) -> ThonFit | None:
+def fit_thon_rings(
+    image: Image, pixel_size_angstrom: float, finest_angstrom: float = FINEST_ANGSTROM
+) -> ThonFit | None:
     """Fit the rings of an image's power spectrum; None where there are none that stand out.
 
     Parameters
@@ -66,8 +68,10 @@ def fit_thon_rings(image: Image, pixel_size_angstrom: float) -> ThonFit | None:
         A sum or single frame, [y, x]; its noise may have any smooth spectrum.
     pixel_size_angstrom
         Its pixel.
+    finest_angstrom
+        Where the band of the fit ends, if before its grid's.
     """
-    cells = _polar_power(image, pixel_size_angstrom)
+    cells = _polar_power(image, pixel_size_angstrom, finest_angstrom)
     if cells.count.sum() < LEAST_TERMS:
         return None
     rings = _Rings(cells)
@@ -172,14 +176,14 @@ def _least_squares(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
     return coefficients
 
 
-def _polar_power(image: Image, pixel_size_angstrom: float) -> _Cells:
+def _polar_power(image: Image, pixel_size_angstrom: float, finest_angstrom: float) -> _Cells:
     """The cells of rings and sectors within the band that hold any power."""
     spectrum = torch.fft.rfft2(image - image.mean())
     height, width = image.shape
     ky, kx = frequencies((height, width), pixel_size_angstrom, image.device)
     k = torch.hypot(ky, kx)
     low = 1 / COARSEST_ANGSTROM
-    high = min(1 / FINEST_ANGSTROM, 0.45 / pixel_size_angstrom)
+    high = min(1 / finest_angstrom, 0.45 / pixel_size_angstrom)
     inside = (k > low) & (k < high) & (kx > 0)  # the first column holds conjugates
     k_inside = k[inside]
     ring = _numbered((k_inside - low) / (high - low), RINGS)

@@ -14,7 +14,7 @@ from dstnet.errors import BadInputError
 from dstnet.motion import Motion
 from dstnet.movie import Movie
 from dstnet.pipeline.inputs import InputMovie
-from dstnet.pipeline.motion_source import motion_source, read_tables
+from dstnet.pipeline.motion_source import motion_file_of, read_tables
 
 _EER_UP_SAMPLINGS = (0.25, 0.5, 2.0, 4.0)  # of one grid over another
 _SAME_PIXEL_SIZE = 1e-3  # relative; tables have six digits
@@ -53,7 +53,7 @@ def imported_motion(source: Path, input_movie: InputMovie, movie: Movie) -> Impo
     BadInputError
         If there is no motion of this movie, or it is of frames other than these.
     """
-    path = motion_source(source).file_of(input_movie)
+    path = motion_file_of(input_movie, source)
     tables = read_tables(path)
     try:
         general = _general(tables)

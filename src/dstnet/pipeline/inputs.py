@@ -3,38 +3,19 @@ RELION STAR files.
 """
 
 import glob
-import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any, cast
-
-import pandas as pd
-import starfile
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from dstnet.errors import BadInputError
-from dstnet.io.movie_file import is_movie_name, movie_stem
-
-# The first that a table has counts.
-_MOVIE_COLUMNS = ("rlnMicrographMovieName", "rlnMicrographName")
-_GROUP_COLUMN = "rlnOpticsGroup"
-_GAIN_COLUMN = "rlnMicrographGainName"
-_EMPTY_CELLS = ("None", "nan", "")
-_LONGEST_REASON = 200  # of an error in a line
-# What a table without optics groups (before RELION 3.1), or of one movie, says of its optics
-# itself.
-_OPTICS_COLUMNS = (
-    "rlnOpticsGroup",
-    "rlnOpticsGroupName",
-    "rlnMicrographOriginalPixelSize",
-    "rlnMicrographPixelSize",
-    "rlnVoltage",
-    "rlnSphericalAberration",
-    "rlnAmplitudeContrast",
-    "rlnMagnification",
-    "rlnDetectorPixelSize",
-)
+from dstnet.io.movie_file import is_movie_name
+from dstnet.pipeline.companions import sums_of_movies, without_other_files
+from dstnet.pipeline.naming import movie_identity, result_name
+from dstnet.pipeline.star_inputs import FileFinder, FoundMovie, reason, star_movies
+from dstnet.pipeline.star_row import StarRow
 
 
 @dataclass(frozen=True)
@@ -46,20 +27,26 @@ class InputMovie:
     path
         The file.
     name
-        What its outputs are called: the file's name without suffix, below the folder that all
-        inputs have in common. A wildcard's files lie below the part before its first sign, so that
-        they keep their names when more come. No two names are equal.
-    optics
-        Of a STAR file, the row of this movie's optics group, by RELION's names (``rlnVoltage`` in
-        kV, ``rlnMicrographOriginalPixelSize`` in Å, ...); else nothing.
-    gain
-        Gain reference that a STAR file names for this movie.
+        What its outputs are called, with their sub-folder; see `dstnet.pipeline.naming`. Other
+        inputs have no part in it.
+    row
+        What a STAR file says of this movie: its own row and that of its optics group.
+    gain, defects
+        Gain reference and file of defects that a STAR file names for this movie.
     """
 
     path: Path
     name: str
-    optics: Mapping[str, Any] = field(default_factory=dict)
+    row: StarRow | None = None
     gain: Path | None = None
+    defects: Path | None = None
+
+    @property
+    def optics(self) -> dict[str, Any]:
+        """Of a STAR file, the movie's optics group by RELION's names (``rlnVoltage`` in kV,
+        ``rlnMicrographOriginalPixelSize`` in Å, ...); else nothing.
+        """
+        return {} if self.row is None else self.row.optics
 
 
 def read_inputs(
@@ -72,17 +59,19 @@ def read_inputs(
     arguments
         Each is the path of a movie; a folder (its movies, by name, without those of its
         sub-folders); a wildcard that the shell left as it was (``*``, ``?``, ``[...]``, ``**`` for
-        any depth); ``@FILE``, a list of one path a line, in which empty lines and those that start
-        with ``#`` do not count; or a RELION STAR file with a table of movies or micrographs. Paths
-        inside a list or a STAR file start at the current folder, else at the file's own or the
-        nearest one above it where the movie is found.
+        any depth; pictures and notes beside movies do not count); ``@FILE``, a list of one path a
+        line, in which empty lines and those that start with ``#`` do not count; or a RELION STAR
+        file with a table of movies or micrographs. Paths inside a list or a STAR file start at the
+        current folder, else at the file's own or the nearest one above it where the movie is found.
     report
-        Gets a line on whatever was left out or named differently than expected.
+        Gets a line on whatever was left out.
 
     Returns
     -------
     list of InputMovie
-        A single movie that is missing is among them, and fails when it is opened.
+        A single movie that is missing is among them, and fails when it is opened. A sum whose movie
+        is there too (``a.mrc`` beside ``a_Fractions.tiff`` or ``a_EER.eer``, as EPU names them) is
+        not.
 
     Raises
     ------
@@ -90,55 +79,71 @@ def read_inputs(
         If nothing is given, a wildcard or a folder has no movie, or a list or STAR file cannot be
         read or names none.
     """
-    found: dict[str, _Found] = {}
+    found: dict[str, FoundMovie] = {}
     repeated: list[Path] = []
-    roots: set[str] = set()
     for argument in arguments:
-        root = _pattern_root(str(argument))
-        for movie in _expand(str(argument)):
-            key = os.path.abspath(movie.path)
+        for movie in _expand(str(argument), report):
+            key = movie_identity(movie.path)
             if key in found:
+                found[key] = _either(found[key], movie)
                 repeated.append(movie.path)
-                continue
-            found[key] = movie
-            # A STAR file that a wildcard found may name movies elsewhere.
-            parent = os.path.dirname(key)
-            is_below = root is not None and os.path.commonpath([root, parent]) == root
-            roots.add(root if root is not None and is_below else parent)
+            else:
+                found[key] = movie
     if not found:
         raise BadInputError("no input is given; name movies, folders, @lists or STAR files")
+    sums = sums_of_movies(movie.path for movie in found.values())
+    if sums:
+        found = {key: movie for key, movie in found.items() if movie.path not in sums}
+        others = ", ..." if len(sums) > 1 else ""
+        report(f"left out, as sums of movies that are there too: {len(sums)} ({min(sums)}{others})")
     if repeated:
         others = ", ..." if len(repeated) > 1 else ""
         report(
             f"{len(repeated)} inputs are named more than once and taken once"
             f" ({repeated[0]}{others})"
         )
-    movies = list(found.values())
-    names = _names([movie.path for movie in movies], os.path.commonpath(roots), report)
     return [
-        InputMovie(movie.path, name, movie.optics, movie.gain)
-        for name, movie in zip(names, movies, strict=True)
+        InputMovie(
+            movie.path,
+            result_name(movie.path, movie.written),
+            movie.row,
+            movie.gain,
+            movie.defects,
+        )
+        for movie in found.values()
     ]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A movie that an argument names, and what a STAR file says of it."""
+def _either(first: FoundMovie, second: FoundMovie) -> FoundMovie:
+    """One movie that is named twice, with what is said of it.
 
-    path: Path
-    optics: dict[str, Any] = field(default_factory=dict)
-    gain: Path | None = None
+    Raises
+    ------
+    BadInputError
+        If that is not the same.
+    """
+    if first.row is None or second.row is None:
+        return second if first.row is None else first
+    difference = first.row.difference(second.row)
+    if difference is not None:
+        raise BadInputError(
+            f"{first.path} is named twice, with {difference}; leave one of them out, or repair it"
+        )
+    return first
 
 
-def _expand(argument: str) -> Iterator[_Found]:
+Report = Callable[[str], None]
+
+
+def _expand(argument: str, report: Report) -> Iterator[FoundMovie]:
     if argument.startswith("@") and not os.path.exists(argument):
         yield from _listed(Path(argument[1:]))
     elif _is_pattern(argument):
-        yield from _matching(argument)
+        yield from _matching(argument, report)
     elif os.path.isdir(argument):
         yield from _in_folder(Path(argument))
     else:
-        yield from _from_file(Path(argument))
+        yield from _from_file(Path(argument), report)
 
 
 def _is_pattern(argument: str) -> bool:
@@ -146,27 +151,16 @@ def _is_pattern(argument: str) -> bool:
     return glob.has_magic(argument) and not os.path.lexists(argument)
 
 
-def _pattern_root(argument: str) -> str | None:
-    """The folder below which all files of a wildcard lie, whichever of them are there yet; None
-    where `argument` is no wildcard.
-    """
-    if argument.startswith("@") or not _is_pattern(argument):
-        return None
-    parts = Path(argument).parts
-    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), parts)
-    return os.path.abspath(Path(*fixed))
-
-
-def _matching(pattern: str) -> Iterator[_Found]:
+def _matching(pattern: str, report: Report) -> Iterator[FoundMovie]:
     matches = map(Path, glob.glob(pattern, recursive=True))
     paths = sorted(path for path in matches if not path.is_dir())
     if not paths:
         raise BadInputError(f"no file matches {pattern}; check the pattern")
-    for path in paths:
-        yield from _from_file(path)
+    for path in without_other_files(paths):
+        yield from _from_file(path, report)
 
 
-def _in_folder(folder: Path) -> Iterator[_Found]:
+def _in_folder(folder: Path) -> Iterator[FoundMovie]:
     paths = sorted(path for path in folder.iterdir() if _is_visible_movie(path))
     if not paths:
         raise BadInputError(
@@ -174,7 +168,7 @@ def _in_folder(folder: Path) -> Iterator[_Found]:
             f" '{folder}/**/*.tif'"
         )
     for path in paths:
-        yield _Found(path)
+        yield FoundMovie(path)
 
 
 def _is_visible_movie(path: Path) -> bool:
@@ -182,146 +176,39 @@ def _is_visible_movie(path: Path) -> bool:
     return is_movie_name(path) and not is_hidden and not path.is_dir()
 
 
-def _from_file(path: Path) -> Iterator[_Found]:
+def _from_file(path: Path, report: Report) -> Iterator[FoundMovie]:
     if path.suffix.lower() == ".star":
-        yield from _starred(path)
+        yield from star_movies(path, report)
     else:
-        yield _Found(path)
+        yield FoundMovie(path)
 
 
-def _listed(path: Path) -> Iterator[_Found]:
+def _listed(path: Path) -> Iterator[FoundMovie]:
+    advice = "give a text file of one path a line"
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # ValueError: no text, or a null byte in the path
-        raise BadInputError(
-            f"cannot read the list {path}: {_reason(error)}; give a text file of one path a line"
-        ) from error
-    names = []
-    for line in text.splitlines():
-        name = line.strip()
-        is_comment = name.startswith("#")
-        if name and not is_comment:
-            names.append(name)
-    if not names:
+        lines = os.fsdecode(path.read_bytes().removeprefix(BOM_UTF8)).split("\n")
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise BadInputError(f"cannot read the list {path}: {reason(error)}; {advice}") from error
+    finder = FileFinder(path)
+    is_empty = True
+    for line in lines:
+        name = _listed_name(line.removesuffix("\r"), finder)
+        if not name:
+            continue
+        is_empty = False
+        movie = finder(name)
+        # The bytes of a name are free, if it is one.
+        if not name.isprintable() and not os.path.lexists(movie):
+            raise BadInputError(f"cannot read the list {path}: it is no UTF-8 text; {advice}")
+        yield FoundMovie(movie, written=name)
+    if is_empty:
         raise BadInputError(f"the list {path} names no movie; write one path a line")
-    finder = _Finder(path)
-    for name in names:
-        yield _Found(finder(name))
 
 
-def _starred(path: Path) -> Iterator[_Found]:
-    tables = _read_tables(path)
-    table, column = _movie_table(path, tables)
-    groups = _optics_groups(path, tables, table)
-    finder = _Finder(path)
-    gain_finder = _Finder(path)
-    for row in _rows(table):
-        own = {name: row[name] for name in _OPTICS_COLUMNS if name in row}
-        group = str(row.get(_GROUP_COLUMN))
-        optics = {**own, **groups.get(group, {})}
-        movie = finder(str(row[column]))
-        gain_name = str(row.get(_GAIN_COLUMN, "None"))
-        gain = None
-        if gain_name not in _EMPTY_CELLS:
-            gain = gain_finder(gain_name)
-        yield _Found(movie, optics, gain)
-
-
-def _read_tables(path: Path) -> dict[str, pd.DataFrame]:
-    try:
-        blocks = starfile.read(path, always_dict=True)
-        return {str(name): _as_table(block) for name, block in blocks.items()}
-    except Exception as error:  # a damaged file surfaces as nearly every kind of error
-        raise BadInputError(
-            f"cannot read the STAR file {path}: {_reason(error)}; give a table of movies that"
-            " RELION can read"
-        ) from error
-
-
-def _as_table(block: object) -> pd.DataFrame:
-    if isinstance(block, pd.DataFrame):
-        return block
-    return pd.DataFrame([block])
-
-
-def _movie_table(path: Path, tables: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, str]:
-    """The table that names movies, and its column that does."""
-    for column in _MOVIE_COLUMNS:
-        for table in tables.values():
-            if column in table.columns and len(table):
-                return table, column
-    raise BadInputError(
-        f"{path} has no table with {' or '.join(_MOVIE_COLUMNS)}; give RELION's movies.star or"
-        " a micrographs table"
-    )
-
-
-def _optics_groups(
-    path: Path, tables: dict[str, pd.DataFrame], movies: pd.DataFrame
-) -> dict[str, dict[str, Any]]:
-    """Rows of the optics table by group."""
-    optics = tables.get("optics")
-    if optics is None or _GROUP_COLUMN not in optics.columns:
-        return {}
-    groups = {str(row[_GROUP_COLUMN]): row for row in _rows(optics)}
-    used = {str(row.get(_GROUP_COLUMN, "")) for row in _rows(movies)}
-    unknown = used - {*groups, ""}
-    if unknown:
-        raise BadInputError(
-            f"{path} has movies of optics group {min(unknown)}, which its optics table lacks;"
-            " repair the STAR file"
-        )
-    return groups
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = table.to_dict("records")
-    return cast("list[dict[str, Any]]", rows)
-
-
-class _Finder:
-    """Finds files named relative to a project: from the current folder, else from where the naming
-    file lies or above it, as RELION's jobs lie two folders below their project. A file that is
-    nowhere is looked for in the current folder, and so reported.
-    """
-
-    def __init__(self, listing: Path) -> None:
-        folder = listing.absolute().parent
-        self._bases = [Path(), folder, *folder.parents]
-
-    def __call__(self, name: str) -> Path:
-        for base in self._bases:
-            candidate = base / name
-            if os.path.exists(candidate):
-                # The next one lies there too, most likely.
-                self._bases.remove(base)
-                self._bases.insert(0, base)
-                return candidate
-        return Path(name)
-
-
-def _names(paths: Sequence[Path], common: str, report: Callable[[str], None]) -> list[str]:
-    """Names below `common` that tell all of `paths` apart; where two files differ in their suffix
-    alone, the later one's holds its own.
-    """
-    taken: dict[str, Path] = {}
-    for path in paths:
-        relative = os.path.relpath(os.path.abspath(path), common)
-        folder = PurePosixPath(relative).parent
-        plain = str(folder / movie_stem(path))
-        name = plain
-        if name in taken:
-            name = str(folder / path.name.replace(".", "_"))
-            number = 2
-            while name in taken:
-                name = f"{plain}_{number}"
-                number += 1
-            report(f"{path}: outputs are named {name}, since {plain} are those of {taken[plain]}")
-        taken[name] = path
-    return list(taken)
-
-
-def _reason(error: Exception) -> str:
-    text = str(getattr(error, "strerror", None) or error)
-    line = " ".join(text.split())
-    return line[:_LONGEST_REASON] or type(error).__name__
+def _listed_name(line: str, finder: FileFinder) -> str | None:
+    """The movie that a line names; None where it is empty or a comment."""
+    name = line.strip()
+    if not name or name.startswith("#"):
+        return None
+    is_name_with_blanks = name != line and os.path.lexists(finder(line))
+    return line if is_name_with_blanks else name

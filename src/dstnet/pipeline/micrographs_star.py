@@ -2,16 +2,25 @@
 
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dstnet.io.star import write_star
+from dstnet.io.star import star_holds, star_name, write_star
 
 _GROUP = "rlnOpticsGroup"
+# Of a path that no reader takes for a label, a keyword, a comment, a number or an empty cell.
+_PLAIN = re.compile(r"(?!data_|loop_|save_|stop_|global_)[a-z0-9]([^/]*/|.*\.[a-z]+$)", re.I)
+_NAME = "rlnOpticsGroupName"
+# RELION's own, which half of all sessions have, and none.
+_NOBODYS_NAME = re.compile(r"(opticsGroup\d*)?")
+_DIGITS = 8  # of a digest: enough to tell apart the optics of one project
 
 
 @dataclass(frozen=True)
@@ -45,34 +54,47 @@ class Micrograph:
 
 def as_relion_finds(path: Path | str) -> str:
     """A path from the current folder, where RELION is run, if it lies below it; else an absolute
-    one.
+    one. It begins with nothing that would end a table.
     """
     absolute = os.path.abspath(path)
     below = os.path.relpath(absolute)
-    return absolute if below.startswith("..") else below
+    if below == ".." or below.startswith("../"):
+        return absolute
+    return below if _PLAIN.match(below) else f"./{below}"
 
 
-def write_micrographs_star(folder: Path, micrographs: Sequence[Micrograph]) -> None:
-    """Write ``micrographs.star``; nothing where there are no micrographs.
+def write_micrographs_star(folder: Path, micrographs: Sequence[Micrograph]) -> list[str]:
+    """Write ``micrographs.star``; where there are no micrographs, there is none.
 
-    Optics groups are those of the inputs, renumbered only where two differ under one number; movies
-    without one get a group for each pixel size and voltage.
+    Left out, and returned, are the movies whose results have names that a STAR file cannot hold.
+
+    Optics groups are those of the inputs, renumbered only where two differ under one number. Names
+    that a user gave stay, unless two groups differ under one; RELION's ``opticsGroup1`` gets digits
+    of a digest of the group's values, so that tables of separate runs can be joined. Movies without
+    a group get one for each pixel size and voltage.
 
     Raises
     ------
     OutputError
         If it cannot be written.
     """
-    if not micrographs:
-        return
     groups = _OpticsGroups()
     rows = []
+    left_out = []
     for micrograph in micrographs:
-        number = groups.number(micrograph)
-        rows.append(_row(micrograph, number))
+        if all(map(star_holds, map(as_relion_finds, micrograph.files.values()))):
+            number = groups.number(micrograph)
+            rows.append(_row(micrograph, number))
+        else:
+            left_out.append(micrograph.movie)
+    path = folder / "micrographs.star"
+    if not rows:
+        path.unlink(missing_ok=True)  # it would list what is no longer there
+        return left_out
     # A column that not every micrograph can fill is left out: RELION knows no empty name.
     table = pd.DataFrame(rows).dropna(axis=1)
-    write_star(folder / "micrographs.star", {"optics": groups.table(), "micrographs": table})
+    write_star(path, {"optics": groups.table(), "micrographs": table})
+    return left_out
 
 
 def _row(micrograph: Micrograph, group: int) -> dict[str, Any]:
@@ -84,7 +106,7 @@ def _row(micrograph: Micrograph, group: int) -> dict[str, Any]:
         "rlnMicrographNameEven": names.get("even"),
         "rlnMicrographNameOdd": names.get("odd"),
         "rlnMicrographMetadata": names["motion"],
-        "rlnMicrographMovieName": as_relion_finds(micrograph.movie),
+        "rlnMicrographMovieName": star_name(as_relion_finds(micrograph.movie)),
         _GROUP: group,
         "rlnAccumMotionTotal": total,
         "rlnAccumMotionEarly": early,
@@ -93,7 +115,9 @@ def _row(micrograph: Micrograph, group: int) -> dict[str, Any]:
 
 
 class _OpticsGroups:
-    """The optics groups of a table, numbered as they come."""
+    """The optics groups of a table, numbered as they come. RELION joins tables by the names of
+    groups, so each has one of its own.
+    """
 
     def __init__(self) -> None:
         self._groups: dict[str, dict[str, Any]] = {}
@@ -105,27 +129,39 @@ class _OpticsGroups:
         own["rlnMicrographOriginalPixelSize"] = micrograph.movie_pixel_size_angstrom
         own["rlnVoltage"] = micrograph.voltage_kv
         own["rlnMicrographPixelSize"] = micrograph.pixel_size_angstrom
-        key = json.dumps(own, sort_keys=True)
+        key = json.dumps({name: _as_written(value) for name, value in sorted(own.items())})
         if key not in self._groups:
-            number = self._free(int(micrograph.optics.get(_GROUP, 1)))
+            number = self._free(micrograph.optics.get(_GROUP, 1))
             self._taken.add(number)
-            self._groups[key] = {
-                "rlnOpticsGroupName": f"opticsGroup{number}",
-                **own,
-                _GROUP: number,
-            }
+            self._groups[key] = {_NAME: "", **own, _GROUP: number}
         return self._groups[key][_GROUP]
 
-    def _free(self, requested: int) -> int:
+    def _free(self, requested: Any) -> int:
         """The number asked for, or the lowest one where another group has it."""
-        if requested not in self._taken:
+        is_number = isinstance(requested, int) and requested > 0
+        if is_number and requested not in self._taken:
             return requested
         candidates = range(1, len(self._taken) + 2)
         return min(set(candidates) - self._taken)
 
     def table(self) -> pd.DataFrame:
         """The groups by their numbers."""
-        groups = sorted(self._groups.values(), key=lambda group: group[_GROUP])
-        table = pd.DataFrame(groups)
+        times_named = Counter(group[_NAME] for group in self._groups.values())
+        groups = []
+        for key, group in self._groups.items():
+            name = group[_NAME]
+            if _NOBODYS_NAME.fullmatch(name) or times_named[name] > 1:
+                # By what is in the group: equal ones of other runs join, others do not.
+                digest = sha256(key.encode(errors="surrogateescape")).hexdigest()[:_DIGITS]
+                name = f"{name or 'opticsGroup'}_{digest}"
+            groups.append({**group, _NAME: name})
+        table = pd.DataFrame(sorted(groups, key=lambda group: group[_GROUP]))
+        # What not every group can fill is left out: RELION reads 0 where there is no number.
+        table = table.dropna(axis=1)
         table.insert(1, _GROUP, table.pop(_GROUP))
         return table
+
+
+def _as_written(value: Any) -> Any:
+    """A value as it stands in the table."""
+    return f"{value:.6f}" if isinstance(value, int | float) else value

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dstnet.io.star import write_star
+from dstnet.io.star import star_name, write_star
 from dstnet.motion import Motion, RelionMovie
 from dstnet.movie import Movie
 from dstnet.pipeline.micrographs_star import as_relion_finds
@@ -65,7 +65,7 @@ class MotionFile:
         return RelionMovie(
             shape=movie.shape,
             pixel_size_angstrom=movie.pixel_size_angstrom,
-            movie_name=as_relion_finds(self.movie_path),
+            movie_name=star_name(as_relion_finds(self.movie_path)),
             exposure_e_per_a2=own,
             pre_exposure_e_per_a2=before,
             voltage_kv=self.voltage_kv,
@@ -108,4 +108,4 @@ class MotionFile:
 
 
 def _name(path: Path | None) -> str | None:
-    return None if path is None else as_relion_finds(path)
+    return None if path is None else star_name(as_relion_finds(path))

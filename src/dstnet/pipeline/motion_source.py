@@ -7,11 +7,13 @@ alone where two movies share it: grid squares and sessions hold files of the sam
 
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import unquote_to_bytes
 
 import starfile
 
@@ -24,6 +26,8 @@ _MOVIE_COLUMN = "rlnMicrographMovieName"
 _MOTION_BLOCK = "data_global_shift"
 _MOVIE_LINE = re.compile(rf"^\s*_{_MOVIE_COLUMN}\s+(\S.*?)\s*$", re.MULTILINE)
 _COMPARED_BYTES = 1 << 20
+_HEAD_CHARACTERS = 1 << 14  # of a motion file: its general values and the start of its shifts
+_NEW_FILES_SECONDS = 5.0  # a folder is looked through again no sooner
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,20 @@ class _MotionFile:
     path
         The file.
     movie_name
-        The movie that it is of, as it is written; the file's own path without suffix where nothing
-        tells the movie.
+        The movie that it is of, as it is written.
+    is_named
+        Whether anything names the movie; else `movie_name` is the file's own path, or empty for a
+        file that the user gave himself.
     """
 
     path: Path
     movie_name: str
+    is_named: bool = True
+
+    @classmethod
+    def of(cls, path: Path, movie_name: str | None, otherwise: str) -> Self:
+        """A file that names its movie, or does not."""
+        return cls(path, movie_name or otherwise, movie_name is not None)
 
 
 class MotionSource:
@@ -61,6 +73,7 @@ class MotionSource:
 
     def __init__(self, source: Path) -> None:
         self._source = source
+        self.read_at = time.monotonic()
         self._files: dict[str, list[_MotionFile]] = {}
         files = _in_folder(source) if source.is_dir() else _in_file(source)
         for file in files:
@@ -76,7 +89,7 @@ class MotionSource:
         """
         path = Path(os.path.abspath(movie.path))
         why = "has no movie of this name"
-        named = self._files.get(_plain_stem(path.name), [])
+        named = self._files.get(_plain_stem(path.name)) or self._files.get("", [])
         if named:
             why = f"has that of {named[0].movie_name}, which is another file"
         found = self._files_of(path, named)
@@ -99,7 +112,7 @@ class MotionSource:
         elsewhere = []
         same = []
         for file in named:
-            original = _found_above(self._source, file.movie_name)
+            original = _found_above(self._source, file.movie_name) if file.is_named else None
             if original is None:
                 elsewhere.append(file)
             elif _is_same(original, path):
@@ -122,7 +135,7 @@ def shared_motion(source: Path, movies: Iterable[InputMovie]) -> dict[str, str]:
     claims: dict[Path, list[InputMovie]] = {}
     for movie in movies:
         try:
-            file = motion_source(source).file_of(movie)
+            file = _motion_source(source).file_of(movie)
         except BadInputError:
             continue  # its turn to be refused comes
         claims.setdefault(file.resolve(), []).append(movie)
@@ -140,12 +153,33 @@ def shared_motion(source: Path, movies: Iterable[InputMovie]) -> dict[str, str]:
     return refused
 
 
-def motion_source(source: Path) -> MotionSource:
-    """What lies at `source`, read once and again when it has changed; see `MotionSource`."""
+def motion_file_of(movie: InputMovie, source: Path) -> Path:
+    """The STAR file of a movie at a `MotionSource`, which is read once and again when it has
+    changed.
+
+    Raises
+    ------
+    BadInputError
+        As `MotionSource` and its `file_of`.
+    """
+    files = _motion_source(source)
+    try:
+        return files.file_of(movie)
+    except BadInputError:
+        is_old = time.monotonic() - files.read_at > _NEW_FILES_SECONDS
+        if not (source.is_dir() and is_old):
+            raise
+    _read_source.cache_clear()
+    return _motion_source(source).file_of(movie)
+
+
+def _motion_source(source: Path) -> MotionSource:
     try:
         state = source.stat()
     except OSError as error:
-        raise BadInputError(f"cannot read the motion in {source}: {error.strerror}") from None
+        raise BadInputError(
+            f"cannot read the motion in {source}: {error.strerror}; check the path"
+        ) from None
     return _read_source(source, state.st_mtime_ns, state.st_size)
 
 
@@ -160,26 +194,26 @@ def _in_folder(folder: Path) -> Iterator[_MotionFile]:
         folders.sort()
         for name in sorted(names):
             path = Path(parent, name)
-            if path.suffix == ".star" and not name.startswith("."):
-                text = _text(path)
+            if path.suffix == ".star" and not name.startswith(".") and path.is_file():
+                text = _head(path)
                 if _MOTION_BLOCK in text:
-                    yield _MotionFile(path, _movie_in(text) or str(path.relative_to(folder)))
+                    yield _MotionFile.of(path, _movie_in(text), str(path.relative_to(folder)))
 
 
 def _in_file(source: Path) -> Iterator[_MotionFile]:
     """That a table names, or the file itself."""
-    text = _text(source)
+    text = _head(source)
     if _MOTION_BLOCK in text:
-        yield _MotionFile(source, _movie_in(text) or source.name)
+        yield _MotionFile.of(source, _movie_in(text), "")
         return
     for row in _rows(source):
         metadata = str(row[_METADATA_COLUMN])
         path = _found_above(source, metadata)
         movie = row.get(_MOVIE_COLUMN)
         if movie is None and path is not None:
-            movie = _movie_in(_text(path))
+            movie = _movie_in(_head(path))
         # A file that is missing is missed by the movie that needs it alone.
-        yield _MotionFile(path or Path(metadata), str(movie or metadata))
+        yield _MotionFile.of(path or Path(metadata), movie and str(movie), metadata)
 
 
 def _rows(source: Path) -> Iterator[dict[str, Any]]:
@@ -206,11 +240,16 @@ def read_tables(path: Path) -> dict[str, Any]:
     return {str(name): block for name, block in blocks.items()}
 
 
-def _text(path: Path) -> str:
+def _head(path: Path) -> str:
     try:
-        return path.read_text(errors="replace")
+        if not path.is_file():  # to read a pipe would wait for ever
+            raise BadInputError(f"{path} is no file; give a STAR file of a motion correction")
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read(_HEAD_CHARACTERS)
     except OSError as error:
-        raise BadInputError(f"cannot read the motion in {path}: {error.strerror}") from None
+        raise BadInputError(
+            f"cannot read the motion in {path}: {error.strerror}; check the file"
+        ) from None
 
 
 def _movie_in(text: str) -> str | None:
@@ -225,9 +264,15 @@ def _found_above(listing: Path, name: str) -> Path | None:
     lie, else below the current one.
     """
     for base in (*listing.absolute().parents, Path()):
-        if os.path.exists(base / name):
-            return base / name
+        for spelling in (name, _decoded(name)):
+            if os.path.isfile(base / spelling):
+                return base / spelling
     return None
+
+
+def _decoded(name: str) -> str:
+    """A name with its %XX as bytes: our tables write so what STAR cannot hold."""
+    return os.fsdecode(unquote_to_bytes(os.fsencode(name)))
 
 
 def _is_same(a: Path, b: Path) -> bool:
@@ -235,6 +280,8 @@ def _is_same(a: Path, b: Path) -> bool:
     try:
         if os.path.samefile(a, b):
             return True
+        if not (os.path.isfile(a) and os.path.isfile(b)):
+            return False
         with open(a, "rb") as first, open(b, "rb") as second:
             size = os.fstat(first.fileno()).st_size
             if size != os.fstat(second.fileno()).st_size:
@@ -252,7 +299,7 @@ def _is_same(a: Path, b: Path) -> bool:
 
 def _plain_stem(name: str) -> str:
     """A movie's name as RELION's files of it are named."""
-    return movie_stem(Path(name)).replace(".", "_")
+    return movie_stem(Path(_decoded(name))).replace(".", "_")
 
 
 def _common_tail(name: str, path: Path) -> int:
@@ -267,4 +314,5 @@ def _common_tail(name: str, path: Path) -> int:
 
 def _plain_parts(path: Path) -> list[str]:
     folders = Path(os.path.normpath(path)).parts[:-1]
-    return [_plain_stem(path.name), *(part.replace(".", "_") for part in reversed(folders))]
+    plain = [_decoded(part).replace(".", "_") for part in reversed(folders)]
+    return [_plain_stem(path.name), *plain]

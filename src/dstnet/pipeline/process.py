@@ -1,85 +1,53 @@
 """One input of a run: opened, corrected, aligned, enhanced, looked at and written."""
 
+import errno
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dstnet.alignment import AlignedMovie, align, half_movie
+from dstnet.core.progress import working_on
 from dstnet.correction import Corrections
 from dstnet.enhancement import Needs, Restorer
-from dstnet.errors import BadInputError, DstnetError, OutputError
+from dstnet.errors import BadInputError, DstnetError, OutputError, printable
 from dstnet.io import ensure_writable_folder, write_mrc
 from dstnet.movie import Movie
 from dstnet.movie.frame_cache import FrameCache
+from dstnet.pipeline.file_state import FileVersion, file_sha256, file_version
 from dstnet.pipeline.imported_motion import imported_motion
 from dstnet.pipeline.inputs import InputMovie
 from dstnet.pipeline.motion_file import MotionFile
 from dstnet.pipeline.products import (
     MOTION,
-    MOTION_ENDING,
     Images,
     Product,
     chosen_products,
-    product_path,
 )
 from dstnet.pipeline.record import Cost, Record, Results, Source
-from dstnet.pipeline.records import now
 from dstnet.pipeline.relion_references import ReferenceWriter
 from dstnet.pipeline.settings import RunSettings
+from dstnet.pipeline.task import Task, complete_results, result_paths
 from dstnet.runs import peak_memory_bytes
 
 # Rounding to half precision may add this share of an image's own deviation; raw counts of 10,000 a
 # pixel stay below it.
 _ROUNDING_SHARE = 0.05
-
-
-@dataclass(frozen=True)
-class Task:
-    """One input of a run.
-
-    Attributes
-    ----------
-    movie
-        The input.
-    name
-        What its record is kept by.
-    folder
-        The run's folder.
-    before
-        What is on record of results of this name.
-    recorded
-        Whether the folder had a record at all: files without one are not ours.
-    overwrite
-        Make again what is complete.
-    error
-        Why it cannot be done at all; None where it can.
-    """
-
-    movie: InputMovie
-    name: str
-    folder: Path
-    before: Record | None
-    recorded: bool
-    overwrite: bool
-    error: str | None = None
-
-    def record(self, **fields: object) -> Record:
-        """A record of this task. It keeps what is on record of the results that lie there: that
-        guards them against other values the next time.
-        """
-        kept = {} if self.before is None else {p: getattr(self.before, p) for p in Record.PARTS}
-        own = {"input": str(self.movie.path), "name": self.name, "time": now()}
-        return Record.model_validate({**kept, **own, **fields})
-
-    def failed(self, error: str) -> Record:
-        """The record of a failure; one that lies before it is forgotten."""
-        return self.record(status="failed", error=error)
+# Where one name cannot be written (too long, not of this file system, a folder's), others may.
+_ERRORS_OF_A_NAME = (
+    errno.ENAMETOOLONG,
+    errno.EILSEQ,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)
 
 
 @dataclass(frozen=True)
@@ -121,7 +89,9 @@ class MovieProcessor:
         self._restorer = settings.restorer(device)
         self._reference_writer = ReferenceWriter()
         # Of the last gains: movies of one camera come together.
-        self._corrections = lru_cache(maxsize=2)(settings.references.corrections)
+        self._corrections = lru_cache(maxsize=2)(
+            lambda gain, defects, *_versions: settings.references.corrections(gain, defects)
+        )
 
     def __call__(self, task: Task) -> Record:
         """Work on one input and write its results; its record says what came of it.
@@ -133,9 +103,12 @@ class MovieProcessor:
         """
         path = task.movie.path
         try:
-            return self._record(task)
-        except OutputError:
-            raise
+            with working_on(str(path)):
+                return self._record(task)
+        except OutputError as error:
+            if getattr(error.__cause__, "errno", None) not in _ERRORS_OF_A_NAME:
+                raise
+            return task.failed(f"{path}: {error}")
         except DstnetError as error:
             return task.failed(str(error))
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -154,14 +127,15 @@ class MovieProcessor:
         cpu = time.process_time()
         if task.error is not None:
             raise BadInputError(task.error)
+        version = file_version(task.movie.path)  # before it is read: it may be changed meanwhile
         raw = self._settings.movies.open(task.movie)
-        source = self._source(task.movie, raw)
+        source = self._source(task.movie, raw, version)
         products = chosen_products(
             self._settings.products, raw, is_enhanced=self._restorer is not None
         )
-        paths = _paths(task, products)
-        if _is_complete(task, source, paths):
-            return task.record(status="skipped")
+        paths = result_paths(task, products)
+        if complete := complete_results(task, source, paths):
+            return task.record(status="skipped", results=self._with_optics(complete, task.movie))
         results = self._make(task, raw, products, paths)
         cost = Cost(
             seconds=round(time.perf_counter() - started, 2),
@@ -172,10 +146,20 @@ class MovieProcessor:
         )
         return task.record(status="done", source=source, results=results, cost=cost)
 
-    def _source(self, source: InputMovie, movie: Movie) -> Source:
+    def _with_optics(self, results: Results, source: InputMovie) -> Results:
+        """Results with the optics group as it is given now, which no image hangs on."""
+        optics = self._settings.movies.optics(source)
+        if not source.optics:  # what is not given again is still true
+            optics = {**results.optics, **optics}
+        return results.model_copy(update={"optics": optics})
+
+    def _source(self, source: InputMovie, movie: Movie, version: FileVersion | None) -> Source:
         exposure = movie.exposure
-        gain = self._settings.references.gain_of(source)
+        references = self._settings.references
+        gain = references.gain_of(source)
+        defects = references.defects_of(source)
         motion_from = self._settings.motion_from
+        size_bytes, modified_ns = version or (None, None)
         return Source(
             frames=len(movie),
             pixel_size_angstrom=movie.pixel_size_angstrom,
@@ -183,8 +167,23 @@ class MovieProcessor:
             pre_exposure_e_per_a2=exposure.pre_exposure_e_per_a2 if exposure else 0.0,
             voltage_kv=movie.voltage_kv,
             gain=None if gain is None else str(gain),
+            gain_sha256=None if gain is None else file_sha256(gain),
+            defects=None if defects is None else str(defects),
+            defects_sha256=None if defects is None else file_sha256(defects),
             motion_from=None if motion_from is None else str(motion_from),
+            motion_sha256=self._motion_digest(source, movie),
+            size_bytes=size_bytes,
+            modified_ns=modified_ns,
+            first_frame=movie.frame_numbers[0],
         )
+
+    def _motion_digest(self, source: InputMovie, movie: Movie) -> str | None:
+        """Of the motion that is taken over; None without any."""
+        if self._settings.motion_from is None:
+            return None
+        motion = imported_motion(self._settings.motion_from, source, movie).motion
+        arrays = motion.global_shift_angstrom, motion.local_coefficients_angstrom
+        return sha256(b"".join(array.cpu().numpy().tobytes() for array in arrays)).hexdigest()
 
     def _make(
         self, task: Task, raw: Movie, products: list[Product], paths: dict[str, Path]
@@ -192,8 +191,11 @@ class MovieProcessor:
         """Make and write the results of a movie that was opened as `raw`."""
         settings = self._settings
         source = task.movie
-        gain = settings.references.gain_of(source)
-        corrections = self._corrections(gain)
+        camera = settings.references
+        gain = camera.gain_of(source)
+        defects = camera.defects_of(source)
+        versions = [file and file_sha256(file) for file in (gain, defects)]
+        corrections = self._corrections(gain, defects, *versions)
         corrected = _corrected(raw, corrections)
         images = self._images(corrected, source)
         aligned = images.aligned
@@ -224,21 +226,23 @@ class MovieProcessor:
             references,
         )
         motion_file.write(paths[MOTION])
-        has_dark = settings.references.dark is not None
         shifts = aligned.motion.global_shift_angstrom.tolist()
         files = paths | references.written(task.folder)
         total, early, late = aligned.motion.path_lengths_angstrom(movie.exposure)
         restored_notes = images.restored.notes if images.restored else ()
+        notes = (
+            *task.notes,
+            *movie.notes,
+            *camera.notes_on(source),
+            *aligned.notes,
+            *restored_notes,
+            *motion_file.notes(has_dark=camera.dark is not None),
+        )
         return Results(
             output_pixel_size_angstrom=aligned.pixel_size_angstrom,
             shifts_angstrom=[[round(y, 3), round(x, 3)] for y, x in shifts],
             accumulated_motion_angstrom=(round(total, 3), _rounded(early), _rounded(late)),
-            notes=[
-                *movie.notes,
-                *aligned.notes,
-                *restored_notes,
-                *motion_file.notes(has_dark=has_dark),
-            ],
+            notes=[printable(note) for note in notes],
             files={kind: p.relative_to(task.folder).as_posix() for kind, p in files.items()},
             optics=settings.movies.optics(source),
         )
@@ -299,36 +303,6 @@ class MovieProcessor:
                 f" {float(image.mean()):.4g}, deviation {deviation:.4g}); write float32"
             )
         return half
-
-
-def _paths(task: Task, products: list[Product]) -> dict[str, Path]:
-    """The files of one input, by kind."""
-    endings = {product.kind: product.ending for product in products}
-    endings[MOTION] = MOTION_ENDING
-    return {
-        kind: product_path(task.folder, task.movie.name, ending) for kind, ending in endings.items()
-    }
-
-
-def _is_complete(task: Task, source: Source, paths: dict[str, Path]) -> bool:
-    """Whether all results lie there already, made from the same; refuses those of something
-    else.
-    """
-    there = [path.is_file() for path in paths.values()]
-    if task.overwrite or not any(there):
-        return False
-    before = task.before
-    is_other = before is not None and before.source is not None and before.source != source
-    if is_other or not task.recorded:
-        raise BadInputError(
-            f"{task.movie.path}: {product_path(task.folder, task.movie.name, '')}_* were made with"
-            " other frames, pixel size, exposure, voltage, gain or motion, or by something else;"
-            " pass --overwrite, or choose another folder"
-        )
-    if not all(there) or before is None or before.results is None:
-        return False
-    # The references too that RELION is to go on with
-    return all((task.folder / name).is_file() for name in before.results.files.values())
 
 
 def _corrected(raw: Movie, corrections: Corrections | None) -> Movie:

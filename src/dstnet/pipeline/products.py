@@ -146,6 +146,15 @@ def chosen_products(settings: ProductSettings, movie: Movie, *, is_enhanced: boo
     return [product for product in PRODUCTS if product.is_wanted(request)]
 
 
+def possible_files(name: str, settings: ProductSettings, *, is_enhanced: bool) -> list[str]:
+    """What may be written of a movie whose results are called `name`, by path from a run's folder,
+    as records list it.
+    """
+    request = Request(settings, is_enhanced, has_exposure=True)
+    endings = [product.ending for product in PRODUCTS if product.is_wanted(request)]
+    return [product_path(Path(), name, ending).as_posix() for ending in (*endings, MOTION_ENDING)]
+
+
 def product_path(folder: Path, name: str, ending: str) -> Path:
     """A file of the results called `name` in a run's folder."""
     stem = folder / "micrographs" / name

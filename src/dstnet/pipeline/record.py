@@ -1,11 +1,33 @@
 """What is put on record of a run and of each of its inputs, and how it lies in JSON."""
 
-import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PlainValidator
 
+from dstnet.pipeline.file_state import FileVersion
+from dstnet.pipeline.naming import movie_identity
+
+
+def _path_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError("it is no path")
+
+
+# pydantic's own strings are UTF-8, which a file's name need not be.
+PathText = Annotated[str, PlainValidator(_path_text)]
+# Absent rather than null, as in older records.
+_SINCE_0_9 = (
+    "path",
+    "gain_sha256",
+    "defects_sha256",
+    "motion_sha256",
+    "size_bytes",
+    "modified_ns",
+    "first_frame",
+)
 Status = Literal["done", "skipped", "failed"]
 
 
@@ -28,6 +50,8 @@ class MadeWith(_Stored):
         Of the method.
     eer
         How raw EER frames were made into frames.
+    packed_4_bit
+        Whether bytes were read as two counts each; None: where they looked so.
     correction
         How the camera's faults were taken out, and the digests of its references; None: not at all.
     half_precision_files
@@ -43,6 +67,7 @@ class MadeWith(_Stored):
     weights_sha256: str | None = None
     settings: dict[str, Any]
     eer: dict[str, Any] | None = None
+    packed_4_bit: bool | None = None
     correction: dict[str, Any] | None = None
     half_precision_files: bool = False
 
@@ -62,8 +87,15 @@ class Source(_Stored):
         How many were taken.
     exposure_per_frame_e_per_a2
         Mean over the frames; None where it is not known.
-    gain, motion_from
-        Files of the gain reference and of imported motion.
+    gain, defects, motion_from
+        Files of the gain reference, of the camera's defects and of imported motion.
+    gain_sha256, defects_sha256, motion_sha256
+        Digests of the files of both references, and of the motion of these frames.
+    size_bytes, modified_ns
+        Of the movie's file: size, and time of change since 1970.
+    first_frame
+        The first that was taken, by its number in the file, from 0. None, as the five before it, in
+        records of before 0.9.
     """
 
     frames: int
@@ -71,8 +103,37 @@ class Source(_Stored):
     exposure_per_frame_e_per_a2: float | None
     pre_exposure_e_per_a2: float
     voltage_kv: float
-    gain: str | None = None
-    motion_from: str | None = None
+    gain: PathText | None = None
+    defects: PathText | None = None
+    motion_from: PathText | None = None
+    gain_sha256: str | None = None
+    defects_sha256: str | None = None
+    motion_sha256: str | None = None
+    size_bytes: int | None = None
+    modified_ns: int | None = None
+    first_frame: int | None = None
+
+    def is_of_version(self, version: FileVersion | None) -> bool:
+        """Whether the movie's file had this size and time of change."""
+        return (self.size_bytes, self.modified_ns) == version
+
+    def differences(self, other: "Source") -> list[str]:
+        """Names of what would make other results of the same file."""
+        ours = self._compared()
+        theirs = other._compared()
+        return [name for name, value in ours.items() if value != theirs[name]]
+
+    def _compared(self) -> dict[str, Any]:
+        return {
+            "frames": (self.first_frame, self.frames),
+            "pixel size": self.pixel_size_angstrom,
+            "exposure": (self.exposure_per_frame_e_per_a2, self.pre_exposure_e_per_a2),
+            "voltage": self.voltage_kv,
+            # A copy elsewhere is the same; where the file is gone, its name is all there is.
+            "gain": self.gain_sha256 or self.gain,
+            "defects": self.defects_sha256 or self.defects,
+            "motion": self.motion_sha256 or self.motion_from,
+        }
 
     @property
     def total_exposure_e_per_a2(self) -> float | None:
@@ -89,7 +150,8 @@ class Results(_Stored):
     shifts_angstrom
         (y, x) of each frame.
     accumulated_motion_angstrom
-        Length of the frames' way: in all, early and late; the latter None without an exposure.
+        RELION's rlnAccumMotionTotal, -Early and -Late: the steps from each frame to the next,
+        their lengths added up; early and late None without an exposure.
     notes
         What the user should know, a line each.
     files
@@ -105,12 +167,13 @@ class Results(_Stored):
     files: dict[str, str]
     optics: dict[str, Any]
 
-    @property
-    def farthest_from_the_ends_angstrom(self) -> float:
-        """How far the frames lie at most from where the first or the last one does."""
-        shifts = self.shifts_angstrom
-        ends = shifts[0], shifts[-1]
-        return max(math.dist(shift, end) for shift in shifts for end in ends)
+    def motion_in_words(self) -> str:
+        """The accumulated motion as people read it, the same wherever it is shown."""
+        total, early, late = self.accumulated_motion_angstrom
+        words = f"{total:.1f} Å"
+        if early is None or late is None:
+            return words
+        return f"{words} (early {early:.1f}, late {late:.1f})"
 
 
 class Cost(_Stored):
@@ -130,9 +193,11 @@ class Record(_Stored):
     Attributes
     ----------
     input
-        Path of the movie.
+        Path of the movie as it was given.
     name
         What the record is kept by.
+    path
+        Path of the movie from the root; None in records of before 0.9.
     status
         Whether it was made now, was there already, or failed.
     time
@@ -149,8 +214,9 @@ class Record(_Stored):
         "cost": Cost,
     }
 
-    input: str
-    name: str
+    input: PathText
+    name: PathText
+    path: PathText | None = None
     status: Status
     time: str
     error: str | None = None
@@ -179,11 +245,29 @@ class Record(_Stored):
     def to_json(self) -> dict[str, Any]:
         """As it lies in JSON."""
         values: dict[str, Any] = {"input": self.input, "name": self.name}
-        values["status"] = self.status
+        values |= {"path": self.path, "status": self.status}
         for part in (self.source, self.results, self.cost):
             if part is not None:
                 values |= part.model_dump()
+        for name in _SINCE_0_9:
+            if values.get(name) is None:
+                values.pop(name, None)
         if self.error is not None:
             values["error"] = self.error
         values["time"] = self.time
         return values
+
+    @property
+    def movie(self) -> Path:
+        """The movie's path, from the root where it is known."""
+        return Path(self.path or self.input)
+
+    def is_of(self, path: Path, version: FileVersion | None) -> bool:
+        """Whether this is the record of the movie at `path`, of the size and time of change of
+        `version`: its path is on record, or leads nowhere any more and the file is the same (a
+        project that was moved).
+        """
+        if self.path is None or movie_identity(self.path) == movie_identity(path):
+            return True
+        was_moved = not Path(self.path).exists()
+        return was_moved and self.source is not None and self.source.is_of_version(version)

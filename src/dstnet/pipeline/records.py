@@ -7,8 +7,7 @@ nothing locked and nothing deleted, which is safe on network file systems and un
 
 import json
 import secrets
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +18,9 @@ from pydantic import ValidationError
 from dstnet.errors import OutputError
 from dstnet.io import atomic_path, ensure_writable_folder
 from dstnet.pipeline.micrographs_star import Micrograph, write_micrographs_star
+from dstnet.pipeline.naming import movie_identity
 from dstnet.pipeline.record import MadeWith, Record
 
-REFRESH_SECONDS = 60.0  # between writings of the tables while a run goes on
-REFRESH_SHARE = 0.05  # of a run's time at most goes into them
 _REFRESH_ROUNDS = 5
 
 
@@ -40,6 +38,26 @@ class StoredRun:
 
     made_with: MadeWith | None = None
     records: dict[str, Record] = field(default_factory=dict)
+
+    @property
+    def movies(self) -> list[Record]:
+        """One record a movie, by name: the newest of those with results, else the newest."""
+        return self._best(lambda record: (record.results is not None, record.time))
+
+    @property
+    def failures(self) -> list[Record]:
+        """Of movies that failed the last time, by name."""
+        newest = self._best(lambda record: record.time)
+        return [record for record in newest if record.status == "failed"]
+
+    def _best(self, rank: Callable[[Record], Any]) -> list[Record]:
+        of_movie: dict[str, Record] = {}
+        for record in self.records.values():
+            movie = record.name if record.path is None else movie_identity(record.path)
+            known = of_movie.get(movie)
+            if known is None or rank(record) >= rank(known):
+                of_movie[movie] = record
+        return sorted(of_movie.values(), key=lambda record: record.name)
 
 
 class Records:
@@ -60,6 +78,9 @@ class Records:
         Whether the folder held a record of results made with the same before.
     earlier
         What it says, by name.
+    unlisted
+        Movies left out of ``micrographs.star`` when it was last written, since their results have
+        names that it cannot hold.
 
     Raises
     ------
@@ -79,16 +100,16 @@ class Records:
                 " --overwrite, or choose another folder"
             )
         self.recorded = stored.made_with is not None
-        self.earlier = {} if different else stored.records
+        stored = StoredRun() if different else stored
+        self.earlier = stored.records
+        self.unlisted: list[str] = []
         # Written before any image: images without a record are then a broken-off run's of these
         # settings, and may be made again.
-        _write_provenance(folder, made_with, self.earlier.values())
+        _write_provenance(folder, made_with, stored)
         started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         name = f"{started}-{secrets.token_hex(4)}.jsonl"
         self._path = ensure_writable_folder(folder / "records") / name
         self._append(made_with.model_dump())
-        self._refreshed = time.monotonic()
-        self._took = 0.0
 
     def add(self, record: Record) -> None:
         """Put on record what came of one input.
@@ -99,9 +120,6 @@ class Records:
             If it cannot be written.
         """
         self._append(record.to_json())
-        since = time.monotonic() - self._refreshed
-        if since > max(REFRESH_SECONDS, self._took / REFRESH_SHARE):
-            self.refresh()
 
     def refresh(self) -> None:
         """Write ``provenance.json`` and ``micrographs.star`` from what all runs have put on
@@ -112,18 +130,16 @@ class Records:
         OutputError
             If they cannot be written.
         """
-        begun = time.monotonic()
         for _ in range(_REFRESH_ROUNDS):
             before = _journals(self.folder)
-            records = read_records(self.folder).records.values()
-            _write_provenance(self.folder, self.made_with, records)
-            write_micrographs_star(self.folder, _micrographs(self.folder, records))
+            stored = read_records(self.folder)
+            _write_provenance(self.folder, self.made_with, stored)
+            micrographs = _micrographs(self.folder, stored.movies)
+            self.unlisted = write_micrographs_star(self.folder, micrographs)
             # Another run may have finished, and written newer tables, meanwhile; ours would then be
             # the older.
             if _journals(self.folder) == before:
                 break
-        self._refreshed = time.monotonic()
-        self._took = self._refreshed - begun
 
     def _append(self, line: dict[str, Any]) -> None:
         try:
@@ -196,23 +212,21 @@ def _journals(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_size for path in _journal_paths(folder)}
 
 
-def _write_provenance(folder: Path, made_with: MadeWith, records: Iterable[Record]) -> None:
-    records = list(records)
-    failures = {record.input: record.error for record in records if record.status == "failed"}
+def _write_provenance(folder: Path, made_with: MadeWith, stored: StoredRun) -> None:
     written = {
         **made_with.model_dump(),
         "written": now(),
-        "failures": failures,
-        "movies": [record.to_json() for record in records],
+        "failures": {record.input: record.error for record in stored.failures},
+        "movies": [record.to_json() for record in stored.movies],
     }
     with atomic_path(folder / "provenance.json") as path:
         path.write_text(json.dumps(written, indent=2) + "\n")
 
 
 def _micrographs(folder: Path, records: Iterable[Record]) -> list[Micrograph]:
-    """The complete results of a folder, by name."""
+    """The complete results of a folder."""
     found = []
-    for record in sorted(records, key=lambda record: record.name):
+    for record in records:
         source = record.source
         results = record.results
         if source is None or results is None:
@@ -222,7 +236,7 @@ def _micrographs(folder: Path, records: Iterable[Record]) -> list[Micrograph]:
             continue
         found.append(
             Micrograph(
-                movie=record.input,
+                movie=str(record.movie),
                 files=files,
                 optics=results.optics,
                 movie_pixel_size_angstrom=source.pixel_size_angstrom,

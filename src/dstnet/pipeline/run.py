@@ -2,27 +2,38 @@
 run.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dstnet.errors import SettingsError
+from dstnet.correction.reference_check import Doubt
+from dstnet.enhancement import EnhancementSettings
+from dstnet.errors import BadInputError, SettingsError
 from dstnet.io.leftovers import remove_leftovers
+from dstnet.pipeline.checked_references import CheckedReferences
+from dstnet.pipeline.file_state import file_version
 from dstnet.pipeline.inputs import InputMovie
 from dstnet.pipeline.motion_source import shared_motion
-from dstnet.pipeline.process import MovieJob, Task
+from dstnet.pipeline.process import MovieJob
+from dstnet.pipeline.products import possible_files
 from dstnet.pipeline.record import Record, Status
 from dstnet.pipeline.records import Records
+from dstnet.pipeline.refreshing import Refresher
 from dstnet.pipeline.relion_references import FOLDER as REFERENCES
 from dstnet.pipeline.settings import RunSettings
+from dstnet.pipeline.task import Task
 from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
 
 
 @dataclass
 class Summary:
-    """What came of a run: one record an input, in order."""
+    """What came of a run: one record an input, in order; and the movies that ``micrographs.star``
+    cannot list.
+    """
 
     records: list[Record] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
 
     def of(self, status: Status) -> list[Record]:
         """Records of one status."""
@@ -37,6 +48,7 @@ def run_files(
     workplace: Workplace | None = None,
     overwrite: bool = False,
     report: Callable[[Record], None] = lambda record: None,
+    write_more: Callable[[], object] = lambda: None,
 ) -> Summary:
     """Work on every input, into `folder`; a bad one is recorded and the others go on. Complete
     results are skipped.
@@ -60,6 +72,8 @@ def run_files(
         Make again what is complete.
     report
         Gets each input's record as it is finished.
+    write_more
+        Called after the tables were written, as the run goes (see `Refresher`) and at its end.
 
     Raises
     ------
@@ -76,54 +90,136 @@ def run_files(
             " give --watch or --shard"
         )
     # What cannot be used at all is refused before anything is written.
+    references = CheckedReferences(settings)
+    if isinstance(inputs, Sequence):
+        _refuse_wrong_references(inputs, references)
     outcomes_of = prepare(MovieJob(settings), workplace)
     records = Records(folder, settings.made_with(), overwrite)
     for name in ("micrographs", REFERENCES):
         remove_leftovers(folder / name)
     refused: dict[str, str] = {}
     if settings.motion_from is not None and isinstance(inputs, Sequence):
-        refused = shared_motion(settings.motion_from, inputs)
-    outcomes = outcomes_of(_tasks(inputs, records, overwrite, refused))
+        refused = shared_motion(settings.motion_from, filter(None, inputs))
+
+    def write() -> None:
+        records.refresh()
+        write_more()
+
+    tables = Refresher(write)
+
+    def judged(task: Task | None) -> Task | None:
+        if task is None:
+            tables.idle()
+            return None
+        return _judged(task, refused, references.doubts(task.movie))
+
+    outcomes = outcomes_of(map(judged, _tasks(inputs, records, settings, overwrite)))
     finished: dict[int, Record] = {}
     try:
         for outcome in outcomes:
             record = _record(outcome)
             finished[outcome.index] = record
             records.add(record)
+            tables.finished()
             report(record)
     except KeyboardInterrupt:
         if isinstance(inputs, Sequence):
             raise
     finally:
         outcomes.close()  # workers first: what they have half written must not be listed
-        records.refresh()
-    return Summary([finished[index] for index in sorted(finished)])
+        tables.end()
+        write()
+    return Summary([finished[index] for index in sorted(finished)], records.unlisted)
+
+
+def _refuse_wrong_references(
+    inputs: Iterable[InputMovie | None], references: CheckedReferences
+) -> None:
+    """Refuse a run whose references are surely wrong for all inputs, before anything is written."""
+    wrong = None
+    for movie in inputs:
+        if movie is None:
+            continue
+        found = _certain(references.doubts(movie))
+        if found is None and references.are_tried(movie):
+            return
+        wrong = found or wrong
+    if wrong is not None:
+        raise BadInputError(wrong)
+
+
+def _certain(doubts: list[Doubt]) -> str | None:
+    return next((doubt.message for doubt in doubts if doubt.is_certain), None)
 
 
 def _tasks(
     inputs: Iterable[InputMovie | None],
     records: Records,
+    settings: RunSettings,
     overwrite: bool,
-    refused: Mapping[str, str],
 ) -> Iterator[Task | None]:
-    """Tasks as the inputs come; those whose names are `refused` say why."""
+    """Tasks as the inputs come."""
+    is_enhanced = isinstance(settings.method, EnhancementSettings)
+    on_record = {
+        file: record
+        for record in records.earlier.values()
+        if record.results is not None
+        for file in record.results.files.values()
+    }
     taken: dict[str, Path] = {}
     for movie in inputs:
         if movie is None:
             yield None
             continue
-        name = movie.name
-        error = refused.get(name)
-        if name in taken:
-            error = (
-                f"{movie.path}: its results would have the name of those of {taken[name]};"
-                " give them another folder"
-            )
-            # Records are kept by name; another input's must not be lost.
-            name = f"{name}{movie.path.suffix}"
-        taken.setdefault(movie.name, movie.path)
-        before = records.earlier.get(name)
-        yield Task(movie, name, records.folder, before, records.recorded, overwrite, error)
+        task = _task(movie, records, overwrite)
+        files = possible_files(movie.name, settings.products, is_enhanced=is_enhanced)
+        for file in files:
+            if file in taken:
+                task = _refused(task, taken[file], "rename one of them, or give it another folder")
+            # Enhanced halves of `a` are called as halves of `a_enhanced`.
+            elif file in on_record and on_record[file].name != movie.name:
+                task = _refused(task, on_record[file].movie, "give it another folder")
+        if task.error is None:
+            taken |= dict.fromkeys(files, movie.path)
+        yield task
+
+
+def _task(movie: InputMovie, records: Records, overwrite: bool) -> Task:
+    """What is to be done with a movie, as far as the records say."""
+    name = movie.name
+    task = Task(movie, name, records.folder, None, records.recorded, overwrite)
+    before = records.earlier.get(name)
+    if before is None or before.source is None:
+        return task
+    version = file_version(movie.path)
+    if not before.is_of(movie.path, version):
+        if overwrite:
+            return task
+        advice = "pass --overwrite to replace them, or choose another folder"
+        return _refused(task, before.movie, advice)
+    if version is None or before.source.is_of_version(version):
+        return replace(task, before=before)
+    why = "its file is not the one that was there (another size or time)"
+    if before.source.size_bytes is None:
+        why = "it is not on record of which file the results were"
+    return replace(task, overwrite=True, notes=(f"made again: {why}",))
+
+
+def _refused(task: Task, other: Path, advice: str) -> Task:
+    """A movie whose results have the name of another's; these stay on record under it."""
+    path = task.movie.path
+    error = f"{path}: files of its results would have the names of those of {other}; {advice}"
+    own_name = f"{task.movie.name} ({os.path.abspath(path)})"
+    return replace(task, name=own_name, before=None, error=error)
+
+
+def _judged(task: Task, refused: Mapping[str, str], doubts: list[Doubt]) -> Task:
+    """A task with what speaks against its motion, by name, and its references."""
+    error = task.error or refused.get(task.movie.name)
+    wrong = _certain(doubts)
+    if error is None and wrong is not None:
+        error = f"{task.movie.path}: {wrong}"
+    return replace(task, error=error, notes=(*task.notes, *(doubt.message for doubt in doubts)))
 
 
 def _record(outcome: Outcome[Task, Record]) -> Record:

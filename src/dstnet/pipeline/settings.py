@@ -2,11 +2,10 @@
 is written, and the method.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from dstnet.alignment import AlignmentSettings
@@ -14,92 +13,78 @@ from dstnet.core.settings import Settings
 from dstnet.correction import Corrections, CorrectionSettings
 from dstnet.enhancement import EnhancementSettings, Restorer, make_restorer
 from dstnet.enhancement.base import check_outputs
-from dstnet.io import EerSettings, open_movie
+from dstnet.io import open_movie
 from dstnet.io.reference import read_dark, read_defects, read_gain
 from dstnet.movie import Movie
 from dstnet.network.weights import digest
+from dstnet.pipeline.acquisition import Acquisition, GivenValues
 from dstnet.pipeline.inputs import InputMovie
 from dstnet.pipeline.record import MadeWith
 from dstnet.version import __version__
 
-DEFAULT_VOLTAGE_KV = 300.0
-
-_PIXEL_SIZE_COLUMNS = ("rlnMicrographOriginalPixelSize", "rlnMicrographPixelSize")
-
 
 @dataclass(frozen=True)
-class MovieSettings:
-    """How the movies were taken, for all inputs of a run.
+class MovieSettings(GivenValues):
+    """How the movies were taken, for all inputs of a run: what is given here wins over an input's
+    STAR file, and that over the movie's header.
 
-    Parameters
+    Attributes
     ----------
-    pixel_size_angstrom, voltage_kv
-        None: as an input's optics group says, else the file (and 300 kV).
-    exposure_e_per_a2, pre_exposure_e_per_a2, frames, eer
+    frames, packed_4_bit
         As of `dstnet.io.open_movie`.
-    spherical_aberration_mm, amplitude_contrast
-        For RELION, of movies that come without an optics group; None: not known.
     """
 
-    pixel_size_angstrom: float | None = None
-    exposure_e_per_a2: float | None = None
-    pre_exposure_e_per_a2: float = 0.0
-    voltage_kv: float | None = None
     frames: slice | None = None
-    eer: EerSettings = field(default_factory=EerSettings)
-    spherical_aberration_mm: float | None = None
-    amplitude_contrast: float | None = None
+    packed_4_bit: bool | None = None
 
     def open(self, source: InputMovie) -> Movie:
-        """Open an input; its frames are raw.
+        """Open an input; its frames are raw. Its notes say what was assumed of how it was taken,
+        and what was said in two ways.
 
         Raises
         ------
         BadInputError
             If it cannot be used.
         """
-        return open_movie(
+        taken = self._acquisition(source)
+        exposure = taken.exposure_e_per_a2()
+        before = taken.pre_exposure_e_per_a2()
+        if before and exposure is None:
+            taken.notes.append(
+                "the exposure before the first frame is not used, since that of a frame is not"
+                " known; pass --dose-per-frame"
+            )
+        movie = open_movie(
             source.path,
-            pixel_size_angstrom=self._pixel_size(source),
-            exposure_e_per_a2=self.exposure_e_per_a2,
-            pre_exposure_e_per_a2=self.pre_exposure_e_per_a2,
-            voltage_kv=self._voltage(source),
+            pixel_size_angstrom=taken.pixel_size_angstrom(),
+            exposure_e_per_a2=exposure,
+            pre_exposure_e_per_a2=before,
+            voltage_kv=taken.voltage_kv(),
             frames=self.frames,
-            eer=self.eer,
+            eer=taken.eer(),
+            packed_4_bit=self.packed_4_bit,
         )
-
-    def _pixel_size(self, source: InputMovie) -> float | None:
-        if self.pixel_size_angstrom is not None:
-            return self.pixel_size_angstrom
-        for column in _PIXEL_SIZE_COLUMNS:
-            if source.optics.get(column) is not None:
-                return float(source.optics[column])
-        return None
-
-    def _voltage(self, source: InputMovie) -> float:
-        if self.voltage_kv is not None:
-            return self.voltage_kv
-        return float(source.optics.get("rlnVoltage", DEFAULT_VOLTAGE_KV))
+        taken.optics()  # what cannot be is refused before anything is made
+        return replace(movie, notes=(*taken.notes, *movie.notes))
 
     def known_voltage_kv(self, source: InputMovie) -> float | None:
         """The acceleration voltage of an input, as somebody said it; None where nobody did."""
         if self.voltage_kv is None and source.optics.get("rlnVoltage") is None:
             return None
-        return self._voltage(source)
+        return self._acquisition(source).voltage_kv()
 
     def optics(self, source: InputMovie) -> dict[str, Any]:
-        """An input's optics group by RELION's names: its own, else what is given here."""
-        if source.optics:
-            return {name: _plain(value) for name, value in source.optics.items()}
-        values = {
-            "rlnSphericalAberration": self.spherical_aberration_mm,
-            "rlnAmplitudeContrast": self.amplitude_contrast,
-        }
-        return {name: value for name, value in values.items() if value is not None}
+        """An input's optics group by RELION's names: its own, and what is given here.
 
+        Raises
+        ------
+        BadInputError
+            If it cannot be used.
+        """
+        return self._acquisition(source).optics()
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    def _acquisition(self, source: InputMovie) -> Acquisition:
+        return Acquisition(self, source.path, source.row)
 
 
 @dataclass(frozen=True)
@@ -111,7 +96,7 @@ class CameraReferences:
     correction
         How; None: not at all.
     gain, dark, defects
-        Files of the camera's references; a gain here wins over an input's own.
+        Files of the camera's references; gain and defects here win over an input's own.
     """
 
     correction: CorrectionSettings | None = None
@@ -123,8 +108,25 @@ class CameraReferences:
         """The gain reference that an input is corrected with."""
         return None if self.correction is None else self.gain or source.gain
 
-    def corrections(self, gain: Path | None) -> Corrections | None:
-        """The corrections of movies whose gain is `gain_of` them.
+    def defects_of(self, source: InputMovie) -> Path | None:
+        """The file of defects that an input is corrected with."""
+        return None if self.correction is None else self.defects or source.defects
+
+    def notes_on(self, source: InputMovie) -> list[str]:
+        """Where an input's STAR file names other references than those that are taken."""
+        if self.correction is None:
+            return []
+        return [
+            f"{option} {taken} is taken, not {named} that the STAR file names"
+            for option, taken, named in (
+                ("--gain", self.gain, source.gain),
+                ("--defects", self.defects, source.defects),
+            )
+            if taken is not None and named is not None and taken.resolve() != named.resolve()
+        ]
+
+    def corrections(self, gain: Path | None, defects: Path | None) -> Corrections | None:
+        """The corrections of movies whose gain is `gain_of` them, and defects `defects_of` them.
 
         Raises
         ------
@@ -136,9 +138,9 @@ class CameraReferences:
         return Corrections(
             None if gain is None else read_gain(gain),
             None if self.dark is None else read_dark(self.dark),
-            None if self.defects is None else read_defects(self.defects),
+            None if defects is None else read_defects(defects),
             self.correction,
-            (str(gain), str(self.dark), str(self.defects)),
+            (str(gain), str(self.dark), str(defects)),
         )
 
     def describe(self) -> dict[str, Any] | None:
@@ -147,14 +149,16 @@ class CameraReferences:
         """
         if self.correction is None:
             return None
-        self.corrections(self.gain)
+        self.corrections(self.gain, self.defects)
         files = {"gain": self.gain, "dark": self.dark, "defects": self.defects}
         described = {
             kind: f"{path.name} sha256:{digest(path)[:16]}"
             for kind, path in files.items()
             if path is not None
         }
-        return {**self.correction.model_dump(mode="json"), **described}
+        # Whether references are tried beforehand changes no image.
+        how = self.correction.model_dump(mode="json", exclude={"check_references"})
+        return {**how, **described}
 
 
 class ProductSettings(Settings):
@@ -240,6 +244,7 @@ class RunSettings:
             **described,
             settings=self.method.model_dump(mode="json"),
             eer=self.movies.eer.model_dump(mode="json"),
+            packed_4_bit=self.movies.packed_4_bit,
             correction=self.references.describe(),
             half_precision_files=self.products.half_precision_files,
         )

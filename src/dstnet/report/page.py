@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from dstnet.errors import BadInputError
+from dstnet.errors import BadInputError, printable
 from dstnet.io import MrcFrames, atomic_path
 from dstnet.pipeline.products import PRODUCTS
 from dstnet.pipeline.record import MadeWith, Record, Results
@@ -37,39 +37,63 @@ _TEMPLATES = jinja2.Environment(
 )
 
 
-def write_page(folder: Path) -> Path:
-    """Write ``report.html`` of a run's folder, from its records and images.
+class RunPage:
+    """``report.html`` of a run's folder, newest movies first.
 
-    Raises
-    ------
-    BadInputError
-        If the folder has no records of a run.
-    OutputError
-        If the page cannot be written.
+    Pictures are drawn once, so that the page can be written again and again while a run goes on.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+
+    Attributes
+    ----------
+    path
+        Of the page.
     """
-    stored = read_records(folder)
-    if stored.made_with is None:
-        raise BadInputError(
-            f"{folder} holds no provenance.json of a run; give the output folder of dstnet enhance"
-            " or align"
-        )
-    records = list(stored.records.values())
-    done = [record for record in records if record.status != "failed"]
-    values: dict[str, Any] = {
-        "title": f"dstnet: {folder.absolute().name}",
-        "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "records": records,
-        "done": len(done),
-        "failed": [record for record in records if record.status == "failed"],
-        "shown": [_movie(folder, record) for record in done[:MOST_PICTURES]],
-        "left_out": max(0, len(done) - MOST_PICTURES),
-        "made_with": stored.made_with,
-        "settings": _settings(stored.made_with),
-    }
-    page = folder / "report.html"
-    with atomic_path(page) as path:
-        path.write_text(_TEMPLATES.get_template("run.html").render(values), encoding="utf-8")
-    return page
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "report.html"
+        self._folder = folder
+        self._drawn: dict[tuple[str, str], _Shown] = {}  # by a record's name and time
+
+    def write(self) -> None:
+        """Write the page, from the records and images of the folder.
+
+        Raises
+        ------
+        BadInputError
+            If the folder has no records of a run.
+        OutputError
+            If the page cannot be written.
+        """
+        stored = read_records(self._folder)
+        if stored.made_with is None:
+            raise BadInputError(
+                f"{self._folder} holds no provenance.json of a run; give the output folder of"
+                " dstnet enhance or align"
+            )
+        records = sorted(stored.movies, key=lambda record: record.time, reverse=True)
+        done = [record for record in records if record.status != "failed"]
+        drawn = {}
+        for record in done[:MOST_PICTURES]:
+            key = (record.name, record.time)
+            drawn[key] = self._drawn.get(key) or _movie(self._folder, record)
+        self._drawn = drawn
+        values: dict[str, Any] = {
+            "title": printable(f"dstnet: {self._folder.absolute().name}"),
+            "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+            "records": records,
+            "done": len(done),
+            "failed": [(printable(record.input), record.error) for record in stored.failures],
+            "shown": list(drawn.values()),
+            "left_out": max(0, len(done) - MOST_PICTURES),
+            "made_with": stored.made_with,
+            "settings": _settings(stored.made_with),
+        }
+        with atomic_path(self.path) as path:
+            path.write_text(_TEMPLATES.get_template("run.html").render(values), encoding="utf-8")
 
 
 def _settings(made_with: MadeWith) -> str:
@@ -118,9 +142,9 @@ def _movie(folder: Path, record: Record) -> _Shown:
         ("frames", source.frames),
         ("pixel size", f"{pixel:.4g} Å"),
         ("exposure", "not known" if exposure is None else f"{exposure:.1f} e⁻/Å²"),
-        ("motion", f"{results.accumulated_motion_angstrom[0]:.1f} Å in all"),
+        ("accumulated motion", results.motion_in_words()),
     ]
-    return _Shown(record.name, pictures, _track(results.shifts_angstrom), facts, notes)
+    return _Shown(printable(record.name), pictures, _track(results.shifts_angstrom), facts, notes)
 
 
 def _pictures(results: Results) -> list[_Picture]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dstnet.errors import SettingsError
 from dstnet.runs.local import torch_threads
+from dstnet.runs.processors import processors
 from dstnet.runs.tasks import (
     PAUSE_SECONDS,
     Attempt,
@@ -110,7 +111,7 @@ def on_cluster(
     attempts: Attempts[T],
     job: Job[T, R],
     *,
-    threads: int,
+    threads: int | None,
     devices: tuple[str, ...] = ("cpu",),
 ) -> Outcomes[T, R]:
     """As `dstnet.runs.local.in_workers`, on the workers of a `distributed.Client`, wherever they
@@ -174,8 +175,9 @@ def on_cluster(
 _serving: tuple[bytes, Callable[[Any], Any]] | None = None
 
 
-def _on_worker(job: Job[T, R], task: T, threads: int, devices: tuple[str, ...]) -> R:
-    with torch_threads(threads):
+def _on_worker(job: Job[T, R], task: T, threads: int | None, devices: tuple[str, ...]) -> R:
+    # Dask gives its workers OMP_NUM_THREADS=1 unless told otherwise.
+    with torch_threads(threads or processors().count):
         return _work_of(job, devices)(task)
 
 

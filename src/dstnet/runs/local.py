@@ -5,6 +5,7 @@ torch is imported when it is needed, so that the command line answers ``--help``
 """
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ from multiprocessing.process import BaseProcess
 from signal import Signals
 from typing import Any, Generic
 
+from dstnet.core.progress import Step, is_watched, pass_on, watching
 from dstnet.errors import DstnetError
 from dstnet.runs.memory import keep_freed_memory
 from dstnet.runs.signals import worker_signals
 from dstnet.runs.tasks import PAUSE_SECONDS, Attempt, Attempts, Done, Job, Outcomes, R, T
 
+STEP_SECONDS = 1.0  # between two steps that a worker tells of
 LEAVE_SECONDS = 10.0  # that a worker is given to remove what it has half written
 
 
@@ -140,6 +143,7 @@ class _Worker(Generic[T]):
     connection: Connection
     number: int
     attempt: Attempt[T] | None = None
+    subject: str = ""  # of its last step
 
 
 class _Crew(Generic[T, R]):
@@ -172,9 +176,11 @@ class _Crew(Generic[T, R]):
             pass  # it has died; that shows in its reply
 
     def replies(self, timeout: float | None) -> Iterator[tuple[Attempt[T], Any]]:
-        """What workers have to say by now, at least one unless `timeout` seconds pass."""
+        """What workers have to say by now; waits for `timeout` seconds at most. How far they are
+        goes to who watches.
+        """
         for connection in wait(list(self._busy), timeout):
-            worker = self._busy.pop(connection)  # pyright: ignore[reportArgumentType]
+            worker = self._busy[connection]  # pyright: ignore[reportArgumentType]
             assert worker.attempt is not None
             try:
                 reply = worker.connection.recv()
@@ -182,8 +188,14 @@ class _Crew(Generic[T, R]):
                 worker.connection.close()
                 worker.process.join()
                 reply = _Death(_how_it_ended(worker.process.exitcode))
+                pass_on(Step(worker.subject, None))
             else:
+                if isinstance(reply, Step):
+                    worker.subject = reply.subject
+                    pass_on(reply)
+                    continue
                 self._idle.append(worker)
+            del self._busy[worker.connection]
             yield worker.attempt, reply
 
     def end(self) -> None:
@@ -204,14 +216,50 @@ class _Crew(Generic[T, R]):
         # Not forked: a fork of a process that has used threads, or a GPU, may hang.
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        arguments = (there, self._job, device, self._threads)
+        arguments = (there, self._job, device, self._threads, is_watched())
         process = context.Process(target=_serve, args=arguments, daemon=True)
-        process.start()
+        with _openmp_threads(self._threads):
+            process.start()
         there.close()  # else its end would not show here when the worker dies
         return _Worker(process, here, number)
 
 
-def _serve(connection: Connection, job: Job[Any, Any], device: str, threads: int) -> None:
+@contextmanager
+def _openmp_threads(count: int) -> Iterator[None]:
+    """Processes started within the block begin with so many threads, also in libraries that torch
+    does not speak for.
+    """
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+class _StepSender:
+    """Sends a worker's steps to the run, not too many of them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._subject = None
+        self._sent = 0.0
+
+    def __call__(self, step: Step) -> None:
+        now = time.monotonic()
+        is_new = step.doing is None or step.subject != self._subject
+        if is_new or now - self._sent >= STEP_SECONDS:
+            self._subject = None if step.doing is None else step.subject
+            self._sent = now
+            self._connection.send(step)
+
+
+def _serve(
+    connection: Connection, job: Job[Any, Any], device: str, threads: int, is_watched: bool
+) -> None:
     """A worker's life: do what comes through `connection` until it is closed."""
     worker_signals()
     import torch
@@ -221,8 +269,9 @@ def _serve(connection: Connection, job: Job[Any, Any], device: str, threads: int
     try:
         try:
             work = job.worker(device)
-            while True:
-                connection.send(work(connection.recv()))
+            with watching(_StepSender(connection) if is_watched else None):
+                while True:
+                    connection.send(work(connection.recv()))
         except DstnetError as error:
             connection.send(_Refusal(error))
     except (EOFError, BrokenPipeError, ConnectionResetError):

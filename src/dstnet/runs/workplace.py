@@ -1,6 +1,5 @@
 """Where the tasks of a run are worked on, and the one call that has them done there."""
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from dstnet.errors import SettingsError
 from dstnet.runs.cluster import SlurmSettings, on_cluster, scheduler_client, slurm_client
 from dstnet.runs.local import in_this_process, in_workers
+from dstnet.runs.processors import processors
 from dstnet.runs.tasks import Attempts, Job, Outcomes, R, Shard, T, check_devices
 
 
@@ -20,7 +20,8 @@ class Workplace:
     workers
         Processes of their own, so that a crash costs one task one try; None works in this process.
     threads
-        Of torch for each; None shares this machine's cores among the workers.
+        Of torch for each; None shares the processors that may be used among the workers, see
+        `dstnet.runs.processors`.
     tries
         How often a task may lose its worker.
     scheduler_file
@@ -65,12 +66,31 @@ class Workplace:
         return self.workers or 1
 
     @property
-    def threads_of_each(self) -> int:
-        """Threads of torch in each worker."""
+    def threads_of_each(self) -> int | None:
+        """Threads of torch in each worker; None: what its own machine allows it."""
         if self.threads is not None:
             return self.threads
-        cores = os.cpu_count() or 1
-        return max(1, cores // (self.workers or 1))
+        if self.slurm is not None:
+            return self.slurm.cores
+        if self.scheduler_file is not None:
+            return None
+        return max(1, processors().count // self.processes)
+
+    @property
+    def threads_in_words(self) -> str:
+        """How many processes work with how many threads, and why, in a line for people."""
+        threads = self.threads_of_each
+        if threads is None:
+            return "threads: as each of the scheduler's workers may have"
+        said = f"threads: {threads}"
+        if not self.is_here:
+            said += f" in each of {self.processes} processes"
+        if self.threads is not None:
+            return f"{said} (as asked for)"
+        if self.slurm is not None:
+            return f"{said} (the cores of a SLURM job)"
+        found = processors()
+        return f"{said} (processors to be used: {found.count}, {found.why})"
 
 
 def prepare(job: Job[T, R], workplace: Workplace) -> Callable[[Iterable[T | None]], Outcomes[T, R]]:
@@ -99,6 +119,7 @@ def prepare(job: Job[T, R], workplace: Workplace) -> Callable[[Iterable[T | None
         attempts = Attempts(tasks, tries=workplace.tries, shard=workplace.shard)
         if client is not None:
             return on_cluster(client, attempts, job, threads=threads, devices=devices)
+        assert threads is not None
         if work is not None:
             return in_this_process(attempts, work, threads=threads)
         assert workplace.workers is not None

@@ -10,6 +10,7 @@ from dstnet.core.devices import Device
 from dstnet.core.randomness import stream
 from dstnet.dataset import SimulatedMovie
 from dstnet.errors import DstnetError, SettingsError
+from dstnet.runs import processors
 from dstnet.specimen.species import Species
 from dstnet.training.batch import Batch
 from dstnet.training.crop_conditions import StreamSettings
@@ -112,6 +113,15 @@ class _WithErrors(Dataset):
             return self.batches[index]
         except DstnetError as error:
             return error
+
+
+def loader_processes(asked_for: int | None, device: str) -> int:
+    """Processes beside this one that make crops, where `asked_for` says none: 1, but 0 where a GPU
+    makes them between steps, or there is no processor for another process.
+    """
+    if asked_for is not None:
+        return asked_for
+    return int(device.startswith("cpu") and processors().count > 1)
 
 
 def load_batches(batches: Batches, indices: Sequence[int], workers: int) -> Iterator[Batch]:

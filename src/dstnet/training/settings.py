@@ -129,7 +129,7 @@ class TrainingSettings(Settings):
         ge=0,
         description=(
             "processes that simulate on CPUs; 0 simulates between steps on the device itself; None:"
-            " 1, or 0 on a GPU"
+            " 1, or 0 on a GPU or where there is one processor"
         ),
     )
 

@@ -20,7 +20,7 @@ from dstnet.network.weights import ModelCard, build, load_matching_weights, save
 from dstnet.training.averaging import copy_weights, update_average
 from dstnet.training.batch import Batch
 from dstnet.training.checkpoint import Progress, State, load_checkpoint, save_checkpoint
-from dstnet.training.data import Batches, Sources, load_batches
+from dstnet.training.data import Batches, Sources, load_batches, loader_processes
 from dstnet.training.objectives import Objective, Supervised
 from dstnet.training.process_group import Process
 from dstnet.training.records import (
@@ -90,9 +90,7 @@ class Trainer:
         self.process = process or Process()
         self.device = self.process.device
         self._check(held_out)
-        self.workers = settings.workers
-        if self.workers is None:
-            self.workers = int(self.device.type == "cpu")
+        self.workers = loader_processes(settings.workers, self.device.type)
         self.data = Batches(
             settings.stream,
             train_on,
@@ -234,7 +232,7 @@ class Trainer:
         settings = self.settings
         process = self.process
         model = DistributedDataParallel(self.network) if process.count > 1 else self.network
-        batches = load_batches(self.data, self._batch_numbers(), self.workers or 0)
+        batches = load_batches(self.data, self._batch_numbers(), self.workers)
         started = time.perf_counter() - self.progress.seconds
         losses = []
         if self.progress.step == 0 and settings.start_from and process.first:

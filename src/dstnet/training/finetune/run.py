@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from dstnet.core.devices import resolve_device
+from dstnet.core.progress import working_on
 from dstnet.errors import BadInputError, DstnetError, OutputError, SettingsError
 from dstnet.io import atomic_path, ensure_writable_folder
 from dstnet.movie import Movie
@@ -135,7 +136,8 @@ def _extract_all(
     failures = []
     for name, open_it in movies.items():
         try:
-            found = extract_crops(open_it(), card, network.stride, settings, device)
+            with working_on(name):
+                found = extract_crops(open_it(), card, network.stride, settings, device)
         except DstnetError as error:
             failures.append(str(error))
             say(f"failed: {error}")

@@ -1,0 +1,62 @@
+"""Files of Gatan's Digital Micrograph: gain and dark references as DM4 are read, where the package
+dm4 is there; movies, and DM3, are to be converted.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dstnet.errors import BadInputError
+
+SUFFIXES = (".dm3", ".dm4")
+
+
+def to_be_converted(path: Path, why: str = "which cannot be read") -> BadInputError:
+    """The error for a file that cannot be read; it names what converts it."""
+    target = path.with_suffix(".mrc").name
+    return BadInputError(
+        f"{path} is a Digital Micrograph file, {why}; convert it: dm2mrc {path.name} {target}"
+        f" (IMOD) or e2proc2d.py {path.name} {target} (EMAN2)"
+    )
+
+
+def read_dm4(path: Path) -> np.ndarray:
+    """The image [y, x] of a DM4 file, its last stored row first: as of a TIFF, and as dm2mrc gives
+    it.
+
+    Raises
+    ------
+    BadInputError
+        If it is no DM4 file of one image of real numbers, or the package dm4 is not there.
+    """
+    if path.suffix.lower() != ".dm4" or importlib.util.find_spec("dm4") is None:
+        raise to_be_converted(path)
+    import dm4
+
+    try:
+        with dm4.DM4File.open(str(path)) as file:
+            # A file holds images one behind the other, the first of them often a thumbnail.
+            images = file.read_directory().named_subdirs["ImageList"].unnamed_subdirs
+            stored = images[-1].named_subdirs["ImageData"]
+            sides = [
+                int(file.read_tag_data(side))
+                for side in stored.named_subdirs["Dimensions"].unnamed_tags
+            ]
+            values: Any = file.read_tag_data(stored.named_tags["Data"])
+        image = np.asarray(values, dtype=np.float32).reshape(sides[::-1])
+    except OSError as error:
+        raise BadInputError(
+            f"cannot read {path}: {error.strerror or error}; check the path and its permissions"
+        ) from error
+    except Exception as error:  # damaged bytes surface as nearly every kind of error there is
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise to_be_converted(path, f"which cannot be read as one image ({reason})") from error
+    image = image.reshape([side for side in image.shape if side > 1])
+    if image.ndim != 2:
+        raise BadInputError(
+            f"{path} holds {' x '.join(map(str, image.shape))} pixels; give a reference of one"
+            " image"
+        )
+    return np.ascontiguousarray(image[::-1])

@@ -1,0 +1,30 @@
+"""Whether a file is still the one that it was."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+FileVersion = tuple[int, int]
+
+
+def file_version(path: Path) -> FileVersion | None:
+    """Size in bytes and time of change in ns since 1970; None where there is no file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # ValueError: a null byte in the path
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def file_sha256(path: Path) -> str | None:
+    """Digest of a file, read once a version; None where it cannot be read."""
+    try:
+        return _sha256(path, file_version(path))
+    except (OSError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=8)
+def _sha256(path: Path, _version: FileVersion | None) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
