@@ -101,7 +101,7 @@ def test_any_other_is_written_as_it_was_applied(tmp_path, given, settings):
 
 
 def test_what_relion_cannot_read_is_written(tmp_path):
-    """Tiles, double precision, a suffix or a name that it does not know."""
+    """Tiles, double precision, a suffix or a name that it does not know, or a false suffix."""
     gain = make_gain((96, 96))
     movie = make_movie(shape=(96, 96))
     tifffile.imwrite(tmp_path / "tiled.tif", gain, tile=(16, 16))
@@ -109,7 +109,9 @@ def test_what_relion_cannot_read_is_written(tmp_path):
     as_mrc(tmp_path / "gain.map", gain)
     as_mrc(tmp_path / "my gain.mrc", gain)
     as_tiff(tmp_path / "k3.gain", gain)
-    for name in ("tiled.tif", "double.tif", "gain.map", "my gain.mrc", "k3.gain"):
+    as_tiff(tmp_path / "a.tif", gain).rename(tmp_path / "tiff.mrc")
+    names = ("tiled.tif", "double.tif", "gain.map", "my gain.mrc", "k3.gain")
+    for name in (*names, "tiff.mrc"):
         written, applied = references(tmp_path, tmp_path / name, movie)
         assert written.gain is not None and written.gain.suffix == ".mrc"
         assert written.gain.parent == tmp_path / "references", name
