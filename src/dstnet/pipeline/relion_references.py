@@ -156,6 +156,8 @@ def _relion_reads(path: Path, is_eer: bool) -> bool:
     are.
     """
     suffix = path.suffix
+    if suffix.lower() != _MULTIPLIED_SUFFIX:
+        suffix = suffix.lower()
     single = np.dtype(np.float32)
     if suffix == ".mrc":
         return MrcFrames(path)[0].dtype == single
