@@ -128,7 +128,9 @@ def finish(
                 variance = image.square() + added_variance
                 done[name] = variance.sqrt()
     if settings.fill and {"contrast", "particles"} <= done.keys():
-        done["contrast"] = filled(done["contrast"], done["particles"], pixel)
+        dark = units.preparation.dark
+        hidden = None if dark is None else dark.on_grid(units.preparation.shape)
+        done["contrast"] = filled(done["contrast"], done["particles"], pixel, hidden)
     return Finished(done, match, added, notes)
 
 
