@@ -33,6 +33,7 @@ _GREY_PERCENTILES = 0.5, 99.5
 _CONTRAST_RANGE = -2.5, 0.5
 # The same of others, which may be wider, each picture by its own, but no narrower.
 _LEAST_RANGES = {"enhanced": (-0.3, 0.3), "dose_weighted": (-0.6, 0.6), "aligned": (-0.6, 0.6)}
+_LEAST_ERROR = 0.3  # that is white
 _PARTICLES_RANGE = -1.0, 0.0  # certain, and none
 
 _TEMPLATES = jinja2.Environment(
@@ -205,6 +206,8 @@ def _grey_range(
     if kind == "contrast":
         darkest, brightest = _CONTRAST_RANGE
         return mean + noise * darkest, mean + noise * brightest
+    if kind == "uncertainty":
+        return 0.0, max(high, _LEAST_ERROR * noise)
     if kind in _LEAST_RANGES:
         middle = float(np.median(image))
         below, above = _LEAST_RANGES[kind]
