@@ -27,6 +27,7 @@ def test_a_movie_with_local_motion_has_the_noise_of_its_middle_at_its_borders():
     motion = Motion(5 * white(count, 2, seed=1), 1.5 * white(count, 2, 5, seed=2))
     movie = Movie(frames, 1.0, exposure=Exposure.uniform(count, 1.0))
     aligned = accumulate(movie, motion)
+    assert aligned.dose_weighted is not None
     for image in (aligned.total, aligned.dose_weighted):
         image = image - image.mean()
         noise = image[60:-60, 60:-60].std()

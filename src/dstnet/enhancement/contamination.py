@@ -184,8 +184,9 @@ def _dark_blocks(blocks: np.ndarray, noise: float, block_angstrom: float) -> np.
     finer = _blurred(limited, GROWN_ANGSTROM / block_angstrom)
     least = -max(GROWN_DEPTH * noise, GROWN_DEVIATIONS * _deviation_above(finer))
     grown = finer < least
-    regions, count = ndimage.label(grown)
-    numbers = np.arange(count + 1)
+    regions = np.zeros(grown.shape, np.int32)
+    ndimage.label(grown, output=regions)
+    numbers = np.arange(regions.max() + 1)
     area = ndimage.sum_labels(grown, regions, numbers) * block_angstrom**2
     is_large = area > math.pi / 4 * LARGE_DIAMETER_ANGSTROM**2
     unlimited = _blurred(blocks, GROWN_ANGSTROM / block_angstrom)
