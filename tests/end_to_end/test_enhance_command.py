@@ -128,8 +128,8 @@ def test_enhanced_has_the_scale_of_the_sum(enhance, mrc):
 
 
 def test_a_still_movie_is_summed_as_it_is(enhance, mrc):
-    """The blobs do not move: shifts are found to be small, and the sum correlates with the plain
-    one.
+    """The blobs do not move: shifts are found to be small, and the sum, which lies where the first
+    frame is found to, correlates with the plain one.
     """
     enhance(mrc)
     (record,) = provenance(enhance.out)["movies"]
@@ -138,7 +138,7 @@ def test_a_still_movie_is_summed_as_it_is(enhance, mrc):
         np.corrcoef(
             image(enhance.micrographs / "a_aligned.mrc").ravel(), make_frames().sum(0).ravel()
         )[0, 1]
-        > 0.5
+        > 0.4
     )
 
 

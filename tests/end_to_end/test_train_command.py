@@ -40,7 +40,7 @@ def test_lines_say_where_it_is_and_how_long_it_takes(capsys, tmp_path, options):
     lines = out.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["step 2/3", "step 3/3"]
     assert f"weights in {tmp_path / 'run' / 'weights.safetensors'}" in err
-    assert err.startswith("threads: ")
+    assert "\nthreads: " in err
     (tmp_path / "plain").touch()
     files = [path for path in (tmp_path / "run").iterdir() if path.is_file()]
     assert "checkpoint.safetensors" in {path.name for path in files}

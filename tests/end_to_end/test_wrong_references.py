@@ -87,11 +87,9 @@ def test_a_doubt_is_a_note_of_each_movie(camera, capsys):
 def test_gain_check_takes_folders_and_reads_what_it_takes(camera, capsys):
     for name in "efgh":
         (camera / f"{name}.tif").write_bytes((camera / "a.tif").read_bytes())
-    (camera / "references").mkdir()
-    (camera / "turned.mrc").rename(camera / "references" / "turned.mrc")
     (camera / "gain.mrc").unlink()
     (camera / "scaled.mrc").unlink()
-    words = ("--gain", "references/turned.mrc", "--json")
+    words = ("--gain", "turned.mrc", "--json")
     code, out, err = dstnet(capsys, "gain", "check", ".", *words)
     record = json.loads(out)
     assert code == 0 and record["options"] == "--gain-rotate 180" and record["frames"] == 24

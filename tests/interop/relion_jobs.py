@@ -18,7 +18,7 @@ BOX = 48
 STEP = 64  # between particles
 
 
-def run(program: str, arguments: str, folder: Path, *, succeeds: bool = True) -> str:
+def run(program: str, arguments: str, folder: Path) -> str:
     """Run a program in a folder; what it printed."""
     done = subprocess.run(
         [relion(program), *arguments.split()],
@@ -28,8 +28,7 @@ def run(program: str, arguments: str, folder: Path, *, succeeds: bool = True) ->
         timeout=250,
     )
     printed = done.stdout + done.stderr
-    if succeeds:
-        assert done.returncode == 0, (done.returncode, printed[-3000:])
+    assert done.returncode == 0, (done.returncode, printed[-3000:])
     return printed
 
 
@@ -40,14 +39,16 @@ def places(shape: tuple[int, int]) -> list[tuple[int, int]]:
     return [(y, x) for y in rows for x in columns]
 
 
+def blob(shape: tuple[int, int], row: int, column: int) -> np.ndarray:
+    """A blob of depth 1 in a field [y, x]."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    square = (y - row) ** 2 + (x - column) ** 2
+    return np.exp(-square / (2 * BLOB_SIGMA_PX**2))
+
+
 def specimen(shape: tuple[int, int], depth: float = 0.6) -> np.ndarray:
     """Transmission [y, x] of a field of blobs."""
-    y, x = np.ogrid[: shape[0], : shape[1]]
-    field = np.ones(shape)
-    for row, column in places(shape):
-        square = (y - row) ** 2 + (x - column) ** 2
-        field -= depth * np.exp(-square / (2 * BLOB_SIGMA_PX**2))
-    return field
+    return 1 - depth * sum(blob(shape, row, column) for row, column in places(shape))
 
 
 def moved(shape: tuple[int, int], frames: int, step: tuple[int, int]) -> np.ndarray:
@@ -79,9 +80,10 @@ def write_movies_star(
 
 def motion_correction(folder: Path, output: str, arguments: str = "") -> Path:
     """RELION's own motion correction of ``movies.star``, of the whole field; its table."""
+    # A B-factor for signal that reaches as far as that of blobs.
     run(
         "relion_run_motioncorr",
-        f"--use_own --j 1 --i movies.star --o {output}/ --patch_x 1 --patch_y 1 --bfactor 30"
+        f"--use_own --j 1 --i movies.star --o {output}/ --patch_x 1 --patch_y 1 --bfactor 1500"
         f" --dose_per_frame 1 {arguments}",
         folder,
     )
@@ -115,6 +117,16 @@ def _write_references(folder: Path, pixel: float) -> None:
         "rlnUnfilteredMapHalf2": str(folder / "half2.mrc"),
     }
     starfile.write({"general": general, "fsc": pd.DataFrame(fsc)}, folder / "postprocess.star")
+
+
+def _write_weights(path: Path, frames: int) -> None:
+    """The same weight for every frame and frequency: Polish's own fit is one to noise here."""
+    weights = {
+        "rlnMovieFrameNumber": range(frames),
+        "rlnBfactorUsedForSharpening": [0.0] * frames,
+        "rlnFittedInterceptGuinierPlot": [0.0] * frames,
+    }
+    starfile.write({"perframe_bfactors": pd.DataFrame(weights)}, path)
 
 
 def _write_particles(
@@ -160,29 +172,26 @@ def polish(
     table: Path,
     centres: list[tuple[float, float]],
     pixel: float,
+    frames: int,
     arguments: str = "",
-    *,
-    succeeds: bool = True,
 ) -> tuple[np.ndarray, str]:
     """Polished particles [particle, y, x] of all micrographs of a motion correction's table, and
-    what Polish printed; none where it failed.
+    what Polish printed. `frames` is how many it uses.
     """
     job = folder / f"polish_{table.parent.name}"
     job.mkdir()
     _write_references(job, pixel)
+    _write_weights(job / "weights.star", frames)
     _write_particles(job / "particles.star", table, centres, pixel)
     printed = run(
         "relion_motion_refine",
         f"--i {job}/particles.star --f {job}/postprocess.star --corr_mic {table} --o {job}/"
         f" --combine_frames --s_vel 0.5 --s_div 5000 --s_acc 2 --j 1 --debug_mov"
-        f" --bfac_minfreq {24 * pixel} {arguments}",
+        f" --bfactors {job}/weights.star {arguments}",
         folder,
-        succeeds=succeeds,
     )
-    stacks = sorted(job.rglob("*shiny.mrcs"))
-    if not stacks:
-        return np.zeros((0, BOX, BOX)), printed
-    return np.concatenate([mrcfile.read(stack) for stack in stacks]), printed
+    stacks = [mrcfile.read(path) for path in sorted(job.rglob("*shiny.mrcs"))]
+    return np.concatenate(stacks), printed
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:

@@ -342,6 +342,16 @@ def test_a_sum_beside_its_movie_is_left_out(tmp_path, monkeypatch, movie, sum_):
     assert [i.path.name for i in read_inputs([sum_])] == [sum_]
 
 
+def test_references_among_the_movies_are_none(tmp_path):
+    for name in ("a.mrc", "b.mrc", "gain.mrc", "dark.mrc"):
+        (tmp_path / name).write_bytes(b"x")
+    lines = []
+    references = [tmp_path / "gain.mrc", None, tmp_path / "dark.mrc"]
+    found = read_inputs([tmp_path], report=lines.append, references=references)
+    assert [movie.path.name for movie in found] == ["a.mrc", "b.mrc"]
+    assert lines == ["left out, as references of the camera: 2 (dark.mrc, gain.mrc)"]
+
+
 def test_epus_sum_is_none_before_its_movie_came(tmp_path):
     for name in (f"{EPU}42_Fractions.tiff", f"{EPU}59.mrc"):
         (tmp_path / name).write_bytes(b"x")

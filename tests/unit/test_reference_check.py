@@ -172,6 +172,13 @@ def test_a_dark_that_fits_only_flipped():
     assert doubt.is_certain and "the gain gain" in doubt.message
 
 
+def test_a_dark_of_another_scale_is_told():
+    movie = raw_movie(gain_of("pixels", 0.05, 9), 8, 6, 9)
+    for level, told in ((0.1, False), (8, False), (40, True)):
+        doubts = check(movie, None, np.full(SHAPE, level, np.float32)).doubts
+        assert ["is negative" in doubt.message for doubt in doubts] == [True] * told
+
+
 def test_broken_frames_are_no_evidence():
     gain = gain_of("pixels", 0.1, 8)
     movie = raw_movie(gain, 8, 6, 8)

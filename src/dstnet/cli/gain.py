@@ -130,7 +130,7 @@ def check(
     from dstnet.pipeline import read_inputs
 
     remarks: list[str] = []
-    inputs = read_inputs(movies, report=remarks.append)
+    inputs = read_inputs(movies, report=remarks.append, references=[gain, dark])
     of_gain: dict[Path | None, list[Path]] = {}
     for movie in inputs:
         of_gain.setdefault(gain or movie.gain, []).append(movie.path)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RunSettings,
         Summary,
     )
+    from dstnet.runs import Workplace
 
 
 @Parameter(name="*", group="The movies")
@@ -267,14 +268,17 @@ def run(
     _check_watching(options)
     page = RunPage(output)
     remarks: list[str] = []
-    found = None if options.watch else read_inputs(movies, report=remarks.append)
+    found = (
+        None
+        if options.watch
+        else read_inputs(movies, report=remarks.append, references=settings.references.files)
+    )
     inputs: Iterable[InputMovie | None]
     inputs = _arriving(movies, settings, options) if found is None else found
     total = None if found is None else len(found)
     with reporting(total, doing, as_json) as report:
         for remark in remarks:
             report.say(remark)
-        report.say(workplace.threads_in_words)
         numbered = _Numbered(report, total)
         summary = run_files(
             inputs,
@@ -282,6 +286,7 @@ def run(
             settings,
             workplace=workplace,
             overwrite=options.overwrite,
+            begin=lambda: _say_threads(workplace, report),
             report=numbered,
             write_more=page.write,
         )
@@ -306,9 +311,15 @@ def _arriving(
     from dstnet.pipeline.watch import watch
 
     assert options.watch is not None
-    find = partial(read_inputs, movies)
+    find = partial(read_inputs, movies, references=settings.references.files)
     waiting = _given({"settle": options.watch_settle, "idle": options.watch_idle})
     return watch(find, settings.movies.open, every=options.watch, **waiting)
+
+
+def _say_threads(workplace: "Workplace", report: Reporter) -> None:
+    said = workplace.threads_in_words
+    if said is not None:
+        report.say(said)
 
 
 class _Numbered:
@@ -361,15 +372,12 @@ def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter)
         report.say(
             f"micrographs.star leaves out {', '.join(left_out)}, which some optics groups lack"
         )
-    if any(_lacks_exposure(record) for record in (*done, *skipped)):
+    sources = [record.source for record in (*done, *skipped) if record.source is not None]
+    if any(source.exposure_per_frame_e_per_a2 is None for source in sources):
         report.say(
             "for RELION's Polish to go on, pass --dose-per-frame too, or give it --fdose: without"
             " a dose it makes noise of the particles and says nothing"
         )
-
-
-def _lacks_exposure(record: "Record") -> bool:
-    return record.source is None or record.source.exposure_per_frame_e_per_a2 is None
 
 
 def _not_of_all(optics: list[dict[str, Any]]) -> list[str]:

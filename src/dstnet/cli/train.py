@@ -102,14 +102,8 @@ def train(
     write = tensorboard_writer(output / "tensorboard") if tensorboard and first else None
     validations = -(-chosen.steps // chosen.checkpoint_every)
     loaders = loader_processes(chosen.workers, chosen_device(device))
-    found = processors()
-    threads = max(1, found.count - loaders)
+    threads = max(1, processors().count - loaders)
     with torch_threads(threads), reporting(validations, "training", json) as report:
-        if first:
-            report.say(
-                f"threads: {threads}, and {loaders} processes that make crops (processors to be"
-                f" used: {found.count}, {found.why})"
-            )
 
         def report_record(record: LogRecord) -> None:
             if write:

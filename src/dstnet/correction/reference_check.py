@@ -29,6 +29,7 @@ _FAR_BETTER = 0.75  # the used way's correlation over the other's is below this
 _BEYOND_DOUBT = 2 * CERTAIN  # standard errors between them, or so much between correlations
 _PLAIN_DIFFERENCE = 0.25
 _USUAL_MEAN = (0.5, 2.0)  # of a gain that frames are multiplied with
+_MOST_OF_FRAMES = 1.5  # of frames' mean can be a dark's, whatever drifts
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,16 @@ class ReferenceCheck:
 
     def _judge_dark(self, mean: np.ndarray, dark: np.ndarray, names: tuple[str, str]) -> bool:
         """Whether it is clear how the dark lies; doubts are kept."""
+        level = float(dark.mean(dtype=np.float64))
+        usual = float(mean.mean(dtype=np.float64))
+        if level > _MOST_OF_FRAMES * max(usual, 0):
+            self.doubts.append(
+                Doubt(
+                    f"the dark {names[1]} has a mean of {level:.4g}, frames of {usual:.4g}: what is"
+                    " left of them is negative; give the mean of frames without beam, as long as"
+                    " the movie's"
+                )
+            )
         try:
             fits = fit_dark(mean, dark, names, self._shape)
         except BadInputError:  # no pattern to compare

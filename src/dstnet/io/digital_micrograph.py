@@ -2,6 +2,7 @@
 dm4 is there; movies, and DM3, are to be converted.
 """
 
+import importlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,7 @@ def read_dm4(path: Path) -> np.ndarray:
     """
     if path.suffix.lower() != ".dm4" or importlib.util.find_spec("dm4") is None:
         raise to_be_converted(path)
-    import dm4
-
+    dm4: Any = importlib.import_module("dm4")  # not above: few need it
     try:
         with dm4.DM4File.open(str(path)) as file:
             # A file holds images one behind the other, the first of them often a thumbnail.

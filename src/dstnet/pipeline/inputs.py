@@ -5,7 +5,7 @@ RELION STAR files.
 import glob
 import os
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,10 @@ class InputMovie:
 
 
 def read_inputs(
-    arguments: Sequence[str | Path], *, report: Callable[[str], None] = lambda line: None
+    arguments: Sequence[str | Path],
+    *,
+    report: Callable[[str], None] = lambda line: None,
+    references: Iterable[Path | None] = (),
 ) -> list[InputMovie]:
     """The movies that `arguments` name, in their order, each once.
 
@@ -65,6 +68,8 @@ def read_inputs(
         current folder, else at the file's own or the nearest one above it where the movie is found.
     report
         Gets a line on whatever was left out.
+    references
+        Files of the camera's references that are given beside: no movies where they lie among them.
 
     Returns
     -------
@@ -92,10 +97,17 @@ def read_inputs(
     if not found:
         raise BadInputError("no input is given; name movies, folders, @lists or STAR files")
     sums = sums_of_movies(movie.path for movie in found.values())
-    if sums:
-        found = {key: movie for key, movie in found.items() if movie.path not in sums}
-        others = ", ..." if len(sums) > 1 else ""
-        report(f"left out, as sums of movies that are there too: {len(sums)} ({min(sums)}{others})")
+    given = [*references, *(movie.gain for movie in found.values())]
+    own = {movie_identity(path) for path in given if path is not None}
+    for what, others in (
+        ("sums of movies that are there too", [k for k, m in found.items() if m.path in sums]),
+        ("references of the camera", [key for key in found if key in own]),
+    ):
+        if others and len(others) < len(found):
+            listed = ", ".join(os.path.basename(key) for key in others[:2])
+            more = ", ..." if len(others) > 2 else ""
+            report(f"left out, as {what}: {len(others)} ({listed}{more})")
+            found = {key: movie for key, movie in found.items() if key not in others}
     if repeated:
         others = ", ..." if len(repeated) > 1 else ""
         report(
@@ -122,8 +134,10 @@ def _either(first: FoundMovie, second: FoundMovie) -> FoundMovie:
     BadInputError
         If that is not the same.
     """
-    if first.row is None or second.row is None:
-        return second if first.row is None else first
+    if second.row is None:
+        return first
+    if first.row is None:
+        return second
     difference = first.row.difference(second.row)
     if difference is not None:
         raise BadInputError(

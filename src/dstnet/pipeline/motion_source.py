@@ -128,12 +128,14 @@ class MotionSource:
         return [file for file, tail in pairs if tail == longest]
 
 
-def shared_motion(source: Path, movies: Iterable[InputMovie]) -> dict[str, str]:
+def shared_motion(source: Path, movies: Iterable[InputMovie | None]) -> dict[str, str]:
     """Movies, by name, that would be given the same motion file as another one, and why they are
     refused.
     """
     claims: dict[Path, list[InputMovie]] = {}
     for movie in movies:
+        if movie is None:
+            continue
         try:
             file = _motion_source(source).file_of(movie)
         except BadInputError:

@@ -29,22 +29,22 @@ def result_name(path: Path, written: str | None = None) -> str:
     -------
     str
         Below the working folder: the path from there. Elsewhere, for a relative path that a file
-        wrote: that path. Elsewhere, else: the name of the movie's folder and six digits of the
-        SHA-256 of its whole path, then the movie's name. As RELION does, a leading job folder
-        (``Import/job001/``) is taken off what a file wrote. A suffix that says the format is taken
-        off. What cannot be printed, and what is too long for a file system, is replaced, see
-        `_safe`.
+        wrote: that path. Of both, as RELION does, a leading job folder (``Import/job001/``) is
+        taken off. Elsewhere, else: the name of the movie's folder and six digits of the SHA-256 of
+        its whole path, then the movie's name. A suffix that says the format is taken off. What
+        cannot be printed, and what is too long for a file system, is replaced, see `_safe`.
     """
     folder = _folder_below_working_folder(path)
-    if written and (folder is None or os.path.abspath(written) == os.path.abspath(path)):
-        folder = _written_folder(written) or folder
+    if folder is None and written:
+        folder = _written_folder(written)
     stem = movie_stem(path) if is_movie_name(path) else path.name
     name = _safe(stem, _LONGEST_PART - _LONGEST_ENDING)
     if name.startswith("."):
         name = "%2E" + name[1:]  # results are never hidden: those are files half written
     if folder is None:
         return f"{_folder_elsewhere(path)}/{name}"
-    parts = [_safe(part, _LONGEST_PART) for part in folder.parts]
+    below_job = PurePosixPath(_JOB.sub("", f"{folder}/"))
+    parts = [_safe(part, _LONGEST_PART) for part in below_job.parts]
     return "/".join([*parts, name])
 
 
@@ -59,11 +59,11 @@ def movie_identity(path: Path | str) -> str:
 
 
 def _written_folder(written: str) -> PurePosixPath | None:
-    """The folder that a file names, without RELION's job; None where it leads elsewhere."""
+    """The folder that a file names; None where it leads elsewhere."""
     path = PurePosixPath(written)
     if path.is_absolute() or ".." in path.parts:
         return None
-    return PurePosixPath(_JOB.sub("", str(path))).parent
+    return path.parent
 
 
 def _folder_below_working_folder(path: Path) -> PurePosixPath | None:

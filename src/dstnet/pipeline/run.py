@@ -47,6 +47,7 @@ def run_files(
     *,
     workplace: Workplace | None = None,
     overwrite: bool = False,
+    begin: Callable[[], None] = lambda: None,
     report: Callable[[Record], None] = lambda record: None,
     write_more: Callable[[], object] = lambda: None,
 ) -> Summary:
@@ -70,6 +71,8 @@ def run_files(
         once.
     overwrite
         Make again what is complete.
+    begin
+        Called once everything that can be refused before the first input has been looked at.
     report
         Gets each input's record as it is finished.
     write_more
@@ -105,6 +108,7 @@ def run_files(
         records.refresh()
         write_more()
 
+    begin()
     tables = Refresher(write)
 
     def judged(task: Task | None) -> Task | None:

@@ -104,6 +104,11 @@ class CameraReferences:
     dark: Path | None = None
     defects: Path | None = None
 
+    @property
+    def files(self) -> tuple[Path | None, ...]:
+        """Those that are given."""
+        return (self.gain, self.dark, self.defects)
+
     def gain_of(self, source: InputMovie) -> Path | None:
         """The gain reference that an input is corrected with."""
         return None if self.correction is None else self.gain or source.gain

@@ -27,10 +27,13 @@ class Processors:
         How many, at least 1.
     why
         Who says so, for people.
+    is_whole_machine
+        Whether nothing says less than the machine has, or cannot be understood.
     """
 
     count: int
     why: str
+    is_whole_machine: bool = False
 
 
 @cache
@@ -70,8 +73,9 @@ def find_processors(environment: Mapping[str, str], proc: Path) -> Processors:
         else:
             limits.append((number, f"{name}={environment[name]}"))
     count, who = min(limits, key=lambda limit: limit[0])
-    why = who if count == machine else f"{who}; this machine has {machine}"
-    return Processors(count, "; ".join([why, *passed_over]))
+    is_all = count == machine
+    why = who if is_all else f"{who}; this machine has {machine}"
+    return Processors(count, "; ".join([why, *passed_over]), is_all and not passed_over)
 
 
 def limit_libraries() -> None:

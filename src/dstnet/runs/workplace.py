@@ -77,19 +77,19 @@ class Workplace:
         return max(1, processors().count // self.processes)
 
     @property
-    def threads_in_words(self) -> str:
-        """How many processes work with how many threads, and why, in a line for people."""
+    def threads_in_words(self) -> str | None:
+        """How many processes work with how many threads, and why, in a line for people; None where
+        that is what was asked for, or all that there is.
+        """
         threads = self.threads_of_each
-        if threads is None:
-            return "threads: as each of the scheduler's workers may have"
+        found = processors()
+        if threads is None or self.threads is not None or self.slurm is not None:
+            return None
+        if found.is_whole_machine:
+            return None
         said = f"threads: {threads}"
         if not self.is_here:
             said += f" in each of {self.processes} processes"
-        if self.threads is not None:
-            return f"{said} (as asked for)"
-        if self.slurm is not None:
-            return f"{said} (the cores of a SLURM job)"
-        found = processors()
         return f"{said} (processors to be used: {found.count}, {found.why})"
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from dstnet.dataset import SimulatedMovie, read_dataset, split_movies
 from dstnet.dataset.splits import check_held_out, structure_name
 from dstnet.errors import OutputError, SettingsError
 from dstnet.io import ensure_writable_folder
 from dstnet.network.architectures import build
 from dstnet.network.weights import load_matching_weights
+from dstnet.runs import processors
 from dstnet.specimen.species import ProjectionBank
 from dstnet.training.data import Sources
 from dstnet.training.process_group import Process, process_group
@@ -76,6 +79,11 @@ def train_run(
             )
         _check_network(settings)
         trainer = _trainer(folder, data, settings, resume, process, say)
+        found = processors()
+        say(
+            f"threads: {torch.get_num_threads()}, and {trainer.workers} processes that make crops"
+            f" (processors to be used: {found.count}, {found.why})"
+        )
         trainer.train(report)
         return trainer.release()
 
