@@ -586,7 +586,8 @@ def relion_shift(tables, frame, y, x):
 
 def test_relion_tables_hold_the_motion():
     """At any place of the sum, RELION's shift is minus the motion since the first frame, in pixels:
-    of what lies there in the first frame, to some thousandths of the local motion.
+    of what lies there in the first frame, to the local motion times its own slope, which is
+    large here: 8 pixels over a field of 420.
     """
     motion = drawn(MotionSettings(local_angstrom=1.5), frames=30)
     tables = relion_tables(motion)
@@ -596,7 +597,10 @@ def test_relion_tables_hold_the_motion():
             there = point + displacement_at(motion.motion, frame - 1, there, SHAPE) / PIXEL
         moved = (there - point)[0]
         np.testing.assert_allclose(
-            relion_shift(tables, frame, y, x), (-float(moved[0]), -float(moved[1])), atol=0.03
+            relion_shift(tables, frame, y, x),
+            (-float(moved[0]), -float(moved[1])),
+            atol=0.03,
+            rtol=0.02,
         )
     general = tables["general"]
     assert (general["rlnImageSizeX"], general["rlnImageSizeY"], general["rlnImageSizeZ"]) == (
