@@ -162,6 +162,22 @@ def test_two_motions_of_a_movie_are_refused(project):
         taken(Path("MotionCorr"), InputMovie(Path("Movies/sq1/hole.tif"), "hole"))
 
 
+def test_a_table_that_mixes_movies_up_is_refused(project):
+    stars = [f"MotionCorr/job002/Movies/{square}/hole.star" for square in ("sq2", "sq1")]
+    movies = [f"Movies/{square}/hole.tif" for square in ("sq1", "sq2")]
+    rows = {"rlnMicrographMovieName": movies, "rlnMicrographMetadata": stars}
+    write_star("mixed.star", {"micrographs": pd.DataFrame(rows)})
+    with pytest.raises(BadInputError, match=r"mixed.star gives .*sq1/hole.tif the motion in .*sq2"):
+        taken(Path("mixed.star"), InputMovie(Path(movies[0]), "hole"))
+    rows["rlnMicrographMetadata"] = stars[::-1]
+    write_star("right.star", {"micrographs": pd.DataFrame(rows)})
+    found = taken(Path("right.star"), InputMovie(Path(movies[1]), "hole"))
+    assert step_of(found) == pytest.approx(2)
+    os.remove(stars[0])
+    with pytest.raises(BadInputError, match=r"sq2/hole.star"):
+        taken(Path("right.star"), InputMovie(Path(movies[1]), "hole"))
+
+
 def test_movies_that_would_share_a_motion_are_refused(project):
     star = write_motion(Path("one.star"), planted(1), "/gone/hole.tif")
     movies = [make_movie(f"new/{k}/hole.tif", seed=k) for k in (1, 2)]

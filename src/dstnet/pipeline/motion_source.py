@@ -105,7 +105,18 @@ class MotionSource:
                 f"{self._source} has two motions of {movie.path}: {first} and {second}; give the"
                 " one that is meant"
             )
+        self._check_own_name(found[0].path, path)
         return found[0].path
+
+    def _check_own_name(self, file: Path, movie: Path) -> None:
+        """Refuse a file that a table gives to a movie, and that is of another one."""
+        own = _movie_in(_head(file)) if file.is_file() else None
+        original = _found_above(self._source, own) if own else None
+        if original and not _is_same(original, movie):
+            raise BadInputError(
+                f"{self._source} gives {movie} the motion in {file}, which is that of {own}; repair"
+                " the table"
+            )
 
     def _files_of(self, path: Path, named: list[_MotionFile]) -> list[_MotionFile]:
         """Those of the files, all of movies named as this one, that are of this one."""
