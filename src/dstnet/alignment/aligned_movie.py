@@ -77,8 +77,7 @@ class AlignedMovie:
         Sampling of the sums: mean over the two axes.
     margin_px
         Rows at top and bottom, and columns at left and right, (y, x) in pixels of the sums, that
-        not all frames saw; there, frames are continued by reflection, and periodically over the
-        reach of the local motion.
+        not all frames saw; there, frames are continued by reflection.
     notes
         What the user should know of the estimation.
     """

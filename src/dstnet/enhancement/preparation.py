@@ -9,6 +9,10 @@ from dstnet.enhancement.contamination import DarkRegions, dark_regions
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.movie.band import NoiseBand, noise_band
 
+# Pixels so many times as large as the network's hold too little to be worth its time, which grows
+# with the square.
+MOST_FACTOR = 4.0
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -101,12 +105,12 @@ def prepare(
     dark = dark_regions(total, pixel_size_angstrom) if settings.replace_dark else None
     if dark is not None:
         total = dark.replaced(total[None])[0]
+    factor = pixel_size_angstrom / working_pixel_angstrom
     band = None
-    if settings.fill_band:
+    if settings.fill_band and factor <= MOST_FACTOR:
         band = noise_band(total, pixel_size_angstrom, working_pixel_angstrom)
     if band is None:
         return Preparation(dark, None, shape, shape, pixel_size_angstrom)
-    factor = pixel_size_angstrom / working_pixel_angstrom
     height, width = (2 * round(n * factor / 2) for n in shape)
     pixel = 0.5 * pixel_size_angstrom * (shape[0] / height + shape[1] / width)
     return Preparation(dark, band, shape, (height, width), pixel)

@@ -125,10 +125,13 @@ def noise_band(
     finest_on_grid = NYQUIST / working_pixel_angstrom
     finest = min(NYQUIST / pixel_size_angstrom, finest_on_grid)
     low, high = (part * finest for part in FLOOR_BAND)
-    floor = np.median(power[(k > low) & (k < high)])
+    is_floor = (k > low) & (k < high)
     coarsest, coarse = (1 / size for size in CEILING_ANGSTROM)
     is_coarse = (k > coarsest) & (k < coarse)
-    if not is_coarse.any() or power[is_coarse].max() < LOW_PASSED * floor:
+    if not (is_floor.any() and is_coarse.any()):
+        return None  # a few pixels
+    floor = np.median(power[is_floor])
+    if power[is_coarse].max() < LOW_PASSED * floor:
         return None if finest >= NEARLY_ALL * finest_on_grid else NoiseBand(0.0, high)
     smooth = np.convolve(np.log(power), np.ones(3) / 3, mode="same")
     is_lost = (smooth < math.log(STANDS_OUT * floor)) & (k > coarsest)
