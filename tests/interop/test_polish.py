@@ -124,7 +124,7 @@ def align(capsys, name: str, movie: str, *options: str) -> dict:
     optics = ("--cs", "2.7", "--amplitude-contrast", "0.1")
     code, _, err = dstnet(capsys, *arguments, *optics)
     assert code == 0, err
-    return starfile.read(Path(name) / "micrographs" / f"{Path(movie).stem}.star")
+    return starfile.read((Path(name) / "micrographs" / movie).with_suffix(".star"))
 
 
 def smooth(particles: np.ndarray) -> np.ndarray:
@@ -191,7 +191,7 @@ def test_sums_with_relions_own_motion_are_relions(project, own, capsys, monkeypa
     motion = str(theirs.folder / "corrected_micrographs.star")
     options = ("--gain", "gain.mrc", "--defects", "defects.txt", "--dose-per-frame", "1")
     align(capsys, "taken", "Movies/m.tif", *options, "--motion-from", motion)
-    total = mrcfile.read(project / "taken" / "micrographs" / "m_aligned.mrc")
+    total = mrcfile.read(project / "taken" / "micrographs" / "Movies" / "m_aligned.mrc")
     # Borders, which not all frames saw, are filled in differently; and both draw values for bad
     # pixels.
     inner = slice(20, -20)

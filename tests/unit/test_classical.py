@@ -6,7 +6,12 @@ import tiny
 import torch
 
 from dstnet.alignment import AlignedMovie
-from dstnet.core.fourier import apply_transfer, radial_frequency
+from dstnet.core.fourier import (
+    apply_transfer,
+    cosine_frequency,
+    cosine_transform,
+    radial_frequency,
+)
 from dstnet.enhancement import EnhancementSettings, make_restorer
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.motion import Motion
@@ -47,9 +52,9 @@ def test_without_exposure_they_are_of_the_plain_sum(model):
 def test_the_gaussian_keeps_1_over_e_at_its_resolution(resolution):
     aligned = aligned_movie()
     out = micrograph(f"gaussian:{resolution:g}", aligned)
-    k = radial_frequency(aligned.shape, PIXEL)
-    before = torch.fft.rfft2(aligned.dose_weighted)
-    passed = (torch.fft.rfft2(out) / before).abs()
+    k = cosine_frequency(aligned.shape, PIXEL)
+    before = cosine_transform(aligned.dose_weighted)
+    passed = (cosine_transform(out) / before).abs()
     near = ((k * resolution - 1).abs() < 0.05) & (before.abs() > 1)
     assert near.sum() >= 4
     expected = torch.exp(-((k * resolution) ** 2))
@@ -88,7 +93,9 @@ def test_the_wiener_filter_suppresses_noise_and_keeps_what_stands_out():
         else:
             assert power == pytest.approx(9.0, rel=0.1)
             error = (out - out.mean()) / 10 - (signal - signal.mean())
-            assert float(error.square().mean()) < 0.05
+            # The signal goes on periodically, so that its edge is not sharp to a filter that takes
+            # what is beyond the borders for mirror images.
+            assert float(error.square().mean()) < 0.08
 
 
 def test_a_sum_without_noise_has_no_wiener_filter():

@@ -312,11 +312,29 @@ def test_eer_of_another_grid_is_scaled_and_of_another_grouping_refused(movie):
     """RELION's 8k rendering, ours 4k, and the other way round."""
     tables = tables_of(planted(3.0, local=1.0), "a.tif", rlnEERUpsampling=2, rlnEERGrouping=40)
     source = write_tables(tables)
-    coarse = Movie(np.ones((FRAMES, 32, 40), np.uint8), 2 * PIXEL, "a.eer", raw_frames_per_frame=40)
+    coarse = Movie(
+        np.ones((FRAMES, 32, 40), np.uint8),
+        2 * PIXEL,
+        "a.eer",
+        raw_frames_per_frame=40,
+        eer_up_sampling=1,
+    )
     assert step_of(imported_motion(source, movie, coarse)) == pytest.approx(3.0, abs=0.05)
-    fine = Movie(np.ones((FRAMES, 128, 160), np.uint8), PIXEL / 2, "a.eer", raw_frames_per_frame=40)
+    fine = Movie(
+        np.ones((FRAMES, 128, 160), np.uint8),
+        PIXEL / 2,
+        "a.eer",
+        raw_frames_per_frame=40,
+        eer_up_sampling=1,
+    )
     assert step_of(imported_motion(source, movie, fine)) == pytest.approx(3.0, abs=0.05)
-    other = Movie(np.ones((FRAMES, *SHAPE), np.uint8), PIXEL, "a.eer", raw_frames_per_frame=30)
+    other = Movie(
+        np.ones((FRAMES, *SHAPE), np.uint8),
+        PIXEL,
+        "a.eer",
+        raw_frames_per_frame=30,
+        eer_up_sampling=2,
+    )
     with pytest.raises(BadInputError, match=r"of 40 raw frames.*of 30; pass --eer-frames 40"):
         imported_motion(source, movie, other)
 

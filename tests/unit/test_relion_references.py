@@ -2,6 +2,7 @@
 as it is, else one that is written; defects and bad pixels; the EER keys; dose and voltage.
 """
 
+import gzip
 import os
 from pathlib import Path
 
@@ -75,10 +76,7 @@ def test_a_gain_that_relion_can_apply_is_named_itself(tmp_path, name):
     write = as_mrc if name.endswith("mrc") else as_tiff
     path = write(tmp_path / name, make_gain())
     written, _ = references(tmp_path, path, make_movie())
-    if name.endswith("TIFF"):  # RELION goes by small letters
-        assert written.gain != path
-    else:
-        assert written.gain == path
+    assert written.gain == path
 
 
 @pytest.mark.parametrize(
@@ -101,7 +99,7 @@ def test_any_other_is_written_as_it_was_applied(tmp_path, given, settings):
 
 
 def test_what_relion_cannot_read_is_written(tmp_path):
-    """Tiles, double precision, a suffix or a name that it does not know."""
+    """Tiles, double precision, a suffix or a name that it does not know, or a false suffix."""
     gain = make_gain((96, 96))
     movie = make_movie(shape=(96, 96))
     tifffile.imwrite(tmp_path / "tiled.tif", gain, tile=(16, 16))
@@ -109,7 +107,9 @@ def test_what_relion_cannot_read_is_written(tmp_path):
     as_mrc(tmp_path / "gain.map", gain)
     as_mrc(tmp_path / "my gain.mrc", gain)
     as_tiff(tmp_path / "k3.gain", gain)
-    for name in ("tiled.tif", "double.tif", "gain.map", "my gain.mrc", "k3.gain"):
+    as_tiff(tmp_path / "a.tif", gain).rename(tmp_path / "tiff.mrc")
+    names = ("tiled.tif", "double.tif", "gain.map", "my gain.mrc", "k3.gain")
+    for name in (*names, "tiff.mrc"):
         written, applied = references(tmp_path, tmp_path / name, movie)
         assert written.gain is not None and written.gain.suffix == ".mrc"
         assert written.gain.parent == tmp_path / "references", name
@@ -284,3 +284,20 @@ def test_eer_keys(tmp_path, capsys, monkeypatch, options, keys):
 def test_movies_that_are_no_eer_have_no_eer_keys(project, capsys, monkeypatch):
     tables, _ = align(capsys, monkeypatch, project, "m.tif")
     assert not {"rlnEERUpsampling", "rlnEERGrouping"} & tables["general"].keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "is_known"),
+    [("m.tif", True), ("m.TIF", True), ("m.MRCS", True), ("m.st", False), ("m.mrc.gz", False)],
+)
+def test_movies_that_relion_cannot_open_are_told(tmp_path, capsys, monkeypatch, name, is_known):
+    write = write_tiff if ".t" in name.lower() else as_stack
+    write(tmp_path / "written", make_frames(4, SHAPE), 1.1)
+    data = (tmp_path / "written").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    _, printed = align(capsys, monkeypatch, tmp_path, name)
+    assert ("RELION's Polish cannot open" not in printed) == is_known
+
+
+def as_stack(path: Path, frames: np.ndarray, pixel: float) -> None:
+    write_mrc(path, frames, pixel, "movie", stack=True)

@@ -87,7 +87,7 @@ def test_everything_lies_where_the_images_do():
 def test_the_restorer_says_what_exposure_it_is(model, monkeypatch, each, whole):
     asked = []
 
-    def record(total, enhanced, pixel, exposure):
+    def record(total, enhanced, pixel, exposure, **others):
         asked.append(exposure)
         return torch.zeros_like(enhanced)
 
@@ -101,7 +101,7 @@ def test_the_restorer_says_what_exposure_it_is(model, monkeypatch, each, whole):
 @pytest.mark.parametrize(("scale", "said"), [(0.0, False), (1.0, True)])
 def test_a_micrograph_that_is_mostly_the_filtered_sum_is_called_so(model, monkeypatch, scale, said):
     monkeypatch.setattr(
-        "dstnet.enhancement.finishing.linear_part", lambda total, *others: scale * total
+        "dstnet.enhancement.finishing.linear_part", lambda total, *others, **more: scale * total
     )
     restorer = NetworkRestorer(EnhancementSettings(model=str(model)))
     notes = tiny.restore(restorer, Movie(tiny.make_frames(4), 2.0, "here.tif")).notes

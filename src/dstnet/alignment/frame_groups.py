@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dstnet.alignment.aligned_movie import FrameGroups, Grouping
+from dstnet.alignment.coarser_image import coarser_image, has_step_across_borders
 from dstnet.core.devices import Device
 from dstnet.core.fourier import crop_spectrum, irfft2
 from dstnet.core.shapes import Shape
@@ -48,19 +49,25 @@ class GroupSums:
         self._counts = [size + (number < longer) for number in range(count)]
         self._ends = list(itertools.accumulate(self._counts))
         self._images = torch.empty(count, *self._shape, device=device)
-        # The total on the working grid at the end of the last group
+        # The total at the end of the last group: the image, or the spectrum on the working grid
         self._before = torch.zeros((), device=device)
+        self._has_step = False
         self._done = 0
 
     def follow(self, total: Tensor, frames: int) -> None:
         """Take in the spectrum of the sum of the first `frames` frames."""
         if frames != self._ends[self._done]:
             return
-        if self._shape == self._movie.shape:
-            now = total.clone()
+        whole = self._movie.shape
+        is_coarser = self._shape != whole
+        if is_coarser and self._done == 0:
+            self._has_step = has_step_across_borders(total, whole)
+        if self._has_step:
+            now = coarser_image(total, whole, self._shape, mirrored=True)
+            self._images[self._done] = now - self._before
         else:
-            now = crop_spectrum(total, self._movie.shape, self._shape)
-        self._images[self._done] = irfft2(now - self._before, self._shape)
+            now = crop_spectrum(total, whole, self._shape) if is_coarser else total.clone()
+            self._images[self._done] = irfft2(now - self._before, self._shape)
         self._before = now
         self._done += 1
 

@@ -1,6 +1,5 @@
 """What the verbs that work on movie files share: options spelled the same, and the run itself."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from dstnet.cli.gain import ReferenceOptions
-from dstnet.cli.options import Reporter, chosen_device, frame_range, reporting
+from dstnet.cli.options import chosen_device, frame_range, reporting
 from dstnet.cli.run_options import MovieRunOptions
-from dstnet.errors import SettingsError, printable
+from dstnet.cli.summary import NumberedRecords, say_summary, say_threads
+from dstnet.errors import SettingsError
 
 if TYPE_CHECKING:
     from dstnet.alignment import AlignmentSettings
@@ -21,11 +21,8 @@ if TYPE_CHECKING:
         CameraReferences,
         InputMovie,
         MovieSettings,
-        Record,
         RunSettings,
-        Summary,
     )
-    from dstnet.runs import Workplace
 
 
 @Parameter(name="*", group="The movies")
@@ -112,8 +109,8 @@ class SumOptions:
         Path | None,
         Parameter(
             help=(
-                "Take the motion from RELION's form instead of finding it: a folder with NAME.star,"
-                " a corrected_micrographs.star, or one movie's STAR file."
+                "Take the motion from RELION's form instead of finding it: a folder of its STAR"
+                " files, a corrected_micrographs.star, or one movie's STAR file."
             )
         ),
     ] = None
@@ -279,19 +276,19 @@ def run(
     with reporting(total, doing, as_json) as report:
         for remark in remarks:
             report.say(remark)
-        numbered = _Numbered(report, total)
+        numbered = NumberedRecords(report, total)
         summary = run_files(
             inputs,
             output,
             settings,
             workplace=workplace,
             overwrite=options.overwrite,
-            begin=lambda: _say_threads(workplace, report),
+            begin=lambda: say_threads(workplace, report),
             report=numbered,
             write_more=page.write,
         )
         numbered.say_repeated_notes()
-        _say_summary(summary, output, page.path, report)
+        say_summary(summary, output, page.path, report)
     return 1 if summary.of("failed") else 0
 
 
@@ -314,94 +311,3 @@ def _arriving(
     find = partial(read_inputs, movies, references=settings.references.files)
     waiting = _given({"settle": options.watch_settle, "idle": options.watch_idle})
     return watch(find, settings.movies.open, every=options.watch, **waiting)
-
-
-def _say_threads(workplace: "Workplace", report: Reporter) -> None:
-    said = workplace.threads_in_words
-    if said is not None:
-        report.say(said)
-
-
-class _Numbered:
-    """Reports records with their number among `total`. A note that many movies have is printed
-    with the first, and at the end with how many have it.
-    """
-
-    def __init__(self, report: Reporter, total: int | None) -> None:
-        self._report = report
-        self._number = 0
-        self._of_all = "" if total is None else f"/{total}"
-        self._times: Counter[str] = Counter()
-
-    def __call__(self, record: "Record") -> None:
-        self._number += 1
-        results = record.results if record.status == "done" else None
-        notes = [] if results is None else results.notes
-        new = [note for note in dict.fromkeys(notes) if note not in self._times]
-        self._times.update(set(notes))
-        self._report(f"[{self._number}{self._of_all}] {_line(record, new)}", record.to_json())
-
-    def say_repeated_notes(self) -> None:
-        """Say which notes several movies have."""
-        for note, times in self._times.items():
-            if times > 1:
-                self._report.say(f"note, of {times} movies: {note}")
-
-
-def _say_summary(summary: "Summary", output: Path, page: Path, report: Reporter) -> None:
-    done, skipped, failed = (summary.of(s) for s in ("done", "skipped", "failed"))
-    report.say(
-        f"{len(done)} done, {len(skipped)} already there, {len(failed)} failed; results in"
-        f" {output}, see {page}"
-    )
-    for record in failed:
-        report.say(f"failed: {record.error}")
-    if summary.unlisted:
-        report.say(
-            f"micrographs.star leaves out {len(summary.unlisted)} of them, as STAR files hold no"
-            f" blank, quote, backslash or # in a name ({summary.unlisted[0]}); rename them, or the"
-            " output folder, for RELION to go on from them"
-        )
-    optics = [record.results.optics for record in (*done, *skipped) if record.results is not None]
-    if any("rlnSphericalAberration" not in group for group in optics):
-        report.say(
-            "for RELION to go on from micrographs.star, pass --cs and --amplitude-contrast too"
-        )
-    left_out = _not_of_all(optics)
-    if left_out:
-        report.say(
-            f"micrographs.star leaves out {', '.join(left_out)}, which some optics groups lack"
-        )
-    sources = [record.source for record in (*done, *skipped) if record.source is not None]
-    if any(source.exposure_per_frame_e_per_a2 is None for source in sources):
-        report.say(
-            "for RELION's Polish to go on, pass --dose-per-frame too, or give it --fdose: without"
-            " a dose it makes noise of the particles and says nothing"
-        )
-
-
-def _not_of_all(optics: list[dict[str, Any]]) -> list[str]:
-    """What some optics groups say and others do not, but for what is always written."""
-    written = {
-        "rlnOpticsGroup",
-        "rlnOpticsGroupName",
-        "rlnVoltage",
-        "rlnMicrographPixelSize",
-        "rlnMicrographOriginalPixelSize",
-    }
-    names = {name for group in optics for name in group} - written
-    return sorted(name for name in names if any(name not in group for group in optics))
-
-
-def _line(record: "Record", new_notes: Sequence[str]) -> str:
-    if record.status == "failed":
-        return f"FAILED {record.error}"
-    if record.status == "skipped":
-        return f"{printable(record.input)}: already there, skipped"
-    source = record.source
-    results = record.results
-    cost = record.cost
-    assert source is not None and results is not None and cost is not None
-    notes = "".join(f"\n    note: {note}" for note in new_notes)
-    made = f"{source.frames} frames, accumulated motion {results.motion_in_words()}"
-    return f"{printable(record.input)}: {made}, {cost.seconds:.1f} s{notes}"

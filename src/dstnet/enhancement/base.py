@@ -44,10 +44,14 @@ class Restored:
         sums, in their units, on their device; "frames" is [frame, y, x].
     notes
         What the user should know: ranges left, estimates made.
+    noise_scale
+        Mean and noise of the sum as the method measured them, the noise that of a pixel of its
+        grid: pictures are shown on a scale of them. None where it measures none.
     """
 
     images: Mapping[str, Tensor]
     notes: tuple[str, ...] = ()
+    noise_scale: tuple[float, float] | None = None
 
     @property
     def micrograph(self) -> Image:

@@ -27,13 +27,15 @@ SEED_ANGSTROM = 120.0
 # Below the ice, in deviations of a pixel of so many Angstrom
 SEED_DEPTH = 0.3
 NOISE_PIXEL_ANGSTROM = 2.0
-# So small a thing may be a large virus, and has to be so much deeper.
-LARGE_DIAMETER_ANGSTROM = 700.0
+# So small a thing may be a large virus, and has to be so much deeper. (A phase plate makes
+# ribosomes as deep: with one, this is not to be used.)
+LARGE_DIAMETER_ANGSTROM = 600.0
 SMALL_DEPTH = 2.0
 SEED_DEVIATIONS = 9.0  # and in deviations of these means over ice
 # The same of the mean that says how far it reaches.
 GROWN_ANGSTROM = 60.0
 GROWN_DEVIATIONS = 4.0
+GROWN_DEPTH = 0.1
 # How deep things count at most, in the same unit as `SEED_DEPTH`, when it is said how far they
 # reach, and from where on that is to half of their depth: the mean reaches beyond their edge.
 MOST_DEPTH = 1.0
@@ -180,13 +182,15 @@ def _dark_blocks(blocks: np.ndarray, noise: float, block_angstrom: float) -> np.
         return seeds
     limited = np.maximum(blocks, -MOST_DEPTH * noise)
     finer = _blurred(limited, GROWN_ANGSTROM / block_angstrom)
-    least = -GROWN_DEVIATIONS * _deviation_above(finer)
+    least = -max(GROWN_DEPTH * noise, GROWN_DEVIATIONS * _deviation_above(finer))
     grown = finer < least
-    regions, count = ndimage.label(grown)
-    numbers = np.arange(count + 1)
+    regions = np.zeros(grown.shape, np.int32)
+    ndimage.label(grown, output=regions)
+    numbers = np.arange(regions.max() + 1)
     area = ndimage.sum_labels(grown, regions, numbers) * block_angstrom**2
     is_large = area > math.pi / 4 * LARGE_DIAMETER_ANGSTROM**2
-    is_deep = ndimage.minimum(seen, regions, numbers) < -SMALL_DEPTH * noise
+    unlimited = _blurred(blocks, GROWN_ANGSTROM / block_angstrom)
+    is_deep = ndimage.minimum(unlimited, regions, numbers) < -SMALL_DEPTH * noise
     has_seed = ndimage.maximum(seeds, regions, numbers)
     is_dark = (is_large | is_deep) & has_seed
     is_dark[0] = False  # what is no region

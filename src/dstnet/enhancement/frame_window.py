@@ -18,7 +18,13 @@ from dstnet.core.fourier import resample_mirrored
 from dstnet.core.progress import progress, watching
 from dstnet.core.shapes import Image, Stack
 from dstnet.enhancement.base import Needs, Restored, check_outputs
-from dstnet.enhancement.finishing import NoiseUnits, finish, needed_heads, on_sum_grid
+from dstnet.enhancement.finishing import (
+    NoiseUnits,
+    empty_notes,
+    finish,
+    needed_heads,
+    on_sum_grid,
+)
 from dstnet.enhancement.preparation import Preparation, prepare
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.enhancement.trained_network import TrainedRestorer, check_finite, range_notes
@@ -124,7 +130,8 @@ class WindowRestorer(TrainedRestorer):
                 _share_out(share, aligned, units, frames)
             images["frames"] = frames
         notes = self._range_notes(movie)
-        return Restored(images, (*notes, *preparation.notes, *done.notes))
+        notes += [*preparation.notes, *done.notes, *empty_notes(done.images, requested)]
+        return Restored(images, tuple(notes), (units.mean, units.noise))
 
     def enhanced_frames(self, movie: Movie) -> Iterator[Image]:
         """Each frame enhanced where it lies, [y, x] on the working grid, in the frame's units;

@@ -12,6 +12,7 @@ from dstnet.enhancement.base import Needs, Restored, check_outputs
 from dstnet.enhancement.finishing import (
     Finished,
     NoiseUnits,
+    empty_notes,
     finish,
     needed_heads,
     on_sum_grid,
@@ -87,7 +88,8 @@ class NetworkRestorer(TrainedRestorer):
         if "frames" in outputs:
             results["frames"] = _finished_frames(frames, done, units, aligned)
         notes = self._range_notes(movie)
-        return Restored(results, (*notes, *preparation.notes, *done.notes))
+        notes += [*preparation.notes, *done.notes, *empty_notes(done.images, requested)]
+        return Restored(results, tuple(notes), (units.mean, units.noise))
 
     def _run(
         self, groups: FrameGroups, units: NoiseUnits, scales: Tensor, *, every: bool

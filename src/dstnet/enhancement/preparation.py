@@ -1,5 +1,5 @@
-"""What a trained network is given in place of images that it knows nothing like: ice where crystals,
-film or dirt are, and noise where an image's band ends before that of its grid.
+"""What a trained network is given in place of images that it knows nothing like: ice where
+crystals, film or dirt are, and noise where an image's band ends before that of its grid.
 """
 
 from dataclasses import dataclass

@@ -37,7 +37,8 @@ class EnhancementSettings(Settings):
         default=True,
         description=(
             "take what is far darker than particles out before the network, and put it back after"
-            " (dstnet.enhancement.contamination)"
+            " (dstnet.enhancement.contamination); with a phase plate, which makes particles dark,"
+            " set it to false"
         ),
     )
     fill_band: bool = Field(

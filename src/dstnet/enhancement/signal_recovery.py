@@ -189,7 +189,9 @@ def notes_on(added: Image, enhanced: Image) -> list[str]:
     ]
 
 
-def filled(contrast: Image, particles: Image, pixel_size_angstrom: float) -> Image:
+def filled(
+    contrast: Image, particles: Image, pixel_size_angstrom: float, hidden: Tensor | None = None
+) -> Image:
     """Contrast without the CTF whose coarse detail is that of balls where particles are, scaled to
     fit it.
 
@@ -204,6 +206,8 @@ def filled(contrast: Image, particles: Image, pixel_size_angstrom: float) -> Ima
         The network's outputs: particles negative in the first, from 0 to 1 in the second.
     pixel_size_angstrom
         Of both.
+    hidden
+        Where no specimen is to be seen, bool, [y, x]: that says nothing of the scale.
     """
     shape = (contrast.shape[0], contrast.shape[1])
     k = cosine_frequency(shape, pixel_size_angstrom, contrast.device)
@@ -212,9 +216,14 @@ def filled(contrast: Image, particles: Image, pixel_size_angstrom: float) -> Ima
     own = cosine_transform(contrast)
     balls = cosine_transform(thickness)
     is_coarse = (k > 0) & (k < 1 / COARSE_ANGSTROM)
-    shared_sum = (own * balls)[is_coarse].sum()
-    power_sum = balls.square()[is_coarse].sum()
-    scale = float(shared_sum / power_sum.clamp(min=1e-12))
+    seen = own[is_coarse]
+    seen_balls = balls[is_coarse]
+    if hidden is not None:
+        seen, seen_balls = (
+            cosine_transform(torch.where(hidden, image[~hidden].mean(), image))[is_coarse]
+            for image in (contrast, thickness)
+        )
+    scale = float((seen * seen_balls).sum() / seen_balls.square().sum().clamp(min=1e-12))
     scale = min(scale, 0.0)  # protein is dark: balls that fit badly do not turn it over
     passed = torch.exp(-0.5 * (k * FILLED_ANGSTROM) ** 2)
     change = scale * balls - own

@@ -1,5 +1,5 @@
-"""The borders of a field that does not continue periodically, where `warp_prefilter` comes after the
-warp.
+"""The borders of a field that does not continue periodically, where `warp_prefilter` comes after
+the warp.
 
 In Fourier space the prefilter takes what lies beyond a border from the opposite one, where the
 motion is another: noise between pixels is damped by the kernel as its own motion says, so that the

@@ -112,8 +112,8 @@ def _pixel_size(general: Mapping[str, Any], movie: Movie) -> tuple[float, str | 
     except KeyError as error:
         raise BadInputError(f"no {error.args[0]}; give the STAR file as RELION wrote it") from None
     finer = width / sides[1] if sides[1] > 0 else 0.0
-    is_other_grid = movie.raw_frames_per_frame > 1 or "rlnEERUpsampling" in general
-    is_allowed = finer == 1 or (is_other_grid and finer in _EER_UP_SAMPLINGS)
+    is_eer = movie.eer_up_sampling is not None
+    is_allowed = finer == 1 or (is_eer and finer in _EER_UP_SAMPLINGS)
     if not is_allowed or sides[0] * finer != height:
         raise BadInputError(
             f"its frames are {sides[1]} x {sides[0]} pixels, those of {movie.name} {width} x"

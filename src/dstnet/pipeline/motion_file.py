@@ -9,7 +9,7 @@ from dstnet.movie import Movie
 from dstnet.pipeline.micrographs_star import as_relion_finds
 from dstnet.pipeline.relion_references import RelionReferences
 
-# By these alone RELION knows what a file is.
+# By these alone RELION knows what a file is; in large letters too, but for EER.
 _RELION_SUFFIXES = (".mrc", ".mrcs", ".tif", ".tiff", ".eer")
 
 
@@ -83,7 +83,8 @@ class MotionFile:
         """What RELION's Polish, which works on the raw frames, would do otherwise than was done."""
         suffix = self.movie_path.suffix
         notes = []
-        if suffix not in _RELION_SUFFIXES:
+        known_as = suffix if suffix.lower() == ".eer" else suffix.lower()
+        if known_as not in _RELION_SUFFIXES:
             notes.append(
                 f"RELION's Polish cannot open movies called *{suffix}; have them as"
                 f" {', '.join(_RELION_SUFFIXES)}"

@@ -245,6 +245,7 @@ class MovieProcessor:
             notes=[printable(note) for note in notes],
             files={kind: p.relative_to(task.folder).as_posix() for kind, p in files.items()},
             optics=settings.movies.optics(source),
+            noise_scale=images.restored.noise_scale if images.restored else None,
         )
 
     def _images(self, movie: Movie, source: InputMovie) -> Images:

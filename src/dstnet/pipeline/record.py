@@ -148,7 +148,7 @@ class Results(_Stored):
     Attributes
     ----------
     shifts_angstrom
-        (y, x) of each frame.
+        (y, x) of each frame, against the first.
     accumulated_motion_angstrom
         RELION's rlnAccumMotionTotal, -Early and -Late: the steps from each frame to the next,
         their lengths added up; early and late None without an exposure.
@@ -158,6 +158,9 @@ class Results(_Stored):
         Paths by kind of product, from the run's folder.
     optics
         The input's optics group by RELION's names.
+    noise_scale
+        Mean of the sum and noise of a pixel of the network's grid, on a scale of which pictures are
+        shown; None of methods that measure none.
     """
 
     output_pixel_size_angstrom: float
@@ -166,6 +169,7 @@ class Results(_Stored):
     notes: list[str]
     files: dict[str, str]
     optics: dict[str, Any]
+    noise_scale: tuple[float, float] | None = None
 
     def motion_in_words(self) -> str:
         """The accumulated motion as people read it, the same wherever it is shown."""

@@ -129,11 +129,13 @@ def _relion_applies(path: Path, gain: np.ndarray, is_eer: bool) -> bool:
     pixels.
     """
     # STAR files have no place for blanks.
-    if len(str(path).split()) != 1 or not _relion_reads(path, is_eer):
+    if len(str(path).split()) != 1:
         return False
     try:
+        if not _relion_reads(path, is_eer):
+            return False
         read = read_gain(path)
-    except BadInputError:
+    except (BadInputError, tifffile.TiffFileError):  # a suffix that says another format
         return False
     if is_eer:
         if gain.shape == (2 * read.shape[0], 2 * read.shape[1]):
@@ -154,6 +156,8 @@ def _relion_reads(path: Path, is_eer: bool) -> bool:
     are.
     """
     suffix = path.suffix
+    if suffix.lower() != _MULTIPLIED_SUFFIX:
+        suffix = suffix.lower()
     single = np.dtype(np.float32)
     if suffix == ".mrc":
         return MrcFrames(path)[0].dtype == single

@@ -2,6 +2,7 @@
 its power spectrum.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from dstnet.report.panels import (
 from dstnet.report.spectrum import low_passed
 
 SEEN_ANGSTROM = 20.0  # low-pass of the sum, for the eye
+# From black to white at least, in deviations of the low-passed sum's noise, and in rad
+LEAST_DEVIATIONS = 8.0
+LEAST_PHASE_RAD = 0.1
 PANEL_GRID = {
     "left": 0.035,
     "right": 0.99,
@@ -162,10 +166,15 @@ def draw(movie: Overview, path: Path) -> None:
     pixel = movie.pixel_size_angstrom
     seen = low_passed(movie.total, pixel, SEEN_ANGSTROM)
     title = f"sum of frames as recorded, low-pass {SEEN_ANGSTROM:g} Å"
-    draw_image(sum_panel, seen, pixel, title)
-    draw_image(contrast_panel, movie.clean, pixel, "truth: contrast, CTF on, no noise")
+    counts = float(movie.total.mean())
+    # The mean square of the low-pass over all frequencies is pi / (2 x^2), x in pixels.
+    noise = math.sqrt(counts * math.pi / 2) * pixel / SEEN_ANGSTROM
+    least = LEAST_DEVIATIONS * noise
+    draw_image(sum_panel, seen, pixel, title, least)
+    title = "truth: contrast, CTF on, no noise"
+    draw_image(contrast_panel, movie.clean, pixel, title, least / counts)
     title = f"truth: projected phase, to {movie.phase.max():.2f} rad"
-    draw_image(phase_panel, movie.phase, pixel, title)
+    draw_image(phase_panel, movie.phase, pixel, title, LEAST_PHASE_RAD)
     draw_rings(rings_panel, movie.total, pixel, movie.optics)
     draw_track(track_panel, movie.track, movie.parts)
     height, width = movie.total.shape

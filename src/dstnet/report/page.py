@@ -28,6 +28,13 @@ QUALITY = 72  # of JPEG; noise costs most of the bytes
 TRACK_PIXELS = 110
 _TRACK_MARGIN = 1.15
 _GREY_PERCENTILES = 0.5, 99.5
+# Black and white, in units of the noise above the sum's mean; what is less than the noise does not
+# show as particles do.
+_CONTRAST_RANGE = -2.5, 0.5
+# The same of others, which may be wider, each picture by its own, but no narrower.
+_LEAST_RANGES = {"enhanced": (-0.3, 0.3), "dose_weighted": (-0.6, 0.6), "aligned": (-0.6, 0.6)}
+_LEAST_ERROR = 0.3  # that is white
+_PARTICLES_RANGE = -1.0, 0.0  # certain, and none
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -135,7 +142,8 @@ def _movie(folder: Path, record: Record) -> _Shown:
         except BadInputError as error:
             notes.append(str(error))
             continue
-        data = _jpeg(image, pixel, picture.low_pass_angstrom)
+        small = _small(image, pixel, picture.low_pass_angstrom)
+        data = _jpeg(small, _grey_range(small, picture.kind, results.noise_scale))
         pictures.append({"caption": picture.caption, "data": data})
     exposure = source.total_exposure_e_per_a2
     facts = [
@@ -159,29 +167,52 @@ def _pictures(results: Results) -> list[_Picture]:
     return [_Picture(plain, caption, LOW_PASS_ANGSTROM), *made]
 
 
-def _jpeg(image: np.ndarray, pixel_size_angstrom: float, low_pass_angstrom: float | None) -> str:
-    """A small picture of an image, grey between its 0.5 and 99.5 percent, row 0 at the top, as
-    base64.
-    """
+def _small(
+    image: np.ndarray, pixel_size_angstrom: float, low_pass_angstrom: float | None
+) -> np.ndarray:
+    """About as many pixels of an image as are shown, [y, x]."""
     # A rough mean first: transforms of full size would take the time.
     step = min(image.shape) // (2 * SIDE_PIXELS)
     small, step = averaged_down(image.astype(np.float32), step)
     if low_pass_angstrom is not None:
         small_pixel_angstrom = pixel_size_angstrom * step
         small = _low_passed(small, low_pass_angstrom / small_pixel_angstrom)
-    picture = Image.fromarray(_grey(small))
+    return small
+
+
+def _jpeg(small: np.ndarray, grey_range: tuple[float, float]) -> str:
+    """A picture, black and white at the ends of a range, row 0 at the top, as base64."""
+    low, high = grey_range
+    levels = (small - low) / max(high - low, 1e-30) * 255
+    picture = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
     picture.thumbnail((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=QUALITY)
     return base64.b64encode(stream.getvalue()).decode()
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
-    """Between black and white but for the few darkest and brightest pixels."""
-    low, high = np.percentile(image, _GREY_PERCENTILES)
-    contrast = max(high - low, 1e-30)
-    levels = (image - low) / contrast * 255
-    return np.clip(levels, 0, 255).astype(np.uint8)
+def _grey_range(
+    image: np.ndarray, kind: str, noise_scale: tuple[float, float] | None
+) -> tuple[float, float]:
+    """What is black and what is white in a picture of a kind of file: where the noise is known, the
+    same for all or no less than would show noise; else all but the darkest and brightest pixels.
+    """
+    low, high = np.percentile(image, _GREY_PERCENTILES).tolist()
+    if kind == "particles":
+        return _PARTICLES_RANGE
+    if noise_scale is None:
+        return low, high
+    mean, noise = noise_scale
+    if kind == "contrast":
+        darkest, brightest = _CONTRAST_RANGE
+        return mean + noise * darkest, mean + noise * brightest
+    if kind == "uncertainty":
+        return 0.0, max(high, _LEAST_ERROR * noise)
+    if kind in _LEAST_RANGES:
+        middle = float(np.median(image))
+        below, above = _LEAST_RANGES[kind]
+        return min(low, middle + noise * below), max(high, middle + noise * above)
+    return low, high
 
 
 def _low_passed(image: np.ndarray, pixels: float) -> np.ndarray:

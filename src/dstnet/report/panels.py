@@ -22,7 +22,13 @@ MUTED = "#7b8794"
 COURSES = ("#2f6f9f", "#d08c2c", "#5b8c5a", "#8a5a9e", "#8c6d5a")
 
 
-def draw_image(axes: "Axes", image: np.ndarray, pixel_size_angstrom: float, title: str) -> None:
+def draw_image(
+    axes: "Axes",
+    image: np.ndarray,
+    pixel_size_angstrom: float,
+    title: str,
+    least_range: float = 0.0,
+) -> None:
     """An image in grey, with a scale bar.
 
     Parameters
@@ -35,9 +41,11 @@ def draw_image(axes: "Axes", image: np.ndarray, pixel_size_angstrom: float, titl
         Of the image.
     title
         Above it.
+    least_range
+        From black to white at least, in the image's unit.
     """
     step = math.ceil(max(image.shape) / SHOWN_PIXELS)
-    height, width = show_grey(axes, image, step, PERCENTILES)
+    height, width = show_grey(axes, image, step, PERCENTILES, least_range)
     axes.set_title(title, fontsize=11, color=INK)
     length = scale_bar_angstrom(width * pixel_size_angstrom)
     x = width * 0.04

@@ -27,7 +27,11 @@ def averaged_down(image: np.ndarray, step: int) -> tuple[np.ndarray, int]:
 
 
 def show_grey(
-    axes: "Axes", image: np.ndarray, step: int, percentiles: tuple[float, float]
+    axes: "Axes",
+    image: np.ndarray,
+    step: int,
+    percentiles: tuple[float, float],
+    least_range: float = 0.0,
 ) -> tuple[int, int]:
     """Draw an image in grey on axes that count its own pixels, row 0 at the top.
 
@@ -39,6 +43,9 @@ def show_grey(
         It is averaged over squares of so many pixels first.
     percentiles
         Of the image, that are black and white.
+    least_range
+        From black to white at least, in the image's unit: what is less than the noise is not to
+        show as particles do.
 
     Returns
     -------
@@ -50,11 +57,12 @@ def show_grey(
     height = rows * step
     width = columns * step
     low, high = np.percentile(small, percentiles)
+    missing = max(0.0, least_range - (high - low)) / 2
     axes.imshow(
         small,
         cmap="gray",
-        vmin=low,
-        vmax=max(high, low + 1e-12),
+        vmin=low - missing,
+        vmax=max(high + missing, low + 1e-12),
         extent=(0, width, height, 0),
         interpolation="nearest",
     )
