@@ -10,6 +10,7 @@ from pathlib import Path
 from dstnet.correction.reference_check import Doubt
 from dstnet.enhancement import EnhancementSettings
 from dstnet.errors import BadInputError, SettingsError
+from dstnet.io import ensure_writable_folder
 from dstnet.io.leftovers import remove_leftovers
 from dstnet.pipeline.checked_references import CheckedReferences
 from dstnet.pipeline.file_state import file_version
@@ -98,6 +99,7 @@ def run_files(
         _refuse_wrong_references(inputs, references)
     outcomes_of = prepare(MovieJob(settings), workplace)
     records = Records(folder, settings.made_with(), overwrite)
+    ensure_writable_folder(folder / "micrographs")
     for name in ("micrographs", REFERENCES):
         remove_leftovers(folder / name)
     refused: dict[str, str] = {}
