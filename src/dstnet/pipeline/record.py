@@ -27,6 +27,7 @@ _SINCE_0_9 = (
     "size_bytes",
     "modified_ns",
     "first_frame",
+    "noise_scale",
 )
 Status = Literal["done", "skipped", "failed"]
 
