@@ -208,7 +208,7 @@ def test_sums_without_the_first_frames_lie_at_the_first_one_used(project, counts
     assert_same_place(align("again", "--motion-from", "own"), own, (0.01, 0.02))
     (said, relions) = (
         starfile.read(path, always_dict=True)
-        for path in ("own/micrographs/a.star", "MotionCorr/job002/Movies/a.star")
+        for path in ("own/micrographs/Movies/a.star", "MotionCorr/job002/Movies/a.star")
     )
     for tables in (said, relions):
         assert tables["general"]["rlnMicrographStartFrame"] == 4
