@@ -68,8 +68,12 @@ def result_paths(task: Task, products: list[Product]) -> dict[str, Path]:
 
 
 def complete_results(task: Task, source: Source, paths: dict[str, Path]) -> Results | None:
-    """What is on record of the results, where all lie there already, made from the same; refuses
-    those of something else.
+    """What is on record of the results, where all lie there already, made from the same; else None.
+
+    Raises
+    ------
+    BadInputError
+        If those of something else lie there.
     """
     there = [path.is_file() for path in paths.values()]
     if task.overwrite or not any(there):
