@@ -14,7 +14,7 @@ from dstnet.errors import BadInputError
 from dstnet.motion import Motion
 from dstnet.movie import Movie
 from dstnet.pipeline.inputs import InputMovie
-from dstnet.pipeline.motion_source import motion_file_of, read_tables
+from dstnet.pipeline.motion_source import doubt_of_name, motion_file_of, read_tables
 
 _EER_UP_SAMPLINGS = (0.25, 0.5, 2.0, 4.0)  # of one grid over another
 _SAME_PIXEL_SIZE = 1e-3  # relative; tables have six digits
@@ -57,7 +57,7 @@ def imported_motion(source: Path, input_movie: InputMovie, movie: Movie) -> Impo
     tables = read_tables(path)
     try:
         general = _general(tables)
-        pixel, note = _pixel_size(general, movie)
+        pixel, pixel_note = _pixel_size(general, movie)
         _check_grouping(general, movie)
         motion = Motion.from_relion({**tables, "general": general}, pixel)
     except BadInputError as error:
@@ -70,7 +70,9 @@ def imported_motion(source: Path, input_movie: InputMovie, movie: Movie) -> Impo
             f"{path} has the motion of {count} frames, {movie.name} has {movie.frames_in_file};"
             " give the motion of this movie"
         )
-    return _of_known_frames(movie, motion, [note] if note else [])
+    written = general.get("rlnMicrographMovieName")
+    doubt = doubt_of_name(source, input_movie, None if written is None else str(written))
+    return _of_known_frames(movie, motion, [note for note in (doubt, pixel_note) if note])
 
 
 def _of_known_frames(movie: Movie, motion: Motion, notes: list[str]) -> ImportedMotion:
