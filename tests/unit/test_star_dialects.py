@@ -429,3 +429,20 @@ def test_gain_and_defects_of_a_table(project):
     columns = columns.replace("MovieName", "Name") + " rlnMicrographMetadata"
     (corrected,), _ = inputs(project, loop(columns, "sum.mrc gain.mrc bad.txt 300 sum.star"))
     assert corrected.gain is None and corrected.defects is None, "RELION's sums need neither"
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"spherical_aberration_mm": -2.7}, "--cs is -2.7; 0 to 100 are allowed"),
+        ({"amplitude_contrast": 10.0}, "--amplitude-contrast is 10; 0 to 1 are allowed"),
+        ({"spherical_aberration_mm": float("nan")}, "--cs is nan"),
+    ],
+)
+def test_options_for_relions_tables_are_looked_at_too(project, given, said):
+    with pytest.raises(BadInputError, match=said):
+        opened(
+            project,
+            OPTICS + loop("rlnMicrographMovieName rlnOpticsGroup", "Movies/m.mrc 1"),
+            **given,
+        )

@@ -344,7 +344,7 @@ class Acquisition:
         Raises
         ------
         BadInputError
-            If the STAR file says what no aberration or amplitude contrast can be.
+            If an option or the STAR file says what no aberration or amplitude contrast can be.
         """
         given = self._given
         values = {} if self._row is None else self._row.optics
@@ -356,6 +356,10 @@ class Acquisition:
             def told(column: str = column, most: float = most, option: str = option) -> Any:
                 return self._cell(column, 0, most, option)
 
+            if value is not None and not 0 <= value <= most:
+                raise BadInputError(
+                    f"{self._path}: {option} is {value:g}; 0 to {most:g} are allowed"
+                )
             number = self._number(value, option, "", told)
             if number is not None:
                 values[column] = number
