@@ -274,13 +274,24 @@ def test_frames_without_motion_are_left_out(movie):
     assert found.movie.frame_numbers == (1, 2, 4, 5)
     assert found.movie.exposure is not None
     assert found.movie.exposure.start_e_per_a2 == (1.0, 2.0, 4.0, 5.0)
-    assert found.movie.notes == ("frames left out, since the motion given left them out: 1, 4",)
+    said = "frames left out, since the motion given left them out: 1, 4"
+    assert found.movie.notes[-1] == said
     assert bool(torch.isfinite(found.motion.global_shift_angstrom).all())
     np.testing.assert_allclose(found.motion.global_shift_angstrom[:, 0], [0, 2, 6, 8], atol=0.1)
     part = imported_motion(source, movie, frames_of(movie).subset([0, 1, 2]))
     assert part.movie.frame_numbers == (1, 2)
     with pytest.raises(BadInputError, match="of none of its frames 1 to 1"):
         imported_motion(source, movie, frames_of(movie).subset([0]))
+
+
+def test_motion_against_another_frame_is_said_to_lie_elsewhere(movie):
+    """As MotionCor2's, against the middle one; our sums lie at the first."""
+    tables = tables_of(planted(PIXEL), "a.tif")
+    shifts = tables["global_shift"]
+    shifts["rlnMicrographShiftY"] += 3.0
+    found = taken(write_tables(tables), movie)
+    assert step_of(found) == pytest.approx(PIXEL)
+    assert "(0.0, 3.0) pixels in x, y at its first frame" in found.movie.notes[0]
 
 
 def test_rows_go_by_their_numbers(movie):

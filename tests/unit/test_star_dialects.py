@@ -446,3 +446,15 @@ def test_options_for_relions_tables_are_looked_at_too(project, given, said):
             OPTICS + loop("rlnMicrographMovieName rlnOpticsGroup", "Movies/m.mrc 1"),
             **given,
         )
+
+
+def test_a_dose_that_an_option_replaces_is_not_passed_on(project):
+    """Of a table whose optics groups have it."""
+    text = loop(
+        "rlnOpticsGroup rlnMicrographOriginalPixelSize rlnVoltage rlnMicrographDoseRate",
+        "1 0.53 200 1.5",
+        block="optics",
+    ) + loop("rlnMicrographMovieName rlnOpticsGroup", "Movies/m.mrc 1")
+    movies, _ = inputs(project, text)
+    assert MovieSettings().optics(movies[0])["rlnMicrographDoseRate"] == 1.5
+    assert "rlnMicrographDoseRate" not in MovieSettings(exposure_e_per_a2=2.0).optics(movies[0])

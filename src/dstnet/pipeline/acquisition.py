@@ -348,6 +348,12 @@ class Acquisition:
         """
         given = self._given
         values = {} if self._row is None else self._row.optics
+        for column, replaced in (
+            (_DOSE, given.exposure_e_per_a2),
+            (_BEFORE, given.pre_exposure_e_per_a2),
+        ):
+            if replaced is not None:
+                values.pop(column, None)  # it is no longer true
         for column, value, option, most in (
             (_ABERRATION, given.spherical_aberration_mm, "--cs", 100.0),
             (_CONTRAST, given.amplitude_contrast, "--amplitude-contrast", 1.0),
