@@ -519,6 +519,8 @@ def test_closed_output_stops_nothing(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     with pytest.raises(SystemExit) as left:
         main(["models"])
+    sys.stdout.close()
+    sys.stderr.close()
     assert left.value.code == 0
 
 

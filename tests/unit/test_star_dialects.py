@@ -458,3 +458,22 @@ def test_a_dose_that_an_option_replaces_is_not_passed_on(project):
     movies, _ = inputs(project, text)
     assert MovieSettings().optics(movies[0])["rlnMicrographDoseRate"] == 1.5
     assert "rlnMicrographDoseRate" not in MovieSettings(exposure_e_per_a2=2.0).optics(movies[0])
+
+
+def test_a_path_that_is_one_file_from_here_and_another_from_the_table_is_refused(
+    project, monkeypatch
+):
+    """Two projects whose movies have the same paths: whose is the table?"""
+    (project / "other/Movies").mkdir(parents=True)
+    (project / "other/Movies/m.mrc").write_bytes(b"another movie")
+    text = loop("rlnMicrographMovieName rlnMicrographOriginalPixelSize", "Movies/m.mrc 0.53")
+    with pytest.raises(BadInputError, match=r"Movies/m.mrc, which may be .*other/Movies/m\.mrc"):
+        inputs(project, text, "other/movies.star")
+    monkeypatch.chdir(project / "other")
+    assert len(read_inputs(["movies.star"])) == 1
+    (project / "other/Import/job001").mkdir(parents=True)
+    (movie,), _ = inputs(project / "other", text, "Import/job001/movies.star")
+    assert str(movie.path) == "Movies/m.mrc", "also where a folder above has another of its name"
+    (project / "a.star").write_text(text)
+    with pytest.raises(BadInputError, match=r"run the command in the project's folder"):
+        read_inputs([project / "a.star"])
