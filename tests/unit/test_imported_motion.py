@@ -159,6 +159,12 @@ def test_names_that_a_star_file_cannot_hold(project):
     assert step_of(taken(Path("out"), moved)) == pytest.approx(3)
 
 
+def test_names_that_hold_a_word_of_the_format(project):
+    name = "Movies/loop_3/data_loop_7.tif"
+    write_motion(Path("MC/any.star"), planted(3.0), name)
+    assert step_of(taken(Path("MC"), make_movie(name, seed=5))) == pytest.approx(3)
+
+
 def test_pipes_are_no_motion(project):
     os.mkfifo("pipe.star")
     os.mkfifo("MotionCorr/pipe.star")

@@ -26,6 +26,7 @@ _METADATA_COLUMN = "rlnMicrographMetadata"
 _MOVIE_COLUMN = "rlnMicrographMovieName"
 _MOTION_BLOCK = "data_global_shift"
 _MOVIE_LINE = re.compile(rf"^\s*_{_MOVIE_COLUMN}\s+(\S.*?)\s*$", re.MULTILINE)
+_LOOP_LINE = re.compile(r"^\s*loop_\s*$", re.MULTILINE)  # names may hold it too
 _COMPARED_BYTES = 1 << 20
 _HEAD_CHARACTERS = 1 << 14  # of a motion file: its general values and the start of its shifts
 _NEW_FILES_SECONDS = 5.0  # a folder is looked through again no sooner
@@ -293,7 +294,7 @@ def _head(path: Path) -> str:
 
 def _movie_in(text: str) -> str | None:
     """The movie that a STAR file of one movie names, among the values before its first table."""
-    values = text.split("loop_", 1)[0]
+    values = _LOOP_LINE.split(text, maxsplit=1)[0]
     line = _MOVIE_LINE.search(values)
     return line[1].strip("\"'") if line else None
 
