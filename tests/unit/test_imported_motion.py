@@ -162,7 +162,12 @@ def test_names_that_a_star_file_cannot_hold(project):
 def test_names_that_hold_a_word_of_the_format(project):
     name = "Movies/loop_3/data_loop_7.tif"
     write_motion(Path("MC/any.star"), planted(3.0), name)
-    assert step_of(taken(Path("MC"), make_movie(name, seed=5))) == pytest.approx(3)
+    movie = make_movie(name, seed=5)
+    assert step_of(taken(Path("MC"), movie)) == pytest.approx(3)
+    os.rename("MC/any.star", "MC/data_global_shift.star")
+    table = pd.DataFrame({"rlnMicrographMetadata": ["MC/data_global_shift.star"]})
+    write_star(Path("table.star"), {"micrographs": table})
+    assert step_of(taken(Path("table.star"), movie)) == pytest.approx(3)
 
 
 def test_pipes_are_no_motion(project):

@@ -26,6 +26,7 @@ _METADATA_COLUMN = "rlnMicrographMetadata"
 _MOVIE_COLUMN = "rlnMicrographMovieName"
 _MOTION_BLOCK = "data_global_shift"
 _MOVIE_LINE = re.compile(rf"^\s*_{_MOVIE_COLUMN}\s+(\S.*?)\s*$", re.MULTILINE)
+_BLOCK_LINE = re.compile(rf"^\s*{_MOTION_BLOCK}\s*$", re.MULTILINE)
 _LOOP_LINE = re.compile(r"^\s*loop_\s*$", re.MULTILINE)  # names may hold it too
 _COMPARED_BYTES = 1 << 20
 _HEAD_CHARACTERS = 1 << 14  # of a motion file: its general values and the start of its shifts
@@ -230,14 +231,14 @@ def _in_folder(folder: Path) -> Iterator[_MotionFile]:
             path = Path(parent, name)
             if path.suffix == ".star" and not name.startswith(".") and path.is_file():
                 text = _head(path)
-                if _MOTION_BLOCK in text:
+                if _BLOCK_LINE.search(text):
                     yield _MotionFile.of(path, _movie_in(text), str(path.relative_to(folder)))
 
 
 def _in_file(source: Path) -> Iterator[_MotionFile]:
     """That a table names, or the file itself."""
     text = _head(source)
-    if _MOTION_BLOCK in text:
+    if _BLOCK_LINE.search(text):
         yield _MotionFile.of(source, _movie_in(text), "")
         return
     for row in _rows(source):
