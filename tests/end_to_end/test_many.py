@@ -419,6 +419,31 @@ def test_a_watched_run(movies, tmp_path):
         run_files(source, tmp_path / "out", ALIGN, workplace=Workplace(shard=Shard(1, 2)))
 
 
+def test_what_changes_after_it_was_taken_is_taken_again(movies, tmp_path):
+    """A writer that paused for longer than files settle, or another movie of the name."""
+    path = tmp_path / "m.mrc"
+    shutil.copy(movies[0].path, path)
+    watched = [InputMovie(path, "m")]
+    reported = []
+
+    def report(record):
+        reported.append(record)
+        if len(reported) == 1:
+            shutil.copy(movies[1].path, path)
+
+    source = watch(lambda: watched, ALIGN.movies.open, every=0.05, settle=0.1, idle=1.0)
+    run_files(source, tmp_path / "out", ALIGN, workplace=ONE_THREAD, report=report)
+    assert [record.status for record in reported] == ["done", "done"]
+    assert any("not the one that was there" in note for note in reported[1].results.notes)
+    summary = run_files(movies[1:2], tmp_path / "other", ALIGN, workplace=ONE_THREAD)
+    assert summary.of("done")
+    total, other = (
+        mrcfile.read(tmp_path / name)
+        for name in ("out/micrographs/m_aligned.mrc", "other/micrographs/m1_aligned.mrc")
+    )
+    assert np.array_equal(total, other)
+
+
 def test_tables_and_page_are_written_as_a_watched_run_goes(movies, tmp_path):
     """What is finished shows before anything else comes, newest first; Ctrl-C leaves all."""
     out = tmp_path / "out"

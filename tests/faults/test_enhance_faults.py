@@ -2,6 +2,8 @@
 nothing half done.
 """
 
+import errno
+import io
 import json
 import re
 import signal
@@ -15,6 +17,7 @@ import starfile
 import tifffile
 from tiny import dstnet, make_frames, save_model
 
+from dstnet.cli import main
 from dstnet.enhancement import NetworkRestorer
 from dstnet.io import write_mrc, write_tiff
 from dstnet.pipeline import process
@@ -509,3 +512,27 @@ def test_sigterm_leaves_results_on_record_and_nothing_half_done(capsys, tmp_path
     assert not list(out.rglob(".*")), "no hidden file"
     code, _, err = dstnet(capsys, *arguments)
     assert code == 0 and "0 failed" in err, err
+
+
+def test_closed_output_stops_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with pytest.raises(SystemExit) as left:
+        main(["models"])
+    sys.stdout.close()
+    sys.stderr.close()
+    assert left.value.code == 0
+
+
+def test_output_on_a_full_disk_is_said_in_one_line(monkeypatch, capsys):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(SystemExit) as left:
+        main(["models"])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("dstnet: error: cannot write what is printed: No space left")
+    assert said.count("\n") == 1

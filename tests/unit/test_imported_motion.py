@@ -104,6 +104,38 @@ def test_movies_that_were_moved_are_told_by_their_folders(project):
         taken(TABLE, InputMovie(Path("hole.tif"), "hole"))
 
 
+def test_a_movie_told_by_its_name_alone_is_said_to_be(project):
+    """Its motion is of a movie that is no longer there, in a folder of another name."""
+    os.remove("Movies/sq1/hole.tif")
+    shutil.rmtree("MotionCorr/job002/Movies/sq2")
+    found = taken(TABLE.parent, make_movie("raw/hole.tif", seed=1))
+    assert step_of(found) == pytest.approx(1)
+    assert any("of Movies/sq1/hole.tif, which is not there" in n for n in found.movie.notes)
+    os.rename("raw", "sq1")
+    found = taken(TABLE.parent, InputMovie(Path("sq1/hole.tif"), "hole"))
+    assert not found.movie.notes
+
+
+def test_tables_are_read_by_lines(project):
+    """A path that looks like the head of a block is a path; a number is a name."""
+    os.rename("MotionCorr/job002", "data_job")
+    write_motion(Path("data_job/007.star"), planted(3.0), "Movies/007.tif")
+    text = TABLE_TEXT.format(folder="data_job")
+    Path("data_job/table.star").write_text(text)
+    found = taken(Path("data_job/table.star"), make_movie("Movies/007.tif", seed=7))
+    assert step_of(found) == pytest.approx(3)
+
+
+TABLE_TEXT = """data_micrographs
+
+loop_
+_rlnMicrographName #1
+_rlnMicrographMetadata #2
+{folder}/Movies/sq1/hole.mrc {folder}/Movies/sq1/hole.star
+{folder}/007.mrc {folder}/007.star
+"""
+
+
 def test_a_copy_is_the_same_movie_and_another_of_its_name_is_not(project):
     shutil.copytree("Movies/sq2", "copy/Movies/sq1")
     copied = InputMovie(Path("copy/Movies/sq1/hole.tif"), "hole")
@@ -125,6 +157,17 @@ def test_names_that_a_star_file_cannot_hold(project):
     os.makedirs("disk/sq 3")
     moved = make_movie(f"disk/sq 3/{movie.path.name}", seed=3)
     assert step_of(taken(Path("out"), moved)) == pytest.approx(3)
+
+
+def test_names_that_hold_a_word_of_the_format(project):
+    name = "Movies/loop_3/data_loop_7.tif"
+    write_motion(Path("MC/any.star"), planted(3.0), name)
+    movie = make_movie(name, seed=5)
+    assert step_of(taken(Path("MC"), movie)) == pytest.approx(3)
+    os.rename("MC/any.star", "MC/data_global_shift.star")
+    table = pd.DataFrame({"rlnMicrographMetadata": ["MC/data_global_shift.star"]})
+    write_star(Path("table.star"), {"micrographs": table})
+    assert step_of(taken(Path("table.star"), movie)) == pytest.approx(3)
 
 
 def test_pipes_are_no_motion(project):
@@ -242,13 +285,24 @@ def test_frames_without_motion_are_left_out(movie):
     assert found.movie.frame_numbers == (1, 2, 4, 5)
     assert found.movie.exposure is not None
     assert found.movie.exposure.start_e_per_a2 == (1.0, 2.0, 4.0, 5.0)
-    assert found.movie.notes == ("frames left out, since the motion given left them out: 1, 4",)
+    said = "frames left out, since the motion given left them out: 1, 4"
+    assert found.movie.notes[-1] == said
     assert bool(torch.isfinite(found.motion.global_shift_angstrom).all())
     np.testing.assert_allclose(found.motion.global_shift_angstrom[:, 0], [0, 2, 6, 8], atol=0.1)
     part = imported_motion(source, movie, frames_of(movie).subset([0, 1, 2]))
     assert part.movie.frame_numbers == (1, 2)
     with pytest.raises(BadInputError, match="of none of its frames 1 to 1"):
         imported_motion(source, movie, frames_of(movie).subset([0]))
+
+
+def test_motion_against_another_frame_is_said_to_lie_elsewhere(movie):
+    """As MotionCor2's, against the middle one; our sums lie at the first."""
+    tables = tables_of(planted(PIXEL), "a.tif")
+    shifts = tables["global_shift"]
+    shifts["rlnMicrographShiftY"] += 3.0
+    found = taken(write_tables(tables), movie)
+    assert step_of(found) == pytest.approx(PIXEL)
+    assert "(0.0, 3.0) pixels in x, y at its first frame" in found.movie.notes[0]
 
 
 def test_rows_go_by_their_numbers(movie):
@@ -394,10 +448,10 @@ def test_sources_that_are_none(movie, tmp_path):
     with pytest.raises(BadInputError, match="No such file or directory; check the path"):
         taken(Path("nowhere.star"), movie)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInputError, match=r"no motion of a.tif: empty has no movie"):
+    with pytest.raises(BadInputError, match=r"no motion of a.tif: empty holds no motion file"):
         taken(Path("empty"), movie)
     starfile.write({"particles": pd.DataFrame({"rlnCoordinateX": [1.0, 2.0]})}, "particles.star")
-    with pytest.raises(BadInputError, match=r"no motion of a.tif: particles.star"):
+    with pytest.raises(BadInputError, match=r"particles.star names no motion"):
         taken(Path("particles.star"), movie)
     Path("broken.star").write_text("data_x\n\nloop_\n_rlnA #1\n_rlnB #2\n1\n")
     with pytest.raises(BadInputError, match=r"broken.star"):

@@ -187,3 +187,11 @@ def test_what_not_all_optics_groups_say_is_left_out(tmp_path):
     _, groups = optics_groups(tmp_path, (known, 0.8), ({"rlnAmplitudeContrast": 0.07}, 1.2))
     assert "rlnSphericalAberration" not in groups
     assert groups["rlnAmplitudeContrast"].tolist() == [0.1, 0.07]
+
+
+def test_texts_of_optics_groups_are_one_word(tmp_path):
+    """RELION ends a cell at a blank and knows no quotes: what follows would be other cells."""
+    named = {"rlnOpticsGroupName": "my group", "rlnMtfFileName": "mtf k3.star"}
+    found, groups = optics_groups(tmp_path, (named, 0.8))
+    assert found == [("my%20group", 1, 0.8)]
+    assert groups["rlnMtfFileName"].tolist() == ["mtf%20k3.star"]

@@ -106,9 +106,10 @@ def test_what_relion_cannot_read_is_written(tmp_path):
     tifffile.imwrite(tmp_path / "double.tif", gain.astype(np.float64))
     as_mrc(tmp_path / "gain.map", gain)
     as_mrc(tmp_path / "my gain.mrc", gain)
+    as_mrc(tmp_path / "it's#1.mrc", gain)
     as_tiff(tmp_path / "k3.gain", gain)
     as_tiff(tmp_path / "a.tif", gain).rename(tmp_path / "tiff.mrc")
-    names = ("tiled.tif", "double.tif", "gain.map", "my gain.mrc", "k3.gain")
+    names = ("tiled.tif", "double.tif", "gain.map", "my gain.mrc", "it's#1.mrc", "k3.gain")
     for name in (*names, "tiff.mrc"):
         written, applied = references(tmp_path, tmp_path / name, movie)
         assert written.gain is not None and written.gain.suffix == ".mrc"
@@ -227,6 +228,15 @@ def test_dose_and_voltage_are_told_only_where_somebody_said_them(project, capsys
     assert [general[name] for name in sorted(unknown)] == [1.5, 2, 200]
     assert "--fdose" not in printed
     assert "unless it is run with --first_frame 2 --last_frame 4" in printed
+
+
+def test_frames_left_out_between_others_have_no_option_in_relion(tmp_path, capsys, monkeypatch):
+    frames = make_frames(5, SHAPE)
+    frames[2] = 0
+    write_tiff(tmp_path / "m.tif", frames, 1.1)
+    _, printed = align(capsys, monkeypatch, tmp_path, "m.tif")
+    assert "left out between others too (3)" in printed
+    assert "--first_frame" not in printed
 
 
 def test_binning_is_that_of_the_sums(project, capsys, monkeypatch):

@@ -429,3 +429,51 @@ def test_gain_and_defects_of_a_table(project):
     columns = columns.replace("MovieName", "Name") + " rlnMicrographMetadata"
     (corrected,), _ = inputs(project, loop(columns, "sum.mrc gain.mrc bad.txt 300 sum.star"))
     assert corrected.gain is None and corrected.defects is None, "RELION's sums need neither"
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"spherical_aberration_mm": -2.7}, "--cs is -2.7; 0 to 100 are allowed"),
+        ({"amplitude_contrast": 10.0}, "--amplitude-contrast is 10; 0 to 1 are allowed"),
+        ({"spherical_aberration_mm": float("nan")}, "--cs is nan"),
+    ],
+)
+def test_options_for_relions_tables_are_looked_at_too(project, given, said):
+    with pytest.raises(BadInputError, match=said):
+        opened(
+            project,
+            OPTICS + loop("rlnMicrographMovieName rlnOpticsGroup", "Movies/m.mrc 1"),
+            **given,
+        )
+
+
+def test_a_dose_that_an_option_replaces_is_not_passed_on(project):
+    """Of a table whose optics groups have it."""
+    text = loop(
+        "rlnOpticsGroup rlnMicrographOriginalPixelSize rlnVoltage rlnMicrographDoseRate",
+        "1 0.53 200 1.5",
+        block="optics",
+    ) + loop("rlnMicrographMovieName rlnOpticsGroup", "Movies/m.mrc 1")
+    movies, _ = inputs(project, text)
+    assert MovieSettings().optics(movies[0])["rlnMicrographDoseRate"] == 1.5
+    assert "rlnMicrographDoseRate" not in MovieSettings(exposure_e_per_a2=2.0).optics(movies[0])
+
+
+def test_a_path_that_is_one_file_from_here_and_another_from_the_table_is_refused(
+    project, monkeypatch
+):
+    """Two projects whose movies have the same paths: whose is the table?"""
+    (project / "other/Movies").mkdir(parents=True)
+    (project / "other/Movies/m.mrc").write_bytes(b"another movie")
+    text = loop("rlnMicrographMovieName rlnMicrographOriginalPixelSize", "Movies/m.mrc 0.53")
+    with pytest.raises(BadInputError, match=r"Movies/m.mrc, which may be .*other/Movies/m\.mrc"):
+        inputs(project, text, "other/movies.star")
+    monkeypatch.chdir(project / "other")
+    assert len(read_inputs(["movies.star"])) == 1
+    (project / "other/Import/job001").mkdir(parents=True)
+    (movie,), _ = inputs(project / "other", text, "Import/job001/movies.star")
+    assert str(movie.path) == "Movies/m.mrc", "also where a folder above has another of its name"
+    (project / "a.star").write_text(text)
+    with pytest.raises(BadInputError, match=r"run the command in the project's folder"):
+        read_inputs([project / "a.star"])

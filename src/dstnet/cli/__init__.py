@@ -3,7 +3,9 @@
 torch is imported by the verbs that need it, when they run: help answers at once.
 """
 
+import errno
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -42,12 +44,19 @@ gain.command(check)
 app.command(gain)
 
 
+# Of files that are written by name, other errors tell.
+_ERRORS_OF_OUTPUT = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit code: 0 all done, 1 some inputs failed, 2 bad usage
     or nowhere to write.
     """
     limit_libraries()
     keep_freed_memory()
+    # Where they are closed; else the first file that is opened would take their place.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # nothing written may end a run
@@ -68,4 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 130
     except BrokenPipeError:
         code = 1
+    except OSError as error:
+        if error.errno not in _ERRORS_OF_OUTPUT:
+            raise
+        print(
+            f"dstnet: error: cannot write what is printed: {error.strerror}; results that were"
+            " finished are complete",
+            file=sys.stderr,
+        )
+        sys.stdout = None  # what it still holds would be tried again at exit
+        code = 2
     sys.exit(code or 0)

@@ -344,10 +344,16 @@ class Acquisition:
         Raises
         ------
         BadInputError
-            If the STAR file says what no aberration or amplitude contrast can be.
+            If an option or the STAR file says what no aberration or amplitude contrast can be.
         """
         given = self._given
         values = {} if self._row is None else self._row.optics
+        for column, replaced in (
+            (_DOSE, given.exposure_e_per_a2),
+            (_BEFORE, given.pre_exposure_e_per_a2),
+        ):
+            if replaced is not None:
+                values.pop(column, None)  # it is no longer true
         for column, value, option, most in (
             (_ABERRATION, given.spherical_aberration_mm, "--cs", 100.0),
             (_CONTRAST, given.amplitude_contrast, "--amplitude-contrast", 1.0),
@@ -356,6 +362,10 @@ class Acquisition:
             def told(column: str = column, most: float = most, option: str = option) -> Any:
                 return self._cell(column, 0, most, option)
 
+            if value is not None and not 0 <= value <= most:
+                raise BadInputError(
+                    f"{self._path}: {option} is {value:g}; 0 to {most:g} are allowed"
+                )
             number = self._number(value, option, "", told)
             if number is not None:
                 values[column] = number

@@ -8,16 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from dstnet.errors import BadInputError
 from dstnet.motion import Motion
+from dstnet.motion.relion import NOT_OBSERVED
 from dstnet.movie import Movie
 from dstnet.pipeline.inputs import InputMovie
-from dstnet.pipeline.motion_source import motion_file_of, read_tables
+from dstnet.pipeline.motion_source import doubt_of_name, motion_file_of, read_tables
 
 _EER_UP_SAMPLINGS = (0.25, 0.5, 2.0, 4.0)  # of one grid over another
 _SAME_PIXEL_SIZE = 1e-3  # relative; tables have six digits
+_SAME_PLACE_PX = 0.1
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def imported_motion(source: Path, input_movie: InputMovie, movie: Movie) -> Impo
     tables = read_tables(path)
     try:
         general = _general(tables)
-        pixel, note = _pixel_size(general, movie)
+        pixel, pixel_note = _pixel_size(general, movie)
         _check_grouping(general, movie)
         motion = Motion.from_relion({**tables, "general": general}, pixel)
     except BadInputError as error:
@@ -70,7 +73,26 @@ def imported_motion(source: Path, input_movie: InputMovie, movie: Movie) -> Impo
             f"{path} has the motion of {count} frames, {movie.name} has {movie.frames_in_file};"
             " give the motion of this movie"
         )
-    return _of_known_frames(movie, motion, [note] if note else [])
+    written = general.get("rlnMicrographMovieName")
+    doubt = doubt_of_name(source, input_movie, None if written is None else str(written))
+    notes = (doubt, pixel_note, _reference_note(tables["global_shift"]))
+    return _of_known_frames(movie, motion, [note for note in notes if note])
+
+
+def _reference_note(table: pd.DataFrame) -> str | None:
+    """What is to be said of motion that is against another frame than the first one used, as
+    MotionCor2's is.
+    """
+    if "rlnMicrographFrameNumber" in table:
+        table = table.sort_values("rlnMicrographFrameNumber")
+    shifts = table[["rlnMicrographShiftX", "rlnMicrographShiftY"]].to_numpy(float)
+    x, y = next(shift for shift in shifts if NOT_OBSERVED not in shift)
+    if math.hypot(x, y) < _SAME_PLACE_PX:
+        return None
+    return (
+        f"the motion given is ({x:.1f}, {y:.1f}) pixels in x, y at its first frame, where sums lie"
+        " here: picks on that program's own sum are off by as much on this one"
+    )
 
 
 def _of_known_frames(movie: Movie, motion: Motion, notes: list[str]) -> ImportedMotion:

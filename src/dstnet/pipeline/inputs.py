@@ -65,7 +65,8 @@ def read_inputs(
         any depth; pictures and notes beside movies do not count); ``@FILE``, a list of one path a
         line, in which empty lines and those that start with ``#`` do not count; or a RELION STAR
         file with a table of movies or micrographs. Paths inside a list or a STAR file start at the
-        current folder, else at the file's own or the nearest one above it where the movie is found.
+        current folder, else at the file's own or the nearest one above it where the movie is found;
+        what is two files so is refused.
     report
         Gets a line on whatever was left out.
     references

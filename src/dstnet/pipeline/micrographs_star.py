@@ -125,7 +125,11 @@ class _OpticsGroups:
 
     def number(self, micrograph: Micrograph) -> int:
         """The number of a micrograph's group."""
-        own = {name: value for name, value in micrograph.optics.items() if name != _GROUP}
+        own = {
+            name: star_name(value) if isinstance(value, str) else value
+            for name, value in micrograph.optics.items()
+            if name != _GROUP
+        }
         own["rlnMicrographOriginalPixelSize"] = micrograph.movie_pixel_size_angstrom
         own["rlnVoltage"] = micrograph.voltage_kv
         own["rlnMicrographPixelSize"] = micrograph.pixel_size_angstrom

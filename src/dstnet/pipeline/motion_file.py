@@ -99,11 +99,23 @@ class MotionFile:
                 "RELION's Polish takes no gain on a grid four times as fine as the camera's; pass"
                 " --eer-upsampling 1 or 2 to polish"
             )
+        return [*notes, *self._left_out_notes()]
+
+    def _left_out_notes(self) -> list[str]:
         numbers = self.frame_numbers
-        if len(numbers) < self.movie.frames_in_file:
+        first, last = numbers[0], numbers[-1]
+        notes = []
+        if last - first + 1 < self.movie.frames_in_file:
             notes.append(
                 "RELION's Polish takes frames that were left out too, unless it is run with"
-                f" --first_frame {numbers[0] + 1} --last_frame {numbers[-1] + 1}"
+                f" --first_frame {first + 1} --last_frame {last + 1}"
+            )
+        between = sorted(set(range(first, last)) - set(numbers))
+        if between:
+            names = ", ".join(str(number + 1) for number in between)
+            notes.append(
+                f"RELION's Polish takes the frames left out between others too ({names}): it has no"
+                " option to leave them out"
             )
         return notes
 

@@ -19,12 +19,15 @@ import starfile
 
 from dstnet.errors import BadInputError
 from dstnet.io.movie_file import movie_stem
+from dstnet.io.star_table import read_star
 from dstnet.pipeline.inputs import InputMovie
 
 _METADATA_COLUMN = "rlnMicrographMetadata"
 _MOVIE_COLUMN = "rlnMicrographMovieName"
 _MOTION_BLOCK = "data_global_shift"
 _MOVIE_LINE = re.compile(rf"^\s*_{_MOVIE_COLUMN}\s+(\S.*?)\s*$", re.MULTILINE)
+_BLOCK_LINE = re.compile(rf"^\s*{_MOTION_BLOCK}\s*$", re.MULTILINE)
+_LOOP_LINE = re.compile(r"^\s*loop_\s*$", re.MULTILINE)  # names may hold it too
 _COMPARED_BYTES = 1 << 20
 _HEAD_CHARACTERS = 1 << 14  # of a motion file: its general values and the start of its shifts
 _NEW_FILES_SECONDS = 5.0  # a folder is looked through again no sooner
@@ -92,6 +95,8 @@ class MotionSource:
         named = self._files.get(_plain_stem(path.name)) or self._files.get("", [])
         if named:
             why = f"has that of {named[0].movie_name}, which is another file"
+        elif not self._files:
+            why = "holds no motion file"
         found = self._files_of(path, named)
         if not found:
             raise BadInputError(
@@ -186,6 +191,23 @@ def motion_file_of(movie: InputMovie, source: Path) -> Path:
     return _motion_source(source).file_of(movie)
 
 
+def doubt_of_name(source: Path, movie: InputMovie, written: str | None) -> str | None:
+    """What is to be said where a motion file names its movie as `written`, and nothing but the
+    file's own name says that it is this one: it is no longer there, and its folder is called
+    otherwise. None where there is no doubt.
+    """
+    if written is None or _found_above(source, written) is not None:
+        return None
+    if (
+        Path(written).parent == Path()
+        or _common_tail(written, Path(os.path.abspath(movie.path))) > 1
+    ):
+        return None
+    return (
+        f"the motion given is of {written}, which is not there: told by the name of the file alone"
+    )
+
+
 def _motion_source(source: Path) -> MotionSource:
     try:
         state = source.stat()
@@ -209,30 +231,36 @@ def _in_folder(folder: Path) -> Iterator[_MotionFile]:
             path = Path(parent, name)
             if path.suffix == ".star" and not name.startswith(".") and path.is_file():
                 text = _head(path)
-                if _MOTION_BLOCK in text:
+                if _BLOCK_LINE.search(text):
                     yield _MotionFile.of(path, _movie_in(text), str(path.relative_to(folder)))
 
 
 def _in_file(source: Path) -> Iterator[_MotionFile]:
     """That a table names, or the file itself."""
     text = _head(source)
-    if _MOTION_BLOCK in text:
+    if _BLOCK_LINE.search(text):
         yield _MotionFile.of(source, _movie_in(text), "")
         return
     for row in _rows(source):
-        metadata = str(row[_METADATA_COLUMN])
+        metadata = row[_METADATA_COLUMN]
         path = _found_above(source, metadata)
         movie = row.get(_MOVIE_COLUMN)
         if movie is None and path is not None:
             movie = _movie_in(_head(path))
         # A file that is missing is missed by the movie that needs it alone.
-        yield _MotionFile.of(path or Path(metadata), movie and str(movie), metadata)
+        yield _MotionFile.of(path or Path(metadata), movie, metadata)
 
 
-def _rows(source: Path) -> Iterator[dict[str, Any]]:
-    for table in read_tables(source).values():
-        if _METADATA_COLUMN in getattr(table, "columns", ()):
-            yield from table.to_dict("records")
+def _rows(source: Path) -> Iterator[dict[str, str]]:
+    """Those of a table that names motion files; names stay as they are written."""
+    tables = [table for table in read_star(source) if _METADATA_COLUMN in table.columns]
+    if not tables:
+        raise BadInputError(
+            f"{source} names no motion: it has neither {_METADATA_COLUMN} nor {_MOTION_BLOCK}; give"
+            " the corrected_micrographs.star, or the motion file, that motion correction wrote"
+        )
+    for table in tables:
+        yield from table.records()
 
 
 def read_tables(path: Path) -> dict[str, Any]:
@@ -267,7 +295,7 @@ def _head(path: Path) -> str:
 
 def _movie_in(text: str) -> str | None:
     """The movie that a STAR file of one movie names, among the values before its first table."""
-    values = text.split("loop_", 1)[0]
+    values = _LOOP_LINE.split(text, maxsplit=1)[0]
     line = _MOVIE_LINE.search(values)
     return line[1].strip("\"'") if line else None
 

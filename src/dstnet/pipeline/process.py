@@ -112,7 +112,7 @@ class MovieProcessor:
         except DstnetError as error:
             said = str(error)
             # Steps that are given an image alone do not know whose it is.
-            return task.failed(said if path.name in said else f"{path}: {said}")
+            return task.failed(said if printable(path.name) in said else f"{path}: {said}")
         except (MemoryError, torch.OutOfMemoryError) as error:
             return task.failed(
                 f"{path}: out of memory ({error}); pass a smaller --tile, fewer --workers or fewer"

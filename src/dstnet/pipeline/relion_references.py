@@ -19,7 +19,9 @@ from dstnet.correction.references import FittedReferences
 from dstnet.errors import BadInputError
 from dstnet.io import MrcFrames, atomic_path, ensure_writable_folder, write_mrc, write_tiff
 from dstnet.io.reference import read_gain
+from dstnet.io.star import star_holds
 from dstnet.movie import Movie
+from dstnet.pipeline.micrographs_star import as_relion_finds
 
 FOLDER = "references"
 
@@ -128,8 +130,7 @@ def _relion_applies(path: Path, gain: np.ndarray, is_eer: bool) -> bool:
     """Whether RELION, given a user's file, corrects frames as `gain` does, to a factor of all
     pixels.
     """
-    # STAR files have no place for blanks.
-    if len(str(path).split()) != 1:
+    if not star_holds(as_relion_finds(path)):
         return False
     try:
         if not _relion_reads(path, is_eer):

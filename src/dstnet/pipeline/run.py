@@ -26,6 +26,8 @@ from dstnet.pipeline.settings import RunSettings
 from dstnet.pipeline.task import Task
 from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
 
+_REPLACED = "made again: its file is not the one that was there (another size or time)"
+
 
 @dataclass
 class Summary:
@@ -179,8 +181,11 @@ def _tasks(
             continue
         task = _task(movie, records, overwrite)
         files = possible_files(movie.name, settings.products, is_enhanced=is_enhanced)
+        if all(taken.get(file) == movie.path for file in files):
+            # It changed after it had come: what is on record by now is of what it was.
+            task = replace(task, before=None, overwrite=True, notes=(_REPLACED,))
         for file in files:
-            if file in taken:
+            if file in taken and taken[file] != movie.path:
                 task = _refused(task, taken[file], "rename one of them, or give it another folder")
             # Enhanced halves of `a` are called as halves of `a_enhanced`.
             elif file in on_record and on_record[file].name != movie.name:
@@ -205,10 +210,10 @@ def _task(movie: InputMovie, records: Records, overwrite: bool) -> Task:
         return _refused(task, before.movie, advice)
     if version is None or before.source.is_of_version(version):
         return replace(task, before=before)
-    why = "its file is not the one that was there (another size or time)"
+    note = _REPLACED
     if before.source.size_bytes is None:
-        why = "it is not on record of which file the results were"
-    return replace(task, overwrite=True, notes=(f"made again: {why}",))
+        note = "made again: it is not on record of which file the results were"
+    return replace(task, overwrite=True, notes=(note,))
 
 
 def _refused(task: Task, other: Path, advice: str) -> Task:

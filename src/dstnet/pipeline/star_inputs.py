@@ -280,8 +280,9 @@ def _group(cell: str) -> str:
 
 class FileFinder:
     """Finds files named relative to a project: from the current folder, else from where the naming
-    file lies or above it, as RELION's jobs lie two folders below their project. A file that is
-    nowhere is looked for in the current folder, and so reported.
+    file lies or above it, as RELION's jobs lie two folders below their project. Where these are two
+    files, BadInputError is raised. A file that is nowhere is looked for in the current folder, and
+    so reported.
 
     Parameters
     ----------
@@ -292,8 +293,8 @@ class FileFinder:
     """
 
     def __init__(self, listing: Path, report: Callable[[str], None] = lambda line: None) -> None:
-        folder = listing.absolute().parent
-        self._bases = [Path(), folder, *folder.parents]
+        self._own_bases = listing.absolute().parents
+        self._bases = [Path(), *self._own_bases]
         self._listing = listing
         self._report = report
         self._said: set[str] = set()
@@ -320,11 +321,24 @@ class FileFinder:
         for base in self._bases:
             candidate = base / name
             if os.path.exists(candidate):
+                self._refuse_two(name)
                 # The next one lies there too, most likely.
                 self._bases.remove(base)
                 self._bases.insert(0, base)
                 return candidate
         return None
+
+    def _refuse_two(self, name: str) -> None:
+        """Refuse a name that is one file from the current folder and another one from the naming
+        file's.
+        """
+        from_here = Path(name)
+        own = next((base / name for base in self._own_bases if (base / name).is_file()), from_here)
+        if from_here.is_file() and not os.path.samefile(own, from_here):
+            raise BadInputError(
+                f"{self._listing} names {name}, which may be {from_here.absolute()} or {own}; run"
+                " the command in the project's folder, or write whole paths"
+            )
 
 
 def _variants(name: str) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,8 @@ def watch(
 
     A file waits while its size or time of change still changes, and longer while it cannot be read;
     what can still not be read when it has not changed for `PATIENCE` settling times is passed on,
-    to fail by name.
+    to fail by name. What changes after it was passed on (its writer paused for long, or it was
+    replaced) comes again.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ class _State:
 
 
 class _Arrivals:
-    """Files that have been seen, and which of them were passed on.
+    """Files that have been seen, and which of them were passed on as they are.
 
     Attributes
     ----------
@@ -88,12 +89,12 @@ class _Arrivals:
     def __init__(self, readable: Callable[[InputMovie], object], settle: float) -> None:
         self._readable = readable
         self._settle = settle
-        self._passed_on: set[Path] = set()
+        self._passed_on: dict[Path, tuple[int, int]] = {}  # with their versions
         self._states: dict[Path, _State] = {}
         self.last_change = time.monotonic()
 
     def complete(self, found: Sequence[InputMovie], now: float) -> Iterator[InputMovie]:
-        """Those that are complete, each once."""
+        """Those that are complete, each once as long as it is the same."""
         patience = PATIENCE * self._settle
         for movie in found:
             unchanged = self._unchanged_seconds(movie.path, now)
@@ -103,20 +104,21 @@ class _Arrivals:
                 self.last_change = now
                 if unchanged < self._settle or not self._opens(movie):
                     continue
-            self._passed_on.add(movie.path)
-            del self._states[movie.path]
+            self._passed_on[movie.path] = self._states.pop(movie.path).version
             self.last_change = time.monotonic()
             yield movie
 
     def _unchanged_seconds(self, path: Path, now: float) -> float | None:
-        """For how long a file has not changed; None where it is not there, or was passed on."""
-        if path in self._passed_on:
-            return None
+        """For how long a file has not changed; None where it is not there, or was passed on as it
+        is.
+        """
         try:
             status = path.stat()
         except OSError:
             return None  # gone again, or not yet there
         version = (status.st_size, status.st_mtime_ns)
+        if self._passed_on.get(path) == version:
+            return None
         known = self._states.get(path)
         if known is None:
             # What was there long ago need not be waited for; another machine's clock may be ahead,
