@@ -25,6 +25,10 @@ _MOST_MOVIES = 3
 # Where another way is the right one, the frames hold the pattern that it predicts, less what noise
 # of the reference takes; symmetries and streaks that references share with frames hold little.
 _LEAST_SLOPE = 0.4
+# Frames that hold less of a dark's pattern are not the ones it is for; said where it would be a good
+# part of theirs. Not of gains: real ones of few electrons are mostly noise, which no frame holds.
+_LEAST_OWN_SLOPE = 0.2
+_LEAST_SHARE = 0.2
 _FAR_BETTER = 0.75  # the used way's correlation over the other's is below this
 _BEYOND_DOUBT = 2 * CERTAIN  # standard errors between them, or so much between correlations
 _PLAIN_DIFFERENCE = 0.25
@@ -178,6 +182,15 @@ class ReferenceCheck:
         is_better = min(best.standard_errors, _standard_errors(best.parts), margin) > CERTAIN
         is_far = own.parts.sum() < _FAR_BETTER * best.parts.sum()
         if not (is_better and is_far and best.slope > _LEAST_SLOPE):
+            if kind == "dark" and _is_absent(own):
+                self.doubts.append(
+                    Doubt(
+                        f"the dark {name} has a pattern of pixels that the frames do not hold,"
+                        " however it is turned: they are corrected already, or it is another"
+                        " camera's or mode's; leave it out, or give this camera's"
+                    )
+                )
+                return True
             return own.standard_errors > CERTAIN
         is_plain = best.correlation - own.correlation > _PLAIN_DIFFERENCE
         is_certain = margin > _BEYOND_DOUBT or is_plain
@@ -197,6 +210,15 @@ class ReferenceCheck:
             )
         )
         return True
+
+
+def _is_absent(fit: ReferenceFit) -> bool:
+    """Whether frames surely hold little of a reference's pattern, as it is used, strong as it is."""
+    if fit.slope == 0:
+        return False
+    error = fit.slope / fit.standard_errors
+    share = fit.correlation / fit.slope
+    return fit.slope + CERTAIN * error < _LEAST_OWN_SLOPE and share > _LEAST_SHARE
 
 
 def _standard_errors(parts: np.ndarray) -> float:
