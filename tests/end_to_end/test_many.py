@@ -419,6 +419,31 @@ def test_a_watched_run(movies, tmp_path):
         run_files(source, tmp_path / "out", ALIGN, workplace=Workplace(shard=Shard(1, 2)))
 
 
+def test_a_movie_replaced_while_it_is_watched_is_made_again(movies, tmp_path):
+    """Also one that was given up as cut off."""
+    out = tmp_path / "out"
+    first, second = movies[:2]
+    complete = second.path.read_bytes()
+    second.path.write_bytes(complete[:9000])
+    found = []
+
+    def replace_it(record):
+        found.append((record.name, record.status))
+        if len(found) == 2:
+            write_mrc(first.path, make_frames(4, (64, 72), seed=9) + 50, 2.0, "x", stack=True)
+            second.path.write_bytes(complete)
+
+    source = watch(lambda: movies[:2], ALIGN.movies.open, every=0.05, settle=0.1, idle=1.5)
+    summary = run_files(source, out, ALIGN, report=replace_it)
+    assert [record.status for record in summary.records] == ["done", "done"]
+    assert found[:2] == [("m0", "done"), ("m1", "failed")]
+    assert sorted(found[2:]) == [("m0", "done"), ("m1", "done")]
+    stored = read_records(out)
+    assert not stored.failures and len(stored.movies) == 2
+    assert "made again" in str(stored.records["m0"].to_json())
+    assert mrcfile.read(out / "micrographs" / "m0_aligned.mrc").mean() > 200
+
+
 def test_tables_and_page_are_written_as_a_watched_run_goes(movies, tmp_path):
     """What is finished shows before anything else comes, newest first; Ctrl-C leaves all."""
     out = tmp_path / "out"

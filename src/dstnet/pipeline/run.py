@@ -135,7 +135,9 @@ def run_files(
         outcomes.close()  # workers first: what they have half written must not be listed
         tables.end()
         write()
-    return Summary([finished[index] for index in sorted(finished)], records.unlisted)
+    # Of a movie that was replaced while it was watched, the last.
+    by_name = {finished[index].name: finished[index] for index in sorted(finished)}
+    return Summary(list(by_name.values()), records.unlisted)
 
 
 def _refuse_wrong_references(
@@ -180,7 +182,7 @@ def _tasks(
         task = _task(movie, records, overwrite)
         files = possible_files(movie.name, settings.products, is_enhanced=is_enhanced)
         for file in files:
-            if file in taken:
+            if taken.get(file, movie.path) != movie.path:
                 task = _refused(task, taken[file], "rename one of them, or give it another folder")
             # Enhanced halves of `a` are called as halves of `a_enhanced`.
             elif file in on_record and on_record[file].name != movie.name:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstnet.errors import BadInputError
+from dstnet.pipeline.file_state import FileVersion, file_version
 from dstnet.pipeline.inputs import InputMovie
 
 SETTLE_SECONDS = 10.0  # a camera's writer, or rsync, pauses for less
@@ -25,7 +26,7 @@ def watch(
 
     A file waits while its size or time of change still changes, and longer while it cannot be read;
     what can still not be read when it has not changed for `PATIENCE` settling times is passed on,
-    to fail by name.
+    to fail by name. One that changes after it was passed on is so again.
 
     Parameters
     ----------
@@ -72,7 +73,7 @@ class _State:
         When it began to be so, by the monotonic clock.
     """
 
-    version: tuple[int, int]
+    version: FileVersion
     since: float
 
 
@@ -88,12 +89,12 @@ class _Arrivals:
     def __init__(self, readable: Callable[[InputMovie], object], settle: float) -> None:
         self._readable = readable
         self._settle = settle
-        self._passed_on: set[Path] = set()
+        self._passed_on: dict[Path, FileVersion] = {}  # as they were then
         self._states: dict[Path, _State] = {}
         self.last_change = time.monotonic()
 
     def complete(self, found: Sequence[InputMovie], now: float) -> Iterator[InputMovie]:
-        """Those that are complete, each once."""
+        """Those that are complete, each once as long as it stays as it is."""
         patience = PATIENCE * self._settle
         for movie in found:
             unchanged = self._unchanged_seconds(movie.path, now)
@@ -103,25 +104,20 @@ class _Arrivals:
                 self.last_change = now
                 if unchanged < self._settle or not self._opens(movie):
                     continue
-            self._passed_on.add(movie.path)
-            del self._states[movie.path]
+            self._passed_on[movie.path] = self._states.pop(movie.path).version
             self.last_change = time.monotonic()
             yield movie
 
     def _unchanged_seconds(self, path: Path, now: float) -> float | None:
-        """For how long a file has not changed; None where it is not there, or was passed on."""
-        if path in self._passed_on:
+        """For how long a file has not changed; None where it is not there, or was passed on so."""
+        version = file_version(path)
+        if version is None or version == self._passed_on.get(path):
             return None
-        try:
-            status = path.stat()
-        except OSError:
-            return None  # gone again, or not yet there
-        version = (status.st_size, status.st_mtime_ns)
         known = self._states.get(path)
         if known is None:
             # What was there long ago need not be waited for; another machine's clock may be ahead,
             # then it is.
-            age = max(time.time() - status.st_mtime, 0.0)
+            age = max(time.time() - version[1] / 1e9, 0.0)
             known = self._states[path] = _State(version, now - age)
         elif known.version != version:
             known = self._states[path] = _State(version, now)
