@@ -25,8 +25,8 @@ _MOST_MOVIES = 3
 # Where another way is the right one, the frames hold the pattern that it predicts, less what noise
 # of the reference takes; symmetries and streaks that references share with frames hold little.
 _LEAST_SLOPE = 0.4
-# Frames that hold less of a dark's pattern are not the ones it is for; said where it would be a good
-# part of theirs. Not of gains: real ones of few electrons are mostly noise, which no frame holds.
+# Frames that hold less of a dark's pattern are not the ones it is for; said where it would be a
+# good part of theirs. Not of gains: those of few electrons are mostly noise, which no frame holds.
 _LEAST_OWN_SLOPE = 0.2
 _LEAST_SHARE = 0.2
 _FAR_BETTER = 0.75  # the used way's correlation over the other's is below this
@@ -213,7 +213,7 @@ class ReferenceCheck:
 
 
 def _is_absent(fit: ReferenceFit) -> bool:
-    """Whether frames surely hold little of a reference's pattern, as it is used, strong as it is."""
+    """Whether frames surely hold little of a reference's pattern, strong as it is."""
     if fit.slope == 0:
         return False
     error = fit.slope / fit.standard_errors
