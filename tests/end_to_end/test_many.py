@@ -408,6 +408,17 @@ def test_watching_waits_for_files_that_still_grow(movies, tmp_path):
     assert next(iter(seen)) == "there" and list(seen)[-1] == "stuck"
 
 
+def test_what_keeps_a_watch_waiting_is_said_once():
+    def find():
+        raise BadInputError("a.star has no table")
+
+    said = []
+    assert not any(
+        watch(find, ALIGN.movies.open, every=0.01, settle=0.1, idle=0.1, report=said.append)
+    )
+    assert said == ["waiting: a.star has no table"]
+
+
 def test_a_watched_run(movies, tmp_path):
     source = watch(lambda: movies, ALIGN.movies.open, every=0.05, settle=0.1, idle=0.3)
     reported = []

@@ -21,6 +21,7 @@ def watch(
     every: float,
     settle: float = SETTLE_SECONDS,
     idle: float | None = None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Iterator[InputMovie | None]:
     """Inputs as they arrive and are complete; None while there is nothing new.
 
@@ -40,25 +41,28 @@ def watch(
         Seconds for which a file must not have changed.
     idle
         Seconds after which, with nothing new and nothing waited for, this ends; None never ends.
+    report
+        Gets why there are no inputs, where `find` says so, once for each reason.
     """
     arrivals = _Arrivals(readable, settle)
+    reasons: set[str] = set()
     looked = -float("inf")
     while True:
         now = time.monotonic()
         if now - looked >= every:
             looked = now
-            yield from arrivals.complete(_found(find), now)
+            try:
+                found = find()
+            except BadInputError as error:
+                found = []
+                if str(error) not in reasons:
+                    reasons.add(str(error))
+                    report(f"waiting: {error}")
+            yield from arrivals.complete(found, now)
         elif idle is not None and now - arrivals.last_change > idle:
             return
         else:
             yield None
-
-
-def _found(find: Callable[[], Sequence[InputMovie]]) -> Sequence[InputMovie]:
-    try:
-        return find()
-    except BadInputError:
-        return []
 
 
 @dataclass
