@@ -172,6 +172,16 @@ def test_a_dark_that_fits_only_flipped():
     assert doubt.is_certain and "the gain gain" in doubt.message
 
 
+def test_a_gain_of_frames_that_are_corrected_already():
+    gain = gain_of("pixels", 0.05, 15)
+    movie = raw_movie(gain, 8, 8, 15)
+    corrected = Movie(movie.frames[:] * gain, 1.0)
+    (doubt,) = check(corrected, gain).doubts
+    assert "corrected already" in doubt.message and not doubt.is_certain
+    assert not check(Movie(movie.frames[:].astype(np.float32), 1.0), gain).doubts
+    assert not check(Movie(movie.frames[:] / np.float32(3), 1.0), gain).doubts
+
+
 def test_a_dark_of_another_camera():
     rng = np.random.default_rng(14)
     own, other = 20 + 3 * rng.standard_normal((2, *SHAPE))
