@@ -158,7 +158,7 @@ def test_mrc_headers(mrc_file):
     flags[40:48] = np.array([1146047817, 16], "<i4").tobytes()
     mrc_file.write_bytes(good)
     edit_header(mrc_file, mode=0, extra2=bytes(flags))
-    refused(mrc_file, "4-bit")
+    refused(mrc_file, "header is damaged")  # two counts a byte: twice the file's pixels
 
 
 def test_tiff_pages_that_are_no_movie(tmp_path):
@@ -175,8 +175,12 @@ def test_tiff_pages_that_are_no_movie(tmp_path):
     refused(path, "colour", pixel_size_angstrom=1.0)
     tifffile.imwrite(path, np.zeros((3, 32, 40), "c8"), photometric="minisblack")
     refused(path, "complex64", pixel_size_angstrom=1.0)
+    # One page, and all frames behind it
     tifffile.imwrite(path, STACK, imagej=True, metadata={"axes": "TYX"}, truncate=True)
-    refused(path, "says 3 images but has 1 page", pixel_size_angstrom=1.0)
+    whole = path.read_bytes()
+    assert len(open_movie(path, pixel_size_angstrom=1.0)) == len(STACK)
+    path.write_bytes(whole[: -STACK[0].nbytes // 2])
+    refused(path, "cut off|has 1 page|bytes", pixel_size_angstrom=1.0)
 
 
 def test_tiff_links_that_lead_nowhere_or_round(tiff_file):

@@ -99,7 +99,7 @@ def prepare(
     Raises
     ------
     BadInputError
-        If there is no noise outside what is dark.
+        If there is no noise, or none outside what is dark.
     """
     shape = (total.shape[0], total.shape[1])
     dark = dark_regions(total, pixel_size_angstrom) if settings.replace_dark else None

@@ -27,6 +27,7 @@ from dstnet.core.fourier import (
 )
 from dstnet.core.randomness import stream
 from dstnet.core.shapes import Image, Shape, Stack
+from dstnet.errors import BadInputError
 
 RINGS = 200
 # Of the finest frequency: where a low-passed image holds rounding alone.
@@ -40,6 +41,8 @@ STANDS_OUT = 100.0
 # What a low-passed image has at so coarse a detail is taken for so many times its noise.
 COARSE_ANGSTROM = 120.0
 COARSE_OVER_NOISE = 10.0
+# A band that ends at coarser detail shows no particle, and its end is not that of noise.
+COARSEST_EDGE_ANGSTROM = 32.0
 # Of the method's Nyquist frequency; grids that end beyond it are not worth another.
 NEARLY_ALL = 0.9
 # Of the edge: over so much of it the image gives way to noise.
@@ -120,6 +123,11 @@ def noise_band(
 ) -> NoiseBand | None:
     """The band that an image holds noise in; None where that is all that a grid of
     `working_pixel_angstrom` has room for.
+
+    Raises
+    ------
+    BadInputError
+        If there is no noise at all.
     """
     k, power = _rings(image, pixel_size_angstrom)
     finest_on_grid = NYQUIST / working_pixel_angstrom
@@ -137,6 +145,11 @@ def noise_band(
     is_lost = (smooth < math.log(STANDS_OUT * floor)) & (k > coarsest)
     first_lost = int(np.flatnonzero(is_lost)[0])
     edge = float(k[max(0, first_lost - 1)])
+    if edge < 1 / COARSEST_EDGE_ANGSTROM:
+        raise BadInputError(
+            f"the image holds no noise finer than {1 / edge:.0f} Å (low-pass filtered before, or"
+            " computed); give unfiltered frames, or pass the --pixel-size at which they were taken"
+        )
     # What the filter took is known but for what particles have in its band, so that much of the
     # difference is left to them.
     at_coarse, at_edge = np.interp([1 / COARSE_ANGSTROM, edge], k, np.log(power))

@@ -110,7 +110,9 @@ class MovieProcessor:
                 raise
             return task.failed(f"{path}: {error}")
         except DstnetError as error:
-            return task.failed(str(error))
+            said = str(error)
+            # Steps that are given an image alone do not know whose it is.
+            return task.failed(said if path.name in said else f"{path}: {said}")
         except (MemoryError, torch.OutOfMemoryError) as error:
             return task.failed(
                 f"{path}: out of memory ({error}); pass a smaller --tile, fewer --workers or fewer"
