@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import tifffile
 from cyclopts import App
+from eer_writer import encode, write_eer
 from tiny import dstnet
 
 from dstnet.cli.gain import ReferenceOptions, correction_settings
+from dstnet.cli.gain import check as check_gain
 from dstnet.correction import Corrections, CorrectionSettings
 from dstnet.correction.reference_fit import fit_gain
 from dstnet.correction.references import orient
@@ -189,3 +191,31 @@ def test_a_real_dark_lies_upside_down(data_folder, capsys):
     raw, dark = folder / "de_celeritas_5x256x256_raw.tif", folder / "de_celeritas_dark.mrc"
     code, out, _ = dstnet(capsys, "gain", "check", raw, "--dark", dark)
     assert code == 0 and out.splitlines()[-1].endswith("fits with --gain-flip up-down")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_flat_field", "options"),
+    [
+        ("gain.mrc", True, "--gain-invert"),
+        ("gain.mrc", False, "--no-gain-invert"),
+        ("a.gain", False, ""),
+        ("a.gain", True, "--gain-invert"),
+    ],
+)
+def test_options_for_an_eer_camera(tmp_path, capsys, name, is_flat_field, options):
+    """They are those of a run, in which an EER movie is divided by a gain that is no .gain file."""
+    rng = np.random.default_rng(4)
+    sides = (64, 64)
+    flat_field = np.exp(0.4 * rng.standard_normal(sides)).astype(np.float32)
+    raw_frames = []
+    for _ in range(60):
+        pixels = np.argwhere(rng.random(sides) < 0.2 * flat_field)
+        raw_frames.append(encode(4 * pixels, sides))
+    write_eer(tmp_path / "a.eer", raw_frames, sides)
+    gain = flat_field if is_flat_field else 1 / flat_field
+    if name.endswith(".gain"):
+        tifffile.imwrite(tmp_path / name, gain)
+    else:
+        write_mrc(tmp_path / name, gain, 1.0, "gain")
+    assert check_gain([tmp_path / "a.eer"], gain=tmp_path / name, json=True) == 0
+    assert json.loads(capsys.readouterr().out)["options"] == options

@@ -408,6 +408,17 @@ def test_watching_waits_for_files_that_still_grow(movies, tmp_path):
     assert next(iter(seen)) == "there" and list(seen)[-1] == "stuck"
 
 
+def test_what_keeps_a_watch_waiting_is_said_once():
+    def find():
+        raise BadInputError("a.star has no table")
+
+    said = []
+    assert not any(
+        watch(find, ALIGN.movies.open, every=0.01, settle=0.1, idle=0.1, report=said.append)
+    )
+    assert said == ["waiting: a.star has no table"]
+
+
 def test_a_watched_run(movies, tmp_path):
     source = watch(lambda: movies, ALIGN.movies.open, every=0.05, settle=0.1, idle=0.3)
     reported = []
@@ -419,29 +430,29 @@ def test_a_watched_run(movies, tmp_path):
         run_files(source, tmp_path / "out", ALIGN, workplace=Workplace(shard=Shard(1, 2)))
 
 
-def test_what_changes_after_it_was_taken_is_taken_again(movies, tmp_path):
-    """A writer that paused for longer than files settle, or another movie of the name."""
-    path = tmp_path / "m.mrc"
-    shutil.copy(movies[0].path, path)
-    watched = [InputMovie(path, "m")]
-    reported = []
+def test_a_movie_replaced_while_it_is_watched_is_made_again(movies, tmp_path):
+    """Also one that was given up as cut off."""
+    out = tmp_path / "out"
+    first, second = movies[:2]
+    complete = second.path.read_bytes()
+    second.path.write_bytes(complete[:9000])
+    found = []
 
-    def report(record):
-        reported.append(record)
-        if len(reported) == 1:
-            shutil.copy(movies[1].path, path)
+    def replace_it(record):
+        found.append((record.name, record.status))
+        if len(found) == 2:
+            write_mrc(first.path, make_frames(4, (64, 72), seed=9) + 50, 2.0, "x", stack=True)
+            second.path.write_bytes(complete)
 
-    source = watch(lambda: watched, ALIGN.movies.open, every=0.05, settle=0.1, idle=1.0)
-    run_files(source, tmp_path / "out", ALIGN, workplace=ONE_THREAD, report=report)
-    assert [record.status for record in reported] == ["done", "done"]
-    assert any("not the one that was there" in note for note in reported[1].results.notes)
-    summary = run_files(movies[1:2], tmp_path / "other", ALIGN, workplace=ONE_THREAD)
-    assert summary.of("done")
-    total, other = (
-        mrcfile.read(tmp_path / name)
-        for name in ("out/micrographs/m_aligned.mrc", "other/micrographs/m1_aligned.mrc")
-    )
-    assert np.array_equal(total, other)
+    source = watch(lambda: movies[:2], ALIGN.movies.open, every=0.05, settle=0.1, idle=1.5)
+    summary = run_files(source, out, ALIGN, report=replace_it)
+    assert [record.status for record in summary.records] == ["done", "done"]
+    assert found[:2] == [("m0", "done"), ("m1", "failed")]
+    assert sorted(found[2:]) == [("m0", "done"), ("m1", "done")]
+    stored = read_records(out)
+    assert not stored.failures and len(stored.movies) == 2
+    assert "made again" in str(stored.records["m0"].to_json())
+    assert mrcfile.read(out / "micrographs" / "m0_aligned.mrc").mean() > 200
 
 
 def test_tables_and_page_are_written_as_a_watched_run_goes(movies, tmp_path):

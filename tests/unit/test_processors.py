@@ -46,7 +46,7 @@ def proc(tmp_path: Path, cgroup: str, mounts: str) -> Path:
         ({"OMP_NUM_THREADS": "8", "SLURM_CPUS_PER_TASK": "16"}, 8, "OMP_NUM_THREADS=8"),
         ({"OMP_NUM_THREADS": "256"}, 64, "CPU affinity"),
         *[
-            ({"OMP_NUM_THREADS": text}, 64, f"128; OMP_NUM_THREADS={text!r} is no number and is")
+            ({"OMP_NUM_THREADS": text}, 64, f"128; OMP_NUM_THREADS={text!r} is no positive number")
             for text in ("", "abc", "0", "-2", "2.5", "²")
         ],
     ],

@@ -172,6 +172,26 @@ def test_a_dark_that_fits_only_flipped():
     assert doubt.is_certain and "the gain gain" in doubt.message
 
 
+def test_a_gain_of_frames_that_are_corrected_already():
+    gain = gain_of("pixels", 0.05, 15)
+    movie = raw_movie(gain, 8, 8, 15)
+    corrected = Movie(movie.frames[:] * gain, 1.0)
+    (doubt,) = check(corrected, gain).doubts
+    assert "corrected already" in doubt.message and not doubt.is_certain
+    assert not check(Movie(movie.frames[:].astype(np.float32), 1.0), gain).doubts
+    assert not check(Movie(movie.frames[:] / np.float32(3), 1.0), gain).doubts
+
+
+def test_a_dark_of_another_camera():
+    rng = np.random.default_rng(14)
+    own, other = 20 + 3 * rng.standard_normal((2, *SHAPE))
+    movie = raw_movie(np.ones(SHAPE, np.float32), 8, 8, 14)
+    dark_movie = Movie(movie.frames[:].astype(np.float32) + own, 1.0)
+    assert not check(dark_movie, dark=own.astype(np.float32)).doubts
+    (doubt,) = check(dark_movie, dark=other.astype(np.float32)).doubts
+    assert "do not hold" in doubt.message and not doubt.is_certain
+
+
 def test_a_dark_of_another_scale_is_told():
     movie = raw_movie(gain_of("pixels", 0.05, 9), 8, 6, 9)
     for level, told in ((0.1, False), (8, False), (40, True)):

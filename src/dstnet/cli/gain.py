@@ -177,16 +177,17 @@ def _check(movies: "list[Path]", references: "list[_Reference]", report: Reporte
         fits = reference.fits(pattern.mean(halves), str(movies[0]))
         best = best_fit(fits)
         is_good &= best is not None
-        verdict = _verdict(reference, fits, best, halves)
+        options = [reference.options(fit, movies[0]) for fit in fits]
+        verdict = _verdict(reference, fits, None if best is None else options[0], halves)
         record = {
             "reference": reference.kind,
             "file": str(reference.path),
             "frames": pattern.frames,
-            **_record(fits, best),
+            **_record(fits, options, best is not None),
             "verdict": verdict,
         }
         what = f"{reference.kind} {reference.path}, {pattern.frames} frames"
-        report(f"{_table(fits)}\n{what}: {verdict}", record)
+        report(f"{_table(fits, options)}\n{what}: {verdict}", record)
         if reference.kind == "dark":
             oriented = orient(reference.image, fits[0].settings)
             placed = on_grid(oriented, pattern.shape, str(movies[0]), str(reference.path))
@@ -213,6 +214,15 @@ class _Reference:
 
         fit = fit_gain if self.kind == "gain" else fit_dark
         return fit(mean, self.image, (movie, str(self.path)), shape)
+
+    def options(self, fit: "ReferenceFit", movie: Path) -> str:
+        """The command's options for a fit to movies such as this one; "" for none."""
+        from dstnet.correction.references import inverts_unless_told
+
+        is_divided = self.kind == "gain" and inverts_unless_told(movie.name, self.path.name)
+        if is_divided and not fit.settings.gain_invert:
+            return f"{fit.options} --no-gain-invert".strip()
+        return fit.options
 
 
 class _Pattern:
@@ -286,11 +296,11 @@ _WHY_NO_GAIN = {
 }
 
 
-def _table(fits: "list[ReferenceFit]") -> str:
+def _table(fits: "list[ReferenceFit]", options: list[str]) -> str:
     lines = [f"{'correlation':>12} {'std. errors':>12}  options"]
     lines += [
-        f"{fit.correlation:12.4f} {fit.standard_errors:12.1f}  {fit.options or '(none)'}"
-        for fit in fits
+        f"{fit.correlation:12.4f} {fit.standard_errors:12.1f}  {own or '(none)'}"
+        for fit, own in zip(fits, options, strict=True)
     ]
     return "\n".join(lines)
 
@@ -298,13 +308,13 @@ def _table(fits: "list[ReferenceFit]") -> str:
 def _verdict(
     reference: _Reference,
     fits: "list[ReferenceFit]",
-    best: "ReferenceFit | None",
+    best_options: str | None,
     halves: list,
 ) -> str:
     from dstnet.correction.reference_fit import CERTAIN, why_no_gain_fits
 
-    if best is not None:
-        return f"fits with {best.options or 'no option, it lies as the frames do'}"
+    if best_options is not None:
+        return f"fits with {best_options or 'no option, it lies as the frames do'}"
     if fits[0].standard_errors > CERTAIN:
         return "two orientations fit nearly alike; give more movies"
     why = "another camera's, or already taken out of the frames"
@@ -313,15 +323,15 @@ def _verdict(
     return f"fits in no orientation: {why}"
 
 
-def _record(fits: "list[ReferenceFit]", best: "ReferenceFit | None") -> dict:
+def _record(fits: "list[ReferenceFit]", options: list[str], is_certain: bool) -> dict:
     return {
-        "options": None if best is None else best.options,
+        "options": options[0] if is_certain else None,
         "orientations": [
             {
-                "options": fit.options,
+                "options": own,
                 "correlation": round(fit.correlation, 5),
                 "standard_errors": round(fit.standard_errors, 2),
             }
-            for fit in fits
+            for fit, own in zip(fits, options, strict=True)
         ],
     }

@@ -1,6 +1,6 @@
 """What the verbs that work on movie files share: options spelled the same, and the run itself."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -270,12 +270,12 @@ def run(
         if options.watch
         else read_inputs(movies, report=remarks.append, references=settings.references.files)
     )
-    inputs: Iterable[InputMovie | None]
-    inputs = _arriving(movies, settings, options) if found is None else found
     total = None if found is None else len(found)
     with reporting(total, doing, as_json) as report:
         for remark in remarks:
             report.say(remark)
+        inputs: Iterable[InputMovie | None]
+        inputs = _arriving(movies, settings, options, report.say) if found is None else found
         numbered = NumberedRecords(report, total)
         summary = run_files(
             inputs,
@@ -301,7 +301,10 @@ def _check_watching(options: MovieRunOptions) -> None:
 
 
 def _arriving(
-    movies: Sequence[str], settings: "RunSettings", options: MovieRunOptions
+    movies: Sequence[str],
+    settings: "RunSettings",
+    options: MovieRunOptions,
+    report: Callable[[str], None],
 ) -> "Iterable[InputMovie | None]":
     """Inputs as they arrive."""
     from dstnet.pipeline import read_inputs
@@ -310,4 +313,4 @@ def _arriving(
     assert options.watch is not None
     find = partial(read_inputs, movies, references=settings.references.files)
     waiting = _given({"settle": options.watch_settle, "idle": options.watch_idle})
-    return watch(find, settings.movies.open, every=options.watch, **waiting)
+    return watch(find, settings.movies.open, every=options.watch, report=report, **waiting)

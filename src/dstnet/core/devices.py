@@ -24,7 +24,7 @@ def resolve_device(name: Device | None = None) -> torch.device:
             name, "torch knows no device of that name; use cpu, cuda, cuda:1, ..."
         ) from None
     try:
-        torch.zeros(1, device=device)  # written to: a GPU too old for this torch shows only then
+        torch.zeros(1, device=device).tolist()  # a GPU too old for this torch shows only then
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         if device.type == "cuda":
             raise _unusable(name, _why_no_cuda(device, error)) from None

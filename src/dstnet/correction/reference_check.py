@@ -25,6 +25,11 @@ _MOST_MOVIES = 3
 # Where another way is the right one, the frames hold the pattern that it predicts, less what noise
 # of the reference takes; symmetries and streaks that references share with frames hold little.
 _LEAST_SLOPE = 0.4
+# Frames that hold less of a reference's pattern are not the ones it is for. Said of darks that
+# would be a good part of the frames' pattern, and of gains where frames are no whole numbers:
+# gains of few electrons are mostly noise, which no frame holds.
+_LEAST_OWN_SLOPE = 0.2
+_LEAST_SHARE = 0.2
 _FAR_BETTER = 0.75  # the used way's correlation over the other's is below this
 _BEYOND_DOUBT = 2 * CERTAIN  # standard errors between them, or so much between correlations
 _PLAIN_DIFFERENCE = 0.25
@@ -72,6 +77,7 @@ class ReferenceCheck:
         self._shape: Shape | None = None
         self._sum = np.zeros((0, 0), np.float32)
         self.frames = 0
+        self._are_whole_numbers = True
         self._movies = 0
         self.doubts: list[Doubt] = []
         has_references = references.gain is not None or references.dark is not None
@@ -97,7 +103,9 @@ class ReferenceCheck:
             self._sum = np.zeros(frames[0].shape, np.float32)
         for frame in frames:
             if frame.any():  # or the shutter was closed
-                self._sum += np.nan_to_num(frame, posinf=0, neginf=0)
+                finite = np.nan_to_num(frame, posinf=0, neginf=0)
+                self._are_whole_numbers &= bool((finite == np.rint(finite)).all())
+                self._sum += finite
                 self.frames += 1
         self._movies += 1
         if self.frames:
@@ -178,6 +186,15 @@ class ReferenceCheck:
         is_better = min(best.standard_errors, _standard_errors(best.parts), margin) > CERTAIN
         is_far = own.parts.sum() < _FAR_BETTER * best.parts.sum()
         if not (is_better and is_far and best.slope > _LEAST_SLOPE):
+            if self._is_absent(kind, own):
+                self.doubts.append(
+                    Doubt(
+                        f"the {kind} {name} has a pattern of pixels that the frames do not hold,"
+                        " however it is turned: they are corrected already, or it is another"
+                        " camera's or mode's; leave it out, or give this camera's"
+                    )
+                )
+                return True
             return own.standard_errors > CERTAIN
         is_plain = best.correlation - own.correlation > _PLAIN_DIFFERENCE
         is_certain = margin > _BEYOND_DOUBT or is_plain
@@ -197,6 +214,15 @@ class ReferenceCheck:
             )
         )
         return True
+
+    def _is_absent(self, kind: str, fit: ReferenceFit) -> bool:
+        """Whether the frames surely hold little of a reference's pattern, as it is used."""
+        if fit.slope == 0:
+            return False
+        error = fit.slope / fit.standard_errors
+        share = fit.correlation / fit.slope
+        is_told = share > _LEAST_SHARE if kind == "dark" else not self._are_whole_numbers
+        return is_told and fit.slope + CERTAIN * error < _LEAST_OWN_SLOPE
 
 
 def _standard_errors(parts: np.ndarray) -> float:

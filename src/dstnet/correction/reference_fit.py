@@ -47,7 +47,7 @@ class ReferenceFit:
 
     @property
     def options(self) -> str:
-        """The command's options for it."""
+        """The command's options for it, of frames that are multiplied with a gain unless told."""
         settings = self.settings
         options = []
         if settings.gain_transpose:

@@ -70,11 +70,7 @@ class CameraReferences:
         """Whether frames of `movie` are divided by the gain."""
         if settings.gain_invert is not None:
             return settings.gain_invert
-        # The gain that EPU writes as MRC is what frames are divided by; its .gain file is
-        # multiplied with (RELION, renderEER.h).
-        movie_suffix = Path(movie.name).suffix.lower()
-        gain_suffix = Path(self.gain_name).suffix.lower()
-        return movie_suffix in _EER_SUFFIXES and gain_suffix != ".gain"
+        return inverts_unless_told(movie.name, self.gain_name)
 
     def fit(self, movie: Movie, settings: CorrectionSettings) -> FittedReferences:
         """Turn the references as the settings say, and bring them to the movie's grid.
@@ -116,6 +112,16 @@ class CameraReferences:
             left = max(x, 0)
             listed[top:bottom, left:right] = True
         return listed
+
+
+def inverts_unless_told(movie_name: str, gain_name: str) -> bool:
+    """Whether frames are divided by a gain where no option says: the gain that EPU writes of an EER
+    camera as MRC is what they are divided by; its .gain file is multiplied with (RELION,
+    renderEER.h).
+    """
+    movie_suffix = Path(movie_name).suffix.lower()
+    gain_suffix = Path(gain_name).suffix.lower()
+    return movie_suffix in _EER_SUFFIXES and gain_suffix != ".gain"
 
 
 def _oriented(

@@ -77,7 +77,7 @@ class Records:
     recorded
         Whether the folder held a record of results made with the same before.
     earlier
-        What it says, by name.
+        What it says, and what was added since, by name.
     unlisted
         Movies left out of ``micrographs.star`` when it was last written, since their results have
         names that it cannot hold.
@@ -101,7 +101,7 @@ class Records:
             )
         self.recorded = stored.made_with is not None
         stored = StoredRun() if different else stored
-        self.earlier = stored.records
+        self.earlier = dict(stored.records)
         self.unlisted: list[str] = []
         # Written before any image: images without a record are then a broken-off run's of these
         # settings, and may be made again.
@@ -120,6 +120,7 @@ class Records:
             If it cannot be written.
         """
         self._append(record.to_json())
+        self.earlier[record.name] = record
 
     def refresh(self) -> None:
         """Write ``provenance.json`` and ``micrographs.star`` from what all runs have put on

@@ -137,7 +137,9 @@ def run_files(
         outcomes.close()  # workers first: what they have half written must not be listed
         tables.end()
         write()
-    return Summary([finished[index] for index in sorted(finished)], records.unlisted)
+    # Of a movie that was replaced while it was watched, the last.
+    by_name = {finished[index].name: finished[index] for index in sorted(finished)}
+    return Summary(list(by_name.values()), records.unlisted)
 
 
 def _refuse_wrong_references(
@@ -185,7 +187,7 @@ def _tasks(
             # It changed after it had come: what is on record by now is of what it was.
             task = replace(task, before=None, overwrite=True, notes=(_REPLACED,))
         for file in files:
-            if file in taken and taken[file] != movie.path:
+            if taken.get(file, movie.path) != movie.path:
                 task = _refused(task, taken[file], "rename one of them, or give it another folder")
             # Enhanced halves of `a` are called as halves of `a_enhanced`.
             elif file in on_record and on_record[file].name != movie.name:

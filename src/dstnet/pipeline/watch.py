@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstnet.errors import BadInputError
+from dstnet.pipeline.file_state import FileVersion, file_version
 from dstnet.pipeline.inputs import InputMovie
 
 SETTLE_SECONDS = 10.0  # a camera's writer, or rsync, pauses for less
@@ -20,13 +21,13 @@ def watch(
     every: float,
     settle: float = SETTLE_SECONDS,
     idle: float | None = None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Iterator[InputMovie | None]:
     """Inputs as they arrive and are complete; None while there is nothing new.
 
     A file waits while its size or time of change still changes, and longer while it cannot be read;
     what can still not be read when it has not changed for `PATIENCE` settling times is passed on,
-    to fail by name. What changes after it was passed on (its writer paused for long, or it was
-    replaced) comes again.
+    to fail by name. One that changes after it was passed on is so again.
 
     Parameters
     ----------
@@ -40,25 +41,28 @@ def watch(
         Seconds for which a file must not have changed.
     idle
         Seconds after which, with nothing new and nothing waited for, this ends; None never ends.
+    report
+        Gets why there are no inputs, where `find` says so, once for each reason.
     """
     arrivals = _Arrivals(readable, settle)
+    reasons: set[str] = set()
     looked = -float("inf")
     while True:
         now = time.monotonic()
         if now - looked >= every:
             looked = now
-            yield from arrivals.complete(_found(find), now)
+            try:
+                found = find()
+            except BadInputError as error:
+                found = []
+                if str(error) not in reasons:
+                    reasons.add(str(error))
+                    report(f"waiting: {error}")
+            yield from arrivals.complete(found, now)
         elif idle is not None and now - arrivals.last_change > idle:
             return
         else:
             yield None
-
-
-def _found(find: Callable[[], Sequence[InputMovie]]) -> Sequence[InputMovie]:
-    try:
-        return find()
-    except BadInputError:
-        return []
 
 
 @dataclass
@@ -73,7 +77,7 @@ class _State:
         When it began to be so, by the monotonic clock.
     """
 
-    version: tuple[int, int]
+    version: FileVersion
     since: float
 
 
@@ -89,12 +93,12 @@ class _Arrivals:
     def __init__(self, readable: Callable[[InputMovie], object], settle: float) -> None:
         self._readable = readable
         self._settle = settle
-        self._passed_on: dict[Path, tuple[int, int]] = {}  # with their versions
+        self._passed_on: dict[Path, FileVersion] = {}  # as they were then
         self._states: dict[Path, _State] = {}
         self.last_change = time.monotonic()
 
     def complete(self, found: Sequence[InputMovie], now: float) -> Iterator[InputMovie]:
-        """Those that are complete, each once as long as it is the same."""
+        """Those that are complete, each once as long as it stays as it is."""
         patience = PATIENCE * self._settle
         for movie in found:
             unchanged = self._unchanged_seconds(movie.path, now)
@@ -109,21 +113,15 @@ class _Arrivals:
             yield movie
 
     def _unchanged_seconds(self, path: Path, now: float) -> float | None:
-        """For how long a file has not changed; None where it is not there, or was passed on as it
-        is.
-        """
-        try:
-            status = path.stat()
-        except OSError:
-            return None  # gone again, or not yet there
-        version = (status.st_size, status.st_mtime_ns)
-        if self._passed_on.get(path) == version:
+        """For how long a file has not changed; None where it is not there, or was passed on so."""
+        version = file_version(path)
+        if version is None or version == self._passed_on.get(path):
             return None
         known = self._states.get(path)
         if known is None:
             # What was there long ago need not be waited for; another machine's clock may be ahead,
             # then it is.
-            age = max(time.time() - status.st_mtime, 0.0)
+            age = max(time.time() - version[1] / 1e9, 0.0)
             known = self._states[path] = _State(version, now - age)
         elif known.version != version:
             known = self._states[path] = _State(version, now)

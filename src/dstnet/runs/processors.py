@@ -69,7 +69,7 @@ def find_processors(environment: Mapping[str, str], proc: Path) -> Processors:
             continue
         number = _first_number(environment[name])
         if number is None:
-            passed_over.append(f"{name}={environment[name]!r} is no number and is passed over")
+            passed_over.append(f"{name}={environment[name]!r} is no positive number: passed over")
         else:
             limits.append((number, f"{name}={environment[name]}"))
     count, who = min(limits, key=lambda limit: limit[0])
