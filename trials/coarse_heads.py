@@ -2,10 +2,11 @@
 
     python trials/coarse_heads.py RUN STRUCTURES REAL TOOLS --until 19:00
 
-Three heads learn from the same crops, so that each is the others' control: "wide" (dilated convolutions, statistics of the whole field, and
-the total multiplied by the transfer function), "plain" (the same without the transfer function) and "narrow" (with it, but without dilation
-and statistics). They correct contrast and particles; the micrograph stays dstnet-3's. The run goes on from RUN/checkpoint.pt. Its rate falls
-to nothing at the time `--until` (UTC); then the fields kept apart are judged, once.
+Three heads learn from the same crops, so that each is the others' control: "wide" (dilated convolutions, statistics of the field, and the
+total multiplied by the transfer function), "plain" (the same without the transfer function) and "narrow" (with it, but without dilation
+and statistics). They correct contrast and particles; the micrograph stays dstnet-3's. The run goes on from RUN/checkpoint.pt. Its rate
+falls to nothing at the time `--until` (UTC). `--judge chosen` judges a checkpoint on the fields to choose by and what is held out, `--judge kept` on
+the fields kept apart, once.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import importlib.util
 import json
 import math
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dstnet.core.fourier import resample
-
 from dstnet.enhancement.contamination import dark_mask, replaced
 from dstnet.enhancement.evidence import filled
 from dstnet.movie.band import noise_band, reflected, whitened
@@ -42,7 +42,7 @@ COARSE = 4  # working pixels of 2 Å in one of the heads
 HELD_OUT = ("1bxn", "6vxx", "4zxb", "3sn6", "2cg9", "1kx5")
 HEADS = {"wide": (True, True), "plain": (True, False), "narrow": (False, True)}  # whether wide, whether told the transfer function
 STREAM = StreamSettings(
-    crop=384,
+    crop=320,
     fractions=4,
     single=0.5,
     whole=0.2,
@@ -57,7 +57,7 @@ STREAM = StreamSettings(
     degradation=DegradationSettings(coloured=0.4, illumination=0.3, tinted=0.3, limited=0.5, dark=0.05),
 )
 SEED, BATCH, RATE, WARM_UP, AVERAGE = 31, 3, 1.5e-3, 50, 0.995
-LOG_EVERY, JUDGE_EVERY = 20, 150
+LOG_EVERY = 10
 VALIDATED = 8  # held-out batches
 
 
@@ -170,12 +170,16 @@ class Field:
             image = resample(image[:height, :width], self.raw.shape).double().numpy()
             return round(float(precision(image, self.centres, self.diameter / self.pixel)), 3)
 
-        contrast, particles = out[0, 0], out[0, 1].sigmoid()
-        found = {
-            "raw": round(float(precision(self.raw.astype(float), self.centres, self.diameter / self.pixel)), 3),
-            "start contrast": score(filled(contrast, particles, kept["pixel"])),
-            "start particles": score(-particles),
-        }
+        first = self.file.with_suffix(".json")
+        if not first.exists():
+            contrast, particles = out[0, 0], out[0, 1].sigmoid()
+            at_start = {
+                "raw": round(float(precision(self.raw.astype(float), self.centres, self.diameter / self.pixel)), 3),
+                "start contrast": score(filled(contrast, particles, kept["pixel"])),
+                "start particles": score(-particles),
+            }
+            first.write_text(json.dumps(at_start))
+        found = json.loads(first.read_text())
         for name, head in heads.items():
             with torch.no_grad(), autocast(CPU):
                 change = head(told(coarse, HEADS[name][1]))
@@ -258,7 +262,7 @@ class Trial:
         self.validation = None
 
     def log(self, record: dict) -> None:
-        record = {"at": datetime.now(timezone.utc).strftime("%H:%M:%S")} | record
+        record = {"at": datetime.now(UTC).strftime("%H:%M:%S")} | record
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -302,8 +306,6 @@ class Trial:
 
     def train(self) -> None:
         began = time.time() - self.seconds
-        if self.step == 0:
-            self.judge()
         losses: dict[str, list[float]] = {n: [] for n in HEADS}
         first = time.time()
         while (now := time.time()) < self.until:
@@ -331,14 +333,10 @@ class Trial:
             self.seconds = time.time() - began
             if self.step % LOG_EVERY == 0:
                 means = {n: round(sum(v) / len(v), 4) for n, v in losses.items()}
-                self.log({"step": self.step, "seconds": round(self.seconds), "rate": round(rate, 6), "loss": means})
+                self.log({"step": self.step, "seconds": round(self.seconds), "cpu_seconds": round(time.process_time()), "rate": round(rate, 6), "loss": means})
                 losses = {n: [] for n in HEADS}
                 self.save()
-            if self.step % JUDGE_EVERY == 0:
-                self.judge()
         self.save()
-        self.judge()
-        self.judge(kept_apart=True)
         self.log({"done": self.step, "cpu_seconds": round(time.process_time())})
 
 
@@ -351,7 +349,7 @@ def residual(image: Tensor, truth: Tensor) -> list[float]:
 
 def utc_today(clock: str) -> float:
     hour, minute = map(int, clock.split(":"))
-    return datetime.now(timezone.utc).replace(hour=hour, minute=minute, second=0).timestamp()
+    return datetime.now(UTC).replace(hour=hour, minute=minute, second=0).timestamp()
 
 
 def main() -> None:
@@ -359,8 +357,14 @@ def main() -> None:
     for name in ("run", "structures", "real", "tools"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--until", default="19:00")
+    parser.add_argument("--judge", choices=("chosen", "kept"))
     torch.set_num_threads(1)
-    Trial(parser.parse_args()).train()
+    arguments = parser.parse_args()
+    trial = Trial(arguments)
+    if arguments.judge:
+        trial.judge(kept_apart=arguments.judge == "kept")
+    else:
+        trial.train()
 
 
 if __name__ == "__main__":
