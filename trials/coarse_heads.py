@@ -54,9 +54,10 @@ STREAM = StreamSettings(
     transfer_input=0.8,
     crystals=0.05,
     film=0.05,
-    degradation=DegradationSettings(coloured=0.4, illumination=0.3, tinted=0.3, limited=0.5, dark=0.05),
+    degradation=DegradationSettings(coloured=0.4, illumination=0.3, tinted=0.3, limited=0.5, dark=0.0),
 )
-SEED, BATCH, RATE, WARM_UP, AVERAGE = 31, 3, 1.5e-3, 50, 0.995
+SEED, BATCH, RATE, WARM_UP, AVERAGE = 31, 3, 1e-3, 30, 0.99
+BOUND = 6.0
 LOG_EVERY = 10
 VALIDATED = 8  # held-out batches
 
@@ -111,6 +112,8 @@ class Trunk:
 
 
 def told(coarse: Tensor, transfer: bool) -> Tensor:
+    """Bounded, since deep frost gives values that no field of particles has; without the transfer function's part where it is not told."""
+    coarse = BOUND * torch.tanh(coarse / BOUND)
     return coarse if transfer else coarse[:, :-1]
 
 
