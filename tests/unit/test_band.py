@@ -89,3 +89,12 @@ def test_a_binned_sum_is_prepared_on_the_network_s_grid():
     assert done(binned[None]).shape == (1, 640, 500)
     off = prepare(binned, 5.0, WORKING, EnhancementSettings(fill_band=False))
     assert off.band is None and torch.equal(off(binned[None])[0], binned)
+
+
+@pytest.mark.parametrize("rms_angstrom", [6.0, 12.0, 20.0, 40.0])
+def test_low_passed_noise_has_a_band_however_coarse(rms_angstrom):
+    """Pictures that people have were low-passed to some 20 Angstrom by their makers."""
+    k = radial_frequency((512, 512), WORKING)
+    low_passed = apply_transfer(noise(), torch.exp(-2 * (math.pi * rms_angstrom * k) ** 2))
+    band = noise_band(low_passed, WORKING, WORKING)
+    assert band is not None and 0.01 < band.edge_per_angstrom < 0.2
