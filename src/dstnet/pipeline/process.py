@@ -20,9 +20,10 @@ from dstnet.errors import BadInputError, DstnetError, OutputError, printable
 from dstnet.io import ensure_writable_folder, write_mrc
 from dstnet.movie import Movie
 from dstnet.movie.frame_cache import FrameCache
-from dstnet.pipeline.file_state import FileVersion, file_sha256, file_version
+from dstnet.pipeline.file_state import FileVersion, file_sha256, file_state, file_version
 from dstnet.pipeline.imported_motion import imported_motion
 from dstnet.pipeline.inputs import InputMovie
+from dstnet.pipeline.ledger import Ledger
 from dstnet.pipeline.motion_file import MotionFile
 from dstnet.pipeline.products import (
     MOTION,
@@ -33,7 +34,7 @@ from dstnet.pipeline.products import (
 from dstnet.pipeline.record import Cost, Record, Results, Source
 from dstnet.pipeline.relion_references import ReferenceWriter
 from dstnet.pipeline.settings import RunSettings
-from dstnet.pipeline.task import Task, complete_results, result_paths
+from dstnet.pipeline.task import Task, complete_results, refuse_others, result_paths
 from dstnet.runs import peak_memory_bytes
 
 # Rounding to half precision may add this share of an image's own deviation; raw counts of 10,000 a
@@ -88,6 +89,7 @@ class MovieProcessor:
         self._device = device
         self._restorer = settings.restorer(device)
         self._reference_writer = ReferenceWriter()
+        self._ledger = Ledger()
         # Of the last gains: movies of one camera come together.
         self._corrections = lru_cache(maxsize=2)(
             lambda gain, defects, *_versions: settings.references.corrections(gain, defects)
@@ -138,7 +140,7 @@ class MovieProcessor:
         paths = result_paths(task, products)
         if complete := complete_results(task, source, paths):
             return task.record(status="skipped", results=self._with_optics(complete, task.movie))
-        results = self._make(task, raw, products, paths)
+        results = self._make(task, raw, source, products, paths)
         cost = Cost(
             seconds=round(time.perf_counter() - started, 2),
             cpu_seconds=round(time.process_time() - cpu, 2),
@@ -188,7 +190,12 @@ class MovieProcessor:
         return sha256(b"".join(array.cpu().numpy().tobytes() for array in arrays)).hexdigest()
 
     def _make(
-        self, task: Task, raw: Movie, products: list[Product], paths: dict[str, Path]
+        self,
+        task: Task,
+        raw: Movie,
+        made_from: Source,
+        products: list[Product],
+        paths: dict[str, Path],
     ) -> Results:
         """Make and write the results of a movie that was opened as `raw`."""
         settings = self._settings
@@ -207,6 +214,10 @@ class MovieProcessor:
             self._checked(product.image(images), paths[product.kind], movie) for product in products
         ]
         ensure_writable_folder(paths[MOTION].parent)
+        refuse_others(task, made_from, paths.values())  # what came while it was worked on
+        own_files = {kind: p.relative_to(task.folder).as_posix() for kind, p in paths.items()}
+        digest = made_from.digest()
+        attempt = self._ledger.begin(task.folder, own_files.values(), digest)
         for product, image in zip(products, checked, strict=True):
             write_mrc(
                 paths[product.kind],
@@ -228,6 +239,10 @@ class MovieProcessor:
             references,
         )
         motion_file.write(paths[MOTION])
+        written = {kind: state for kind, p in paths.items() if (state := file_state(p))}
+        ended = {attempt}.union(*task.begun.values())
+        states = {own_files[kind]: state for kind, state in written.items()}
+        self._ledger.end(task.folder, sorted(ended), digest, states)
         shifts = aligned.motion.global_shift_angstrom.tolist()
         files = paths | references.written(task.folder)
         total, early, late = aligned.motion.path_lengths_angstrom(movie.exposure)
@@ -248,6 +263,7 @@ class MovieProcessor:
             files={kind: p.relative_to(task.folder).as_posix() for kind, p in files.items()},
             optics=settings.movies.optics(source),
             noise_scale=images.restored.noise_scale if images.restored else None,
+            written=written,
         )
 
     def _images(self, movie: Movie, source: InputMovie) -> Images:
