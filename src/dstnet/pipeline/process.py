@@ -3,7 +3,7 @@
 import errno
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -20,7 +20,7 @@ from dstnet.errors import BadInputError, DstnetError, OutputError, printable
 from dstnet.io import ensure_writable_folder, write_mrc
 from dstnet.movie import Movie
 from dstnet.movie.frame_cache import FrameCache
-from dstnet.pipeline.file_state import FileVersion, file_sha256, file_state, file_version
+from dstnet.pipeline.file_state import FileState, FileVersion, file_sha256, file_state, file_version
 from dstnet.pipeline.imported_motion import imported_motion
 from dstnet.pipeline.inputs import InputMovie
 from dstnet.pipeline.ledger import Ledger
@@ -139,6 +139,8 @@ class MovieProcessor:
         )
         paths = result_paths(task, products)
         if complete := complete_results(task, source, paths):
+            if task.begun:  # and came no further than this
+                self._end(task, (), source, paths)
             return task.record(status="skipped", results=self._with_optics(complete, task.movie))
         results = self._make(task, raw, source, products, paths)
         cost = Cost(
@@ -215,9 +217,8 @@ class MovieProcessor:
         ]
         ensure_writable_folder(paths[MOTION].parent)
         refuse_others(task, made_from, paths.values())  # what came while it was worked on
-        own_files = {kind: p.relative_to(task.folder).as_posix() for kind, p in paths.items()}
-        digest = made_from.digest()
-        attempt = self._ledger.begin(task.folder, own_files.values(), digest)
+        own_files = (path.relative_to(task.folder).as_posix() for path in paths.values())
+        attempt = self._ledger.begin(task.folder, own_files, made_from.digest())
         for product, image in zip(products, checked, strict=True):
             write_mrc(
                 paths[product.kind],
@@ -239,10 +240,7 @@ class MovieProcessor:
             references,
         )
         motion_file.write(paths[MOTION])
-        written = {kind: state for kind, p in paths.items() if (state := file_state(p))}
-        ended = {attempt}.union(*task.begun.values())
-        states = {own_files[kind]: state for kind, state in written.items()}
-        self._ledger.end(task.folder, sorted(ended), digest, states)
+        written = self._end(task, (attempt,), made_from, paths)
         shifts = aligned.motion.global_shift_angstrom.tolist()
         files = paths | references.written(task.folder)
         total, early, late = aligned.motion.path_lengths_angstrom(movie.exposure)
@@ -265,6 +263,19 @@ class MovieProcessor:
             noise_scale=images.restored.noise_scale if images.restored else None,
             written=written,
         )
+
+    def _end(
+        self, task: Task, attempts: Iterable[str], made_from: Source, paths: dict[str, Path]
+    ) -> dict[str, FileState]:
+        """Put on record that files are complete, also of attempts before; their states by kind."""
+        written = {kind: state for kind, path in paths.items() if (state := file_state(path))}
+        states = {
+            paths[kind].relative_to(task.folder).as_posix(): state
+            for kind, state in written.items()
+        }
+        ended = set(attempts).union(*task.begun.values())
+        self._ledger.end(task.folder, sorted(ended), made_from.digest(), states)
+        return written
 
     def _images(self, movie: Movie, source: InputMovie) -> Images:
         """Align and enhance a movie."""
