@@ -89,11 +89,13 @@ def test_results_of_another_version_are_read_and_refused_in_one_line(tmp_path):
 def test_the_same_again_goes_on(tmp_path):
     write(tmp_path)
     records = Records(tmp_path, MadeWith.model_validate(MADE_WITH), overwrite=False)
-    assert records.recorded and list(records.earlier) == ["a"]
+    assert list(records.earlier) == ["a"]
     records.add(Record.from_json(FAILED))
     records.refresh()
     stored = json.loads((tmp_path / "provenance.json").read_text())
-    assert stored["movies"] == [DONE, FAILED] and stored["failures"] == {"b.mrc": "b.mrc is empty"}
+    assert stored["movies"] == [DONE, {**FAILED, "run": 1}] and stored["failures"] == {
+        "b.mrc": "b.mrc is empty"
+    }
     assert not (tmp_path / "micrographs.star").exists(), "its files are not there"
 
 

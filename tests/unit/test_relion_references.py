@@ -14,6 +14,7 @@ from eer_writer import encode, random_events, write_eer
 from tiny import dstnet, make_frames
 
 from dstnet.correction import Corrections, CorrectionSettings
+from dstnet.errors import BadInputError
 from dstnet.io import write_mrc, write_tiff
 from dstnet.io.reference import read_defects, read_gain
 from dstnet.movie import Movie
@@ -142,6 +143,8 @@ def test_relion_divides_eer_movies_by_all_but_gain_files(
     assert (written.gain == path) == is_named
     assert written.gain.suffix == ".gain" or is_named
     assert same_but_for_a_factor(relions_gain(written.gain, up_sampling), applied)
+    again, _ = references(tmp_path, path, movie, **settings)
+    assert again.gain == written.gain, "known again by what it holds"
 
 
 def test_a_written_gain_hangs_on_the_reference_alone(tmp_path):
@@ -161,6 +164,18 @@ def test_a_written_gain_hangs_on_the_reference_alone(tmp_path):
         assert one.name == other.name
         assert one.read_bytes() == other.read_bytes()
     assert len(list((tmp_path / "a" / "references").iterdir())) == 2
+
+
+@pytest.mark.parametrize("kind", ["gain", "defects"])
+def test_another_file_under_the_name_of_a_written_reference_is_refused(tmp_path, kind):
+    gain = as_mrc(tmp_path / "gain.mrc", make_gain()[::-1])
+    written, _ = references(tmp_path, gain, make_movie(), gain_flip="up-down")
+    path = getattr(written, kind)
+    path.write_bytes(b"somebody's")
+    for _ in range(2):
+        with pytest.raises(BadInputError, match="named after; delete it"):
+            references(tmp_path, gain, make_movie(), gain_flip="up-down")
+    assert path.read_bytes() == b"somebody's"
 
 
 @pytest.mark.parametrize("as_map", [True, False])

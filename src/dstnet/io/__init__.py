@@ -2,7 +2,7 @@
 complete or not at all.
 """
 
-from dstnet.io.atomic import atomic_path, ensure_writable_folder
+from dstnet.io.atomic import atomic_path, create_file, ensure_writable_folder
 from dstnet.io.compressed_mrc import CompressedMrcFrames
 from dstnet.io.eer import EerFrames, EerSettings
 from dstnet.io.movie_file import open_movie, write_movie
@@ -16,6 +16,7 @@ __all__ = [
     "MrcFrames",
     "TiffFrames",
     "atomic_path",
+    "create_file",
     "ensure_writable_folder",
     "open_movie",
     "write_movie",

@@ -67,6 +67,37 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             pass  # the error that is already on its way says more
 
 
+def create_file(path: Path, text: str) -> bool:
+    """Write a new file; False where one of that name is there. Of processes that do so at once, one
+    does, and others never see it half written, but on file systems without hard links.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    temporary = hidden_path(path)
+    try:
+        temporary.write_text(text)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # no hard links there
+            with open(path, "x") as file:
+                file.write(text)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _output_error(path, error) from error
+    finally:
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:
+            pass  # the error that is already on its way says more
+    return True
+
+
 def ensure_writable_folder(path: Path | str) -> Path:
     """Make the folder `path` with its parents if need be, and make sure that files can be created
     in it.

@@ -13,10 +13,14 @@ _NOT_HELD = " '\"#\\"
 
 
 def write_star(
-    path: Path | str, tables: Mapping[str, pd.DataFrame | dict], *, float_format: str = "%.6f"
+    path: Path | str,
+    tables: Mapping[str, pd.DataFrame | dict],
+    *,
+    float_format: str = "%.6f",
+    comment: str = "",
 ) -> None:
     """Write tables, or single values by name, as the blocks ``data_NAME`` of a STAR file,
-    atomically; equal tables give equal bytes.
+    atomically; equal tables give equal bytes. A comment, with its sign, is the first line.
 
     Raises
     ------
@@ -26,7 +30,7 @@ def write_star(
     # The first line that starfile gives is a comment with the time: a file made again would differ.
     text = starfile.to_string(dict(tables), float_format=float_format).split("\n", 1)[1]
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(f"{comment}\n{text}" if comment else text, encoding="utf-8")
 
 
 def star_holds(name: str) -> bool:

@@ -5,6 +5,9 @@ from functools import lru_cache
 from pathlib import Path
 
 FileVersion = tuple[int, int]
+FileState = tuple[int, int, str]
+
+_DIGEST_LENGTH = 16
 
 
 def file_version(path: Path) -> FileVersion | None:
@@ -14,6 +17,24 @@ def file_version(path: Path) -> FileVersion | None:
     except (OSError, ValueError):  # ValueError: a null byte in the path
         return None
     return status.st_size, status.st_mtime_ns
+
+
+def file_state(path: Path) -> FileState | None:
+    """Size, time of change and the beginning of its digest; None where there is no file."""
+    version = file_version(path)
+    digest = file_sha256(path)
+    return None if version is None or digest is None else (*version, digest[:_DIGEST_LENGTH])
+
+
+def is_in_state(path: Path, state: FileState) -> bool:
+    """Whether a file is as it was; of a copy, whose time is another, the bytes say so."""
+    size_bytes, modified_ns, digest = state
+    version = file_version(path)
+    if version == (size_bytes, modified_ns):
+        return True
+    if version is None or version[0] != size_bytes:
+        return False
+    return (file_sha256(path) or "").startswith(digest)
 
 
 def file_sha256(path: Path) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from dstnet.io.star import star_holds, star_name, write_star
+from dstnet.pipeline.ownership import TABLE, TABLE_MARK, refuse_foreign
 
 _GROUP = "rlnOpticsGroup"
 # Of a path that no reader takes for a label, a keyword, a comment, a number or an empty cell.
@@ -76,7 +77,7 @@ def write_micrographs_star(folder: Path, micrographs: Sequence[Micrograph]) -> l
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If it cannot be written, or one that is not ours lies there.
     """
     groups = _OpticsGroups()
     rows = []
@@ -87,13 +88,14 @@ def write_micrographs_star(folder: Path, micrographs: Sequence[Micrograph]) -> l
             rows.append(_row(micrograph, number))
         else:
             left_out.append(micrograph.movie)
-    path = folder / "micrographs.star"
+    path = folder / TABLE
+    refuse_foreign(path)
     if not rows:
         path.unlink(missing_ok=True)  # it would list what is no longer there
         return left_out
     # A column that not every micrograph can fill is left out: RELION knows no empty name.
     table = pd.DataFrame(rows).dropna(axis=1)
-    write_star(path, {"optics": groups.table(), "micrographs": table})
+    write_star(path, {"optics": groups.table(), "micrographs": table}, comment=TABLE_MARK)
     return left_out
 
 

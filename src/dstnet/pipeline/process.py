@@ -3,7 +3,7 @@
 import errno
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -20,9 +20,10 @@ from dstnet.errors import BadInputError, DstnetError, OutputError, printable
 from dstnet.io import ensure_writable_folder, write_mrc
 from dstnet.movie import Movie
 from dstnet.movie.frame_cache import FrameCache
-from dstnet.pipeline.file_state import FileVersion, file_sha256, file_version
+from dstnet.pipeline.file_state import FileState, FileVersion, file_sha256, file_state, file_version
 from dstnet.pipeline.imported_motion import imported_motion
 from dstnet.pipeline.inputs import InputMovie
+from dstnet.pipeline.ledger import Ledger
 from dstnet.pipeline.motion_file import MotionFile
 from dstnet.pipeline.products import (
     MOTION,
@@ -33,7 +34,7 @@ from dstnet.pipeline.products import (
 from dstnet.pipeline.record import Cost, Record, Results, Source
 from dstnet.pipeline.relion_references import ReferenceWriter
 from dstnet.pipeline.settings import RunSettings
-from dstnet.pipeline.task import Task, complete_results, result_paths
+from dstnet.pipeline.task import Task, complete_results, refuse_others, result_paths
 from dstnet.runs import peak_memory_bytes
 
 # Rounding to half precision may add this share of an image's own deviation; raw counts of 10,000 a
@@ -88,6 +89,7 @@ class MovieProcessor:
         self._device = device
         self._restorer = settings.restorer(device)
         self._reference_writer = ReferenceWriter()
+        self._ledger = Ledger()
         # Of the last gains: movies of one camera come together.
         self._corrections = lru_cache(maxsize=2)(
             lambda gain, defects, *_versions: settings.references.corrections(gain, defects)
@@ -137,8 +139,10 @@ class MovieProcessor:
         )
         paths = result_paths(task, products)
         if complete := complete_results(task, source, paths):
+            if task.begun:  # and came no further than this
+                self._end(task, (), source, paths)
             return task.record(status="skipped", results=self._with_optics(complete, task.movie))
-        results = self._make(task, raw, products, paths)
+        results = self._make(task, raw, source, products, paths)
         cost = Cost(
             seconds=round(time.perf_counter() - started, 2),
             cpu_seconds=round(time.process_time() - cpu, 2),
@@ -188,7 +192,12 @@ class MovieProcessor:
         return sha256(b"".join(array.cpu().numpy().tobytes() for array in arrays)).hexdigest()
 
     def _make(
-        self, task: Task, raw: Movie, products: list[Product], paths: dict[str, Path]
+        self,
+        task: Task,
+        raw: Movie,
+        made_from: Source,
+        products: list[Product],
+        paths: dict[str, Path],
     ) -> Results:
         """Make and write the results of a movie that was opened as `raw`."""
         settings = self._settings
@@ -207,6 +216,9 @@ class MovieProcessor:
             self._checked(product.image(images), paths[product.kind], movie) for product in products
         ]
         ensure_writable_folder(paths[MOTION].parent)
+        refuse_others(task, made_from, paths.values())  # what came while it was worked on
+        own_files = (path.relative_to(task.folder).as_posix() for path in paths.values())
+        attempt = self._ledger.begin(task.folder, own_files, made_from.digest())
         for product, image in zip(products, checked, strict=True):
             write_mrc(
                 paths[product.kind],
@@ -228,6 +240,7 @@ class MovieProcessor:
             references,
         )
         motion_file.write(paths[MOTION])
+        written = self._end(task, (attempt,), made_from, paths)
         shifts = aligned.motion.global_shift_angstrom.tolist()
         files = paths | references.written(task.folder)
         total, early, late = aligned.motion.path_lengths_angstrom(movie.exposure)
@@ -248,7 +261,21 @@ class MovieProcessor:
             files={kind: p.relative_to(task.folder).as_posix() for kind, p in files.items()},
             optics=settings.movies.optics(source),
             noise_scale=images.restored.noise_scale if images.restored else None,
+            written=written,
         )
+
+    def _end(
+        self, task: Task, attempts: Iterable[str], made_from: Source, paths: dict[str, Path]
+    ) -> dict[str, FileState]:
+        """Put on record that files are complete, also of attempts before; their states by kind."""
+        written = {kind: state for kind, path in paths.items() if (state := file_state(path))}
+        states = {
+            paths[kind].relative_to(task.folder).as_posix(): state
+            for kind, state in written.items()
+        }
+        ended = set(attempts).union(*task.begun.values())
+        self._ledger.end(task.folder, sorted(ended), made_from.digest(), states)
+        return written
 
     def _images(self, movie: Movie, source: InputMovie) -> Images:
         """Align and enhance a movie."""

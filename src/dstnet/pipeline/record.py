@@ -1,12 +1,13 @@
 """What is put on record of a run and of each of its inputs, and how it lies in JSON."""
 
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, PlainValidator
 
-from dstnet.pipeline.file_state import FileVersion
+from dstnet.pipeline.file_state import FileState, FileVersion
 from dstnet.pipeline.naming import movie_identity
 
 
@@ -28,7 +29,10 @@ _SINCE_0_9 = (
     "modified_ns",
     "first_frame",
     "noise_scale",
+    "written",
+    "run",
 )
+_DIGEST_LENGTH = 16
 Status = Literal["done", "skipped", "failed"]
 
 
@@ -118,6 +122,11 @@ class Source(_Stored):
         """Whether the movie's file had this size and time of change."""
         return (self.size_bytes, self.modified_ns) == version
 
+    def digest(self) -> str:
+        """Equal for sources that make the same results of a file of one version."""
+        values = self._compared(), self.size_bytes, self.modified_ns
+        return sha256(repr(values).encode(errors="surrogateescape")).hexdigest()[:_DIGEST_LENGTH]
+
     def differences(self, other: "Source") -> list[str]:
         """Names of what would make other results of the same file."""
         ours = self._compared()
@@ -162,6 +171,9 @@ class Results(_Stored):
     noise_scale
         Mean of the sum and noise of a pixel of the network's grid, on a scale of which pictures are
         shown; None of methods that measure none.
+    written
+        By kind, size, time of change and digest of the files; without those that movies share. None
+        in records of before 0.9.
     """
 
     output_pixel_size_angstrom: float
@@ -171,6 +183,12 @@ class Results(_Stored):
     files: dict[str, str]
     optics: dict[str, Any]
     noise_scale: tuple[float, float] | None = None
+    written: dict[str, FileState] | None = None
+
+    def states(self) -> dict[str, FileState | None]:
+        """By path, how each file was when it was written; None where it is not on record."""
+        written = self.written or {}
+        return {file: written.get(kind) for kind, file in self.files.items()}
 
     def motion_in_words(self) -> str:
         """The accumulated motion as people read it, the same wherever it is shown."""
@@ -205,6 +223,8 @@ class Record(_Stored):
         Path of the movie from the root; None in records of before 0.9.
     status
         Whether it was made now, was there already, or failed.
+    run
+        Number of the run in its folder, from 1; 0 in records of before 0.9.
     time
         When, in ISO form.
     error
@@ -223,6 +243,7 @@ class Record(_Stored):
     name: PathText
     path: PathText | None = None
     status: Status
+    run: int = 0
     time: str
     error: str | None = None
     source: Source | None = None
@@ -250,7 +271,7 @@ class Record(_Stored):
     def to_json(self) -> dict[str, Any]:
         """As it lies in JSON."""
         values: dict[str, Any] = {"input": self.input, "name": self.name}
-        values |= {"path": self.path, "status": self.status}
+        values |= {"path": self.path, "status": self.status, "run": self.run or None}
         for part in (self.source, self.results, self.cost):
             if part is not None:
                 values |= part.model_dump()
@@ -261,6 +282,13 @@ class Record(_Stored):
             values["error"] = self.error
         values["time"] = self.time
         return values
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """What later records have more of: clocks differ between machines, numbers of runs do
+        not.
+        """
+        return self.run, self.time
 
     @property
     def movie(self) -> Path:

@@ -7,7 +7,7 @@ nothing locked and nothing deleted, which is safe on network file systems and un
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,9 +16,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from dstnet.errors import OutputError
-from dstnet.io import atomic_path, ensure_writable_folder
+from dstnet.io import atomic_path, create_file, ensure_writable_folder
+from dstnet.pipeline.file_state import FileState, is_in_state
+from dstnet.pipeline.ledger import Ledger, is_broken_off, read_claims
 from dstnet.pipeline.micrographs_star import Micrograph, write_micrographs_star
 from dstnet.pipeline.naming import movie_identity
+from dstnet.pipeline.ownership import PAGE, PROVENANCE, TABLE, refuse_foreign
 from dstnet.pipeline.record import MadeWith, Record
 
 _REFRESH_ROUNDS = 5
@@ -42,12 +45,12 @@ class StoredRun:
     @property
     def movies(self) -> list[Record]:
         """One record a movie, by name: the newest of those with results, else the newest."""
-        return self._best(lambda record: (record.results is not None, record.time))
+        return self._best(lambda record: (record.results is not None, record.order))
 
     @property
     def failures(self) -> list[Record]:
         """Of movies that failed the last time, by name."""
-        newest = self._best(lambda record: record.time)
+        newest = self._best(lambda record: record.order)
         return [record for record in newest if record.status == "failed"]
 
     def _best(self, rank: Callable[[Record], Any]) -> list[Record]:
@@ -74,8 +77,6 @@ class Records:
 
     Attributes
     ----------
-    recorded
-        Whether the folder held a record of results made with the same before.
     earlier
         What it says, and what was added since, by name.
     unlisted
@@ -85,31 +86,62 @@ class Records:
     Raises
     ------
     OutputError
-        If the folder cannot be written, or holds results made with something else that may not be
-        replaced.
+        If the folder cannot be written, holds results made with something else that may not be
+        replaced, or tables or a page that are not ours.
     """
 
     def __init__(self, folder: Path, made_with: MadeWith, overwrite: bool) -> None:
         self.folder = ensure_writable_folder(folder)
+        for name in (PROVENANCE, TABLE, PAGE):
+            refuse_foreign(folder / name)
         self.made_with = made_with
-        stored = read_records(folder)
-        different = [] if stored.made_with is None else made_with.differences(stored.made_with)
-        if different and not overwrite:
-            raise OutputError(
-                f"{folder} holds results made with other {' and '.join(different)}; pass"
-                " --overwrite, or choose another folder"
-            )
-        self.recorded = stored.made_with is not None
-        stored = StoredRun() if different else stored
+        stored = self._opened(overwrite)
         self.earlier = dict(stored.records)
+        self._begun = _unrecorded(folder, self.earlier.values())
         self.unlisted: list[str] = []
-        # Written before any image: images without a record are then a broken-off run's of these
-        # settings, and may be made again.
-        _write_provenance(folder, made_with, stored)
-        started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        name = f"{started}-{secrets.token_hex(4)}.jsonl"
+        runs = [record.run for record in stored.records.values()]
+        runs += map(_run_number, _journal_paths(folder))
+        self._run = 1 + max(runs, default=0)
+        self._latest = ""
+        name = f"{self._run:06d}-{secrets.token_hex(4)}.jsonl"
         self._path = ensure_writable_folder(folder / "records") / name
         self._append(made_with.model_dump())
+
+    def _opened(self, overwrite: bool) -> StoredRun:
+        """What the folder holds of this run's settings, once it is put on record that it is
+        theirs.
+        """
+        path = self.folder / PROVENANCE
+        stored = read_records(self.folder)
+        if stored.made_with is None:
+            # Of runs that begin at once, one is the first.
+            if create_file(path, _provenance(self.made_with, stored)):
+                return stored
+            stored = read_records(self.folder)
+        if stored.made_with is None:
+            raise OutputError(
+                f"{path} cannot be read as what dstnet writes; move it away, or choose another"
+                " folder"
+            )
+        different = self.made_with.differences(stored.made_with)
+        if not different:
+            return stored
+        if not overwrite:
+            raise OutputError(
+                f"{self.folder} holds results made with other {' and '.join(different)}; pass"
+                " --overwrite, or choose another folder"
+            )
+        # Should this run be broken off, the next may go on with replacing them.
+        replaced = _files_as_written(self.folder, stored.records.values())
+        Ledger().begin(self.folder, replaced, "")
+        _write_provenance(self.folder, self.made_with, StoredRun())
+        return StoredRun()
+
+    def begun(self, files: Iterable[str]) -> dict[str, Collection[str]]:
+        """Of files, those that were written before this run without a record of it, with the
+        attempts that did not end.
+        """
+        return {file: tuple(self._begun[file]) for file in files if file in self._begun}
 
     def add(self, record: Record) -> None:
         """Put on record what came of one input.
@@ -119,6 +151,9 @@ class Records:
         OutputError
             If it cannot be written.
         """
+        # Within a run the order is that of its file; workers' clocks may differ.
+        self._latest = max(self._latest, record.time)
+        record = record.model_copy(update={"run": self._run, "time": self._latest})
         self._append(record.to_json())
         self.earlier[record.name] = record
 
@@ -165,20 +200,36 @@ def read_records(folder: Path) -> StoredRun:
     overwritten, are passed over.
     """
     try:
-        stored = json.loads((folder / "provenance.json").read_text())
-        made_with = MadeWith.model_validate(
-            {k: v for k, v in stored.items() if k not in ("written", "movies", "failures")}
-        )
+        stored = json.loads((folder / PROVENANCE).read_text())
+        made_with = _made_with(stored)
         listed = list(_records_of(stored["movies"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        made_with = _made_with_of_journals(folder)
+        listed = []
+    if made_with is None:
         return StoredRun()
     found = {record.name: record for record in listed}
     for path in _journal_paths(folder):
         for record in _journal(path, made_with):
             known = found.get(record.name)
-            if known is None or record.time >= known.time:
+            if known is None or record.order >= known.order:
                 found[record.name] = record
     return StoredRun(made_with, dict(sorted(found.items())))
+
+
+def _made_with(stored: dict[str, Any]) -> MadeWith:
+    own = {k: v for k, v in stored.items() if k not in ("written", "movies", "failures")}
+    return MadeWith.model_validate(own)
+
+
+def _made_with_of_journals(folder: Path) -> MadeWith | None:
+    """What the newest run was made with, where ``provenance.json`` was lost or cut off."""
+    for path in sorted(_journal_paths(folder), key=_run_number, reverse=True):
+        try:
+            return MadeWith.model_validate(json.loads(path.read_text().split("\n", 1)[0]))
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def _journal(path: Path, made_with: MadeWith) -> Iterator[Record]:
@@ -213,20 +264,65 @@ def _journals(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_size for path in _journal_paths(folder)}
 
 
+def _run_number(path: Path) -> int:
+    """Of a run's file; 0 of before 0.9, when they were named by the time."""
+    number, dash, _ = path.stem.partition("-")
+    return int(number) if dash and number.isdecimal() else 0
+
+
 def _write_provenance(folder: Path, made_with: MadeWith, stored: StoredRun) -> None:
+    target = folder / PROVENANCE
+    refuse_foreign(target)
+    with atomic_path(target) as path:
+        path.write_text(_provenance(made_with, stored))
+
+
+def _provenance(made_with: MadeWith, stored: StoredRun) -> str:
     written = {
         **made_with.model_dump(),
         "written": now(),
         "failures": {record.input: record.error for record in stored.failures},
         "movies": [record.to_json() for record in stored.movies],
     }
-    with atomic_path(folder / "provenance.json") as path:
-        path.write_text(json.dumps(written, indent=2) + "\n")
+    return json.dumps(written, indent=2) + "\n"
+
+
+def _files_as_written(folder: Path, records: Iterable[Record]) -> list[str]:
+    """The files of results that lie in a folder as they are on record."""
+    files = []
+    for record in records:
+        for file, state in record.results.states().items() if record.results else ():
+            path = folder / file
+            if path.is_file() and (state is None or is_in_state(path, state)):
+                files.append(file)
+    return files
+
+
+def _unrecorded(folder: Path, records: Iterable[Record]) -> dict[str, Collection[str]]:
+    """Files that killed runs, or runs at work, have begun to write or written without a record of
+    it, with the attempts that did not end.
+    """
+    on_record: dict[str, FileState | None] = {}
+    for record in records:
+        if record.results is not None:
+            on_record |= record.results.states()
+    claims = read_claims(folder)
+    found: dict[str, Collection[str]] = dict(claims.begun)
+    for file, written in claims.written.items():
+        recorded = on_record.get(file)
+        others = [state for state, _ in written if state != recorded]
+        if not others or file in found or (recorded and is_in_state(folder / file, recorded)):
+            continue
+        if any(is_in_state(folder / file, state) for state in others):
+            found[file] = ()
+    return found
 
 
 def _micrographs(folder: Path, records: Iterable[Record]) -> list[Micrograph]:
     """The complete results of a folder."""
+    records = list(records)
     found = []
+    begun = _unrecorded(folder, records)
     for record in records:
         source = record.source
         results = record.results
@@ -234,6 +330,8 @@ def _micrographs(folder: Path, records: Iterable[Record]) -> list[Micrograph]:
             continue
         files = {kind: folder / name for kind, name in results.files.items()}
         if not all(path.is_file() for path in files.values()):
+            continue
+        if is_broken_off(folder, results, begun):
             continue
         found.append(
             Micrograph(

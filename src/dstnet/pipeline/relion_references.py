@@ -6,7 +6,7 @@ that movies of those formats have, as we do. For EER movies it upsamples the gai
 with a ``.gain`` file, and divides by any other. It knows no dark.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -93,7 +93,7 @@ class ReferenceWriter:
         OutputError
             If a file cannot be written.
         BadInputError
-            If the gain's file cannot be read any more.
+            If the gain's file cannot be read any more, or another file has the name of one of ours.
         """
         if corrections is None:
             return RelionReferences()
@@ -179,6 +179,7 @@ def _written_gain(folder: Path, gain: np.ndarray, is_eer: bool) -> Path:
     suffix = _MULTIPLIED_SUFFIX if is_eer else ".mrc"
     path = folder / f"gain_{_digest(gain)}{suffix}"
     if path.is_file():
+        _refuse_other(path, lambda: np.array_equal(read_gain(path), gain))
         return path
     ensure_writable_folder(folder)
     if is_eer:
@@ -191,13 +192,28 @@ def _written_gain(folder: Path, gain: np.ndarray, is_eer: bool) -> Path:
 def _written_defects(folder: Path, listed: np.ndarray) -> Path:
     """The list of bad pixels, bool [y, x], as lines of x, y, width and height."""
     path = folder / f"defects_{_digest(listed)}.txt"
+    lines = (f"{x} {y} {width} {height}\n" for x, y, width, height in _rectangles(listed))
+    text = "".join(lines)
     if path.is_file():
+        _refuse_other(path, lambda: path.read_bytes() == text.encode())
         return path
     ensure_writable_folder(folder)
-    lines = (f"{x} {y} {width} {height}\n" for x, y, width, height in _rectangles(listed))
     with atomic_path(path) as temporary:
-        temporary.write_text("".join(lines))
+        temporary.write_text(text)
     return path
+
+
+def _refuse_other(path: Path, is_ours: Callable[[], bool]) -> None:
+    """Refuse a file under the name of one of ours that holds something else."""
+    try:
+        holds_it = is_ours()
+    except (BadInputError, OSError, tifffile.TiffFileError):
+        holds_it = False
+    if not holds_it:
+        raise BadInputError(
+            f"{path} does not hold the reference that it is named after; delete it, or choose"
+            " another folder"
+        )
 
 
 def _digest(array: np.ndarray) -> str:

@@ -181,11 +181,13 @@ def _tasks(
         if movie is None:
             yield None
             continue
-        task = _task(movie, records, overwrite)
         files = possible_files(movie.name, settings.products, is_enhanced=is_enhanced)
+        task = _task(movie, records, files, overwrite)
         if all(taken.get(file) == movie.path for file in files):
             # It changed after it had come: what is on record by now is of what it was.
-            task = replace(task, before=None, overwrite=True, notes=(_REPLACED,))
+            written_now = dict.fromkeys(files, ())
+            begun = {**written_now, **task.begun}
+            task = replace(task, before=None, overwrite=True, begun=begun, notes=(_REPLACED,))
         for file in files:
             if taken.get(file, movie.path) != movie.path:
                 task = _refused(task, taken[file], "rename one of them, or give it another folder")
@@ -197,11 +199,21 @@ def _tasks(
         yield task
 
 
-def _task(movie: InputMovie, records: Records, overwrite: bool) -> Task:
-    """What is to be done with a movie, as far as the records say."""
+def _task(movie: InputMovie, records: Records, files: Iterable[str], overwrite: bool) -> Task:
+    """What is to be done with a movie that makes these files, as far as the records say."""
     name = movie.name
-    task = Task(movie, name, records.folder, None, records.recorded, overwrite)
     before = records.earlier.get(name)
+    known = before.results.states() if before is not None and before.results is not None else {}
+    task = Task(
+        movie,
+        name,
+        records.folder,
+        before=None,
+        overwrite=overwrite,
+        replaces_others=overwrite,
+        known=known,
+        begun=records.begun(files),
+    )
     if before is None or before.source is None:
         return task
     version = file_version(movie.path)

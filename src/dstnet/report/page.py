@@ -16,6 +16,7 @@ from PIL import Image
 
 from dstnet.errors import BadInputError, printable
 from dstnet.io import MrcFrames, atomic_path
+from dstnet.pipeline.ownership import PAGE, refuse_foreign
 from dstnet.pipeline.products import PRODUCTS
 from dstnet.pipeline.record import MadeWith, Record, Results
 from dstnet.pipeline.records import read_records
@@ -61,7 +62,7 @@ class RunPage:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "report.html"
+        self.path = folder / PAGE
         self._folder = folder
         self._drawn: dict[tuple[str, str], _Shown] = {}  # by a record's name and time
 
@@ -73,15 +74,16 @@ class RunPage:
         BadInputError
             If the folder has no records of a run.
         OutputError
-            If the page cannot be written.
+            If the page cannot be written, or one that is not ours lies there.
         """
+        refuse_foreign(self.path)
         stored = read_records(self._folder)
         if stored.made_with is None:
             raise BadInputError(
                 f"{self._folder} holds no provenance.json of a run; give the output folder of"
                 " dstnet enhance or align"
             )
-        records = sorted(stored.movies, key=lambda record: record.time, reverse=True)
+        records = sorted(stored.movies, key=lambda record: record.order, reverse=True)
         done = [record for record in records if record.status != "failed"]
         drawn = {}
         for record in done[:MOST_PICTURES]:
