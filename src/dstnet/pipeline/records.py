@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dstnet.core.regular_files import read_regular, read_regular_text
 from dstnet.errors import OutputError
 from dstnet.io import atomic_path, ensure_writable_folder
 from dstnet.pipeline.micrographs_star import Micrograph, write_micrographs_star
@@ -22,6 +23,7 @@ from dstnet.pipeline.naming import movie_identity
 from dstnet.pipeline.record import MadeWith, Record
 
 _REFRESH_ROUNDS = 5
+_MOST_BYTES = 1 << 30  # 5 kB a movie, more or less
 
 
 @dataclass(frozen=True)
@@ -165,12 +167,12 @@ def read_records(folder: Path) -> StoredRun:
     overwritten, are passed over.
     """
     try:
-        stored = json.loads((folder / "provenance.json").read_text())
+        stored = json.loads(read_regular_text(folder / "provenance.json", _MOST_BYTES))
         made_with = MadeWith.model_validate(
             {k: v for k, v in stored.items() if k not in ("written", "movies", "failures")}
         )
         listed = list(_records_of(stored["movies"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return StoredRun()
     found = {record.name: record for record in listed}
     for path in _journal_paths(folder):
@@ -184,7 +186,7 @@ def read_records(folder: Path) -> StoredRun:
 def _journal(path: Path, made_with: MadeWith) -> Iterator[Record]:
     """The records of one run's file; none where the run was made with something else."""
     try:
-        first, *lines = path.read_text(errors="replace").splitlines()
+        first, *lines = read_regular(path, _MOST_BYTES).decode(errors="replace").splitlines()
         if MadeWith.model_validate(json.loads(first)) != made_with:
             return
     except (OSError, ValueError):
