@@ -3,18 +3,23 @@ they say of their own size is checked before it is believed.
 """
 
 import errno
+import gzip
 import json
 import os
+import resource
 import shutil
 import signal
 from pathlib import Path
 
+import imagecodecs
+import numpy as np
 import pytest
 
 from dstnet.core.plain_yaml import read_yaml
 from dstnet.core.regular_files import read_regular
 from dstnet.dataset.simulated_movie import SimulatedMovie
 from dstnet.errors import BadInputError, DstnetError, OutputError, SettingsError, WeightsError
+from dstnet.io import CompressedMrcFrames, write_mrc
 from dstnet.io.reference import read_dark, read_defects, read_gain
 from dstnet.io.star_table import read_star
 from dstnet.network.weights import load_weights, read_card, released, save_weights
@@ -110,7 +115,7 @@ def _repeated(first: str, following: str) -> str:
         _repeated("[x]", "[{}]"),
         _repeated("{x: 1}", "{{<<: [{}]}}"),
         "a: &a [*a]",
-        "a: " + "[" * 100_000,
+        "a: " + "[" * 2000,
         "a: " + "{a: " * 60 + "}" * 60,
         "seed: " + ":".join(["1"] * 200_000),
         "seed: " + "1" * 1_000_000,
@@ -189,3 +194,58 @@ def test_weights_never_without_card_on_a_full_disk(tmp_path, monkeypatch, writte
     with pytest.raises(OutputError, match="No space left on device; free some space"):
         save_weights(network, card, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def _repeated_bytes(count: int) -> bytes:
+    """A zstd file of `count` zero bytes, four bytes for each 128 KiB."""
+    blocks = -(-count >> 17) * [(1 << 20 | 1 << 1).to_bytes(3, "little") + b"\0"]
+    blocks[-1] = (1 << 20 | 1 << 1 | 1).to_bytes(3, "little") + b"\0"
+    return b"\x28\xb5\x2f\xfd" + b"\0\x58" + b"".join(blocks)
+
+
+@pytest.mark.parametrize("packed", ["zstd", "gzip"])
+def test_no_more_is_unpacked_than_the_header_says(tmp_path, monkeypatch, packed):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    write_mrc(tmp_path / "a.mrc", np.ones((3, 64, 64), "u2"), 1.0, "x")
+    raw = (tmp_path / "a.mrc").read_bytes()
+    path = tmp_path / "a.mrc.gz"
+    if packed == "zstd":
+        path.write_bytes(imagecodecs.zstd_encode(raw) + _repeated_bytes(4 << 30))
+        assert path.stat().st_size < 140_000
+    else:
+        path.write_bytes(gzip.compress(raw) + gzip.compress(bytes(1 << 24)) * 256)
+    frames = CompressedMrcFrames(path)
+    assert len(frames) == 3
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, limit[1]))
+    try:
+        with pytest.raises(BadInputError, match="where its header asks for 25600"):
+            frames[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    path.write_bytes(_repeated_bytes(4 << 30))
+    with pytest.raises(BadInputError, match="no valid MRC header"):
+        CompressedMrcFrames(path)
+
+
+def test_zstd_of_many_small_blocks(tmp_path):
+    stack = np.random.default_rng(0).integers(0, 99, (2, 64, 64)).astype("u2")
+    write_mrc(tmp_path / "a.mrc", stack, 1.0, "x", stack=True)
+    raw = (tmp_path / "a.mrc").read_bytes()
+    parts = [raw[i : i + 200] for i in range(0, len(raw), 200)]
+    blocks = [(len(part) << 3).to_bytes(3, "little") + part for part in parts]
+    end = b"\1\0\0"  # an empty block
+    (tmp_path / "a.mrc.zst").write_bytes(b"\x28\xb5\x2f\xfd" + b"\0\x40" + b"".join(blocks) + end)
+    frames = CompressedMrcFrames(tmp_path / "a.mrc.zst")
+    np.testing.assert_array_equal(np.stack([frames[i] for i in range(2)]), stack)
+
+
+def test_packed_structures_and_maps_are_bounded(tmp_path, monkeypatch):
+    (tmp_path / "a.pdb.gz").write_bytes(gzip.compress(b"REMARK\n" * (1 << 20)))
+    monkeypatch.setattr("dstnet.structure.atoms._MOST_BYTES", 1 << 20)
+    with pytest.raises(BadInputError, match="holds more than 1 MiB"):
+        read_structure(tmp_path / "a.pdb.gz")
+    (tmp_path / "a.mrc.gz").write_bytes(gzip.compress(bytes(1 << 20)))
+    monkeypatch.setattr("dstnet.potential.from_map._MOST_BYTES", 1 << 19)
+    with pytest.raises(BadInputError, match="fewer voxels"):
+        potential_from_map(tmp_path / "a.mrc.gz", 2.0)
