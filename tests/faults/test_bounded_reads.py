@@ -19,7 +19,7 @@ from dstnet.core.plain_yaml import read_yaml
 from dstnet.core.regular_files import read_regular
 from dstnet.dataset.simulated_movie import SimulatedMovie
 from dstnet.errors import BadInputError, DstnetError, OutputError, SettingsError, WeightsError
-from dstnet.io import CompressedMrcFrames, write_mrc
+from dstnet.io import CompressedMrcFrames, TiffFrames, write_mrc, write_tiff
 from dstnet.io.reference import read_dark, read_defects, read_gain
 from dstnet.io.star_table import read_star
 from dstnet.network.weights import load_weights, read_card, released, save_weights
@@ -249,3 +249,12 @@ def test_packed_structures_and_maps_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr("dstnet.potential.from_map._MOST_BYTES", 1 << 19)
     with pytest.raises(BadInputError, match="fewer voxels"):
         potential_from_map(tmp_path / "a.mrc.gz", 2.0)
+
+
+def test_tiff_of_absurdly_many_pages(tmp_path, monkeypatch):
+    monkeypatch.setattr("dstnet.io.tiff_pages._MOST_PAGES", 3)
+    write_tiff(tmp_path / "a.tif", np.ones((3, 32, 32), "u1"), 1.0)
+    assert len(TiffFrames(tmp_path / "a.tif")) == 3
+    write_tiff(tmp_path / "b.tif", np.ones((4, 32, 32), "u1"), 1.0)
+    with pytest.raises(BadInputError, match="more than 3 pages"):
+        TiffFrames(tmp_path / "b.tif")

@@ -65,5 +65,10 @@ def _check_size(root: yaml.Node) -> None:
             waiting += [(part, depth + 1) for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             waiting += [(part, depth + 1) for part in node.value]
-        elif node.style is None and len(node.value) > _MOST_PLAIN_CHARACTERS:
+        elif _is_plain(node) and len(node.value) > _MOST_PLAIN_CHARACTERS:
             raise ValueError(f"it has a value of {len(node.value)} characters without quotes")
+
+
+def _is_plain(node: yaml.Node) -> bool:
+    """Whether a value stands without quotes, so that it may be a number."""
+    return isinstance(node, yaml.ScalarNode) and node.style is None

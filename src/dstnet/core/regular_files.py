@@ -6,8 +6,8 @@ or never end.
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 # Tables and texts that name files or list numbers. RELION's table of 100,000 movies has some 50 MB.
 TABLE_BYTES = 128 << 20
@@ -15,7 +15,7 @@ TABLE_BYTES = 128 << 20
 RECORD_BYTES = 16 << 20
 
 
-def open_regular(path: Path | str, most_bytes: int | None = None) -> BinaryIO:
+def open_regular(path: Path | str, most_bytes: int | None = None) -> BufferedReader:
     """A regular file opened for reading; to be closed by the caller.
 
     Parameters

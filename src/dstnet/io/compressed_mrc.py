@@ -87,7 +87,8 @@ class CompressedMrcFrames(MrcFrames):
             self._is_zstd = packed.read(4) == zstd_layout.MAGIC
         if self._is_zstd:
             with self._zstd_file() as (_, layout), _one_error(self.path):
-                return imagecodecs.zstd_decode(bytes(layout.start), out=_START_BYTES)[:length], None
+                start = imagecodecs.zstd_decode(bytes(layout.start), out=_START_BYTES)
+                return bytes(start[:length]), None
         with _stream(self.path) as stream, _one_error(self.path):
             return stream.read(length), None
 
