@@ -174,7 +174,7 @@ def test_pipes_are_no_motion(project):
     os.mkfifo("pipe.star")
     os.mkfifo("MotionCorr/pipe.star")
     movie = InputMovie(Path("Movies/sq1/hole.tif"), "hole")
-    with pytest.raises(BadInputError, match=r"pipe.star is no file"):
+    with pytest.raises(BadInputError, match=r"pipe.star: it is no regular file"):
         taken(Path("pipe.star"), movie)
     assert step_of(taken(Path("MotionCorr"), movie)) == pytest.approx(1)
 

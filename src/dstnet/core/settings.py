@@ -6,7 +6,11 @@ from typing import Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dstnet.core.plain_yaml import read_yaml
 from dstnet.errors import SettingsError
+
+# Of what a message shows of a file.
+_MOST_CHARACTERS = 300
 
 
 class Settings(BaseModel):
@@ -29,7 +33,7 @@ class Settings(BaseModel):
             problems = []
             for problem in error.errors():
                 name = ".".join(str(part) for part in problem["loc"]) or "settings"
-                problems.append(f"{name}: {problem['msg']} (got {problem['input']!r})")
+                problems.append(f"{name}: {problem['msg']} (got {_shown(problem['input'])})")
             allowed = ", ".join(cls.model_fields)
             raise SettingsError(
                 f"{where}: {'; '.join(problems)}; allowed names here: {allowed}"
@@ -47,9 +51,9 @@ class Settings(BaseModel):
             not allowed.
         """
         try:
-            values = yaml.safe_load(Path(path).read_text()) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
+            values = read_yaml(path) or {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())[:_MOST_CHARACTERS]
             raise SettingsError(
                 f"cannot read settings from {path}: {reason}; give a YAML file of 'name: value'"
                 " lines"
@@ -71,3 +75,8 @@ class Settings(BaseModel):
     def to_yaml(self) -> str:
         """These settings as YAML that `from_yaml` reads back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."

@@ -14,7 +14,9 @@ import pandas as pd
 import starfile
 import yaml
 
+from dstnet.core.plain_yaml import read_yaml
 from dstnet.core.progress import progress
+from dstnet.core.regular_files import TABLE_BYTES, open_regular, read_regular_text
 from dstnet.core.shapes import Trajectory
 from dstnet.correction.corrections import Corrections, CorrectionSettings
 from dstnet.dataset.layout import RECORD_ENDING, MovieFiles
@@ -82,10 +84,10 @@ class SimulatedMovie(MovieFiles):
         """
         path = folder / "truth" / f"{name}_{RECORD_ENDING}"
         try:
-            record = MovieRecord.checked(yaml.safe_load(path.read_text()), str(path))
+            record = MovieRecord.checked(read_yaml(path), str(path))
             movie = cls(folder, record)
             _ = movie.settings  # checked here, with the record's path in the message
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, SettingsError) as error:
+        except (OSError, ValueError, yaml.YAMLError, SettingsError) as error:
             raise BadInputError(
                 f"cannot read the record {path}: {one_line(error)}; simulate this movie again"
             ) from None
@@ -225,8 +227,8 @@ class SimulatedMovie(MovieFiles):
     def _motion_values(self) -> dict[str, Any]:
         path = self.truth_path(MOTION_ENDING)
         try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            return json.loads(read_regular_text(path, TABLE_BYTES))
+        except (OSError, ValueError, RecursionError) as error:
             raise _bad_motion(path, error) from None
 
     def particles(self) -> pd.DataFrame:
@@ -239,6 +241,7 @@ class SimulatedMovie(MovieFiles):
         """
         path = self.truth_path("particles.star")
         try:
+            open_regular(path, TABLE_BYTES).close()
             tables = starfile.read(path, always_dict=True)
             return pd.DataFrame(tables["particles"])  # pyright: ignore[reportArgumentType, reportCallIssue]
         except (OSError, ValueError, KeyError) as error:

@@ -22,25 +22,51 @@ from typing import BinaryIO, cast
 import imagecodecs
 
 from dstnet.errors import BadInputError
+from dstnet.io import zstd_layout
 from dstnet.io.mrc import MrcFrames
 
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
-_GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"
+_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ"
 _CHUNK_BYTES = 1 << 22
-# The most that a block of zstd holds unpacked (RFC 8878, section 3.1.1.2.4)
-_ZSTD_BLOCK_BYTES = 1 << 17
+_START_BYTES = 1 << 22  # that the first blocks of a zstd file hold at most
 
 
 def is_packed(head: bytes) -> bool:
     """Whether a file that starts so is packed in a way that can be read here."""
-    return head.startswith((_GZIP, _BZIP2, _XZ, _ZSTD))
+    return head.startswith((_GZIP, _BZIP2, _XZ, zstd_layout.MAGIC))
+
+
+def holds_more_than(path: Path, most_bytes: int) -> bool:
+    """Whether a file, one packed by gzip, bzip2 or xz once unpacked, has more bytes than that; such
+    a one is read through for it.
+
+    Raises
+    ------
+    BadInputError
+        If it cannot be read or unpacked.
+    """
+    with _one_error(path):
+        if path.stat().st_size > most_bytes:
+            return True
+        with open(path, "rb") as file:
+            head = file.read(6)
+        if not head.startswith((_GZIP, _BZIP2, _XZ)):
+            return False
+        size = 0
+        with _stream(path) as stream:
+            while size <= most_bytes:
+                chunk = stream.read(_CHUNK_BYTES)
+                if not chunk:
+                    return False
+                size += len(chunk)
+    return True
 
 
 class CompressedMrcFrames(MrcFrames):
     """The frames of an MRC file that is packed as a whole; see `MrcFrames`.
 
-    Opening reads no more than the header and the first megabyte (of zstd, everything). A reader
-    that is sent to another process unpacks the file there again.
+    Opening unpacks no more than the first megabytes, a frame asked for no more than the header says
+    there is. A reader that is sent to another process unpacks the file there again.
 
     Raises
     ------
@@ -58,20 +84,19 @@ class CompressedMrcFrames(MrcFrames):
 
     def _head_and_size(self, length: int) -> tuple[bytes, int | None]:
         with open(self.path, "rb") as packed:
-            zstd = packed.read(4) == _ZSTD
-        if zstd:  # can be unpacked as a whole only
-            self._unpacked = self._unpacked or self._temporary(self._unpack_zstd)
-            return (
-                os.pread(self._unpacked.fileno(), length, 0),
-                os.fstat(self._unpacked.fileno()).st_size,
-            )
+            self._is_zstd = packed.read(4) == zstd_layout.MAGIC
+        if self._is_zstd:
+            with self._zstd_file() as (_, layout), _one_error(self.path):
+                start = imagecodecs.zstd_decode(bytes(layout.start), out=_START_BYTES)
+                return bytes(start[:length]), None
         with _stream(self.path) as stream, _one_error(self.path):
             return stream.read(length), None
 
     @contextmanager
     def _file(self) -> Iterator[BinaryIO]:
         if self._unpacked is None:
-            unpacked = self._temporary(self._unpack_stream)
+            unpack = self._unpack_zstd if self._is_zstd else self._unpack_stream
+            unpacked = self._temporary(unpack)
             try:
                 self._check_size(os.fstat(unpacked.fileno()).st_size)
             except BadInputError:
@@ -104,8 +129,7 @@ class CompressedMrcFrames(MrcFrames):
             ) from error
 
     def _unpack_stream(self, file: BinaryIO) -> None:
-        # What holds more than its header says is refused, so no more than that is unpacked.
-        most = self._start + (self.shape[0] + 1) * self._frame_bytes
+        most = self._most_bytes
         size = 0
         with _stream(self.path) as stream:
             while size < most:
@@ -115,23 +139,39 @@ class CompressedMrcFrames(MrcFrames):
                     return
                 size += file.write(chunk)
 
-    def _unpack_zstd(self, file: BinaryIO) -> None:
-        # The codec unpacks a file as a whole, so both ends are memory maps, which the system may
-        # write out and drop. Room is taken beforehand: a disk that fills up under a map would kill
-        # the process.
+    @property
+    def _most_bytes(self) -> int:
+        """That are unpacked: what holds more than its header says is refused."""
+        return self._start + (self.shape[0] + 1) * self._frame_bytes
+
+    @contextmanager
+    def _zstd_file(self) -> Iterator[tuple[mmap.mmap, zstd_layout.ZstdLayout]]:
         with (
             open(self.path, "rb") as packed,
             mmap.mmap(packed.fileno(), 0, access=mmap.ACCESS_READ) as source,
         ):
             with _one_error(self.path):
-                most = _zstd_bound(source)
+                layout = zstd_layout.zstd_layout(source)
+            yield source, layout
+
+    def _unpack_zstd(self, file: BinaryIO) -> None:
+        # The codec unpacks a file as a whole, so both ends are memory maps, which the system may
+        # write out and drop. Room is taken beforehand: a disk that fills up under a map would kill
+        # the process.
+        with self._zstd_file() as (source, layout):
+            most = min(layout.most_bytes, self._most_bytes)
             os.posix_fallocate(file.fileno(), 0, most)
             with (
                 mmap.mmap(file.fileno(), most) as target,
                 memoryview(target) as room,
                 _one_error(self.path),
             ):
-                size = len(imagecodecs.zstd_decode(source, out=room))
+                try:
+                    size = len(imagecodecs.zstd_decode(source, out=room))
+                except imagecodecs.ZstdError as error:
+                    if most == layout.most_bytes or "too small" not in str(error):
+                        raise
+                    size = most  # there is more, so that the file is refused
         os.ftruncate(file.fileno(), size)
 
 
@@ -165,46 +205,3 @@ def _one_error(path: Path) -> Iterator[None]:
     except (OSError, ValueError, zlib.error, lzma.LZMAError, imagecodecs.ZstdError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadInputError(f"{path} cannot be unpacked: {reason}; copy it again") from error
-
-
-def _zstd_bound(data: mmap.mmap) -> int:
-    """The most bytes that a zstd file can unpack to, from its blocks' headers (RFC 8878, section
-    3.1); EOFError where it is cut off.
-    """
-    position, most = 0, 0
-
-    def skip(length: int) -> int:
-        """Where the next `length` bytes start."""
-        nonlocal position
-        position += length
-        if position > len(data):
-            raise EOFError
-        return position - length
-
-    def number(length: int) -> int:
-        start = skip(length)
-        return int.from_bytes(data[start : start + length], "little")
-
-    while position < len(data):
-        magic = number(4)
-        if magic & 0xFFFFFFF0 == 0x184D2A50:  # a frame that holds something else
-            skip(number(4))
-            continue
-        if magic != int.from_bytes(_ZSTD, "little"):
-            raise ValueError("no zstd frame where one should start")
-        descriptor = number(1)
-        single = descriptor >> 5 & 1
-        checksum = descriptor >> 2 & 1
-        skip((1 - single) + (0, 1, 2, 4)[descriptor & 3] + (single, 2, 4, 8)[descriptor >> 6])
-        last = 0
-        while not last:
-            block = number(3)
-            last = block & 1
-            kind = block >> 1 & 3
-            size = block >> 3
-            most += size if kind < 2 else _ZSTD_BLOCK_BYTES
-            skip(1 if kind == 1 else size)
-        skip(4 * checksum)
-    if not most:
-        raise EOFError
-    return most

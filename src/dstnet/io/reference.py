@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dstnet.core.regular_files import open_regular, read_regular_text
 from dstnet.errors import BadInputError
 from dstnet.io.digital_micrograph import SUFFIXES as DM_SUFFIXES
 from dstnet.io.digital_micrograph import read_dm4
@@ -72,8 +73,8 @@ def read_defects(path: Path | str) -> np.ndarray:
     if _image_format(path, _head(path)) is not None:
         return _image(path, "defect map") != 0
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = read_regular_text(path).splitlines()
+    except (OSError, ValueError):
         raise BadInputError(
             f"{path} is neither a text nor an MRC or TIFF image; give lines of 'x y width height'"
             " or a map"
@@ -106,13 +107,12 @@ def read_defects(path: Path | str) -> np.ndarray:
 
 def _head(path: Path) -> bytes:
     try:
-        if path.is_dir():
-            raise BadInputError(f"{path} is a folder; give a file")
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(1024)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or error
         raise BadInputError(
-            f"cannot read {path}: {error.strerror or error}; check the path and its permissions"
+            f"cannot read {path}: {reason}; check the path and its permissions"
         ) from None
 
 

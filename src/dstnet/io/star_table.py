@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dstnet.core.regular_files import TABLE_BYTES, read_regular
 from dstnet.errors import BadInputError
 
 _TOKEN = re.compile(r"""("[^"]*"|'[^']*')(?=\s|$)|\S+""", re.ASCII)
@@ -19,7 +20,6 @@ _LABEL = re.compile(r"_[A-Za-z][\w.\-\[\]]*")
 _SPECIAL = re.compile("[\"'#]")
 _BLANKS = " \t\v\f"  # others may be part of a name
 # Beyond these it is no table of movies, or a damaged one; RELION has some 300 names of columns.
-_MOST_BYTES = 1 << 30
 _MOST_COLUMNS = 1000
 
 
@@ -78,11 +78,7 @@ def read_star(path: Path | str) -> list[StarTable]:
 
 def _text(path: Path) -> str:
     try:
-        if path.exists() and not path.is_file():
-            raise _error(path, "it is no regular file")
-        if path.stat().st_size > _MOST_BYTES:
-            raise _error(path, "it is larger than 1 GiB")
-        content = path.read_bytes()
+        content = read_regular(path, TABLE_BYTES)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise _error(path, str(getattr(error, "strerror", None) or error)) from error
     if b"\0" in content:

@@ -18,6 +18,7 @@ from dstnet.errors import BadInputError
 from dstnet.io.packed_counts import SAMPLE_BYTES
 
 EER_COMPRESSIONS = (65000, 65001, 65002)
+_MOST_PAGES = 50_000  # an EER camera writes 20,000 raw frames a minute
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def page_offsets(tif: tifffile.TiffFile, path: Path) -> list[int]:
     Raises
     ------
     BadInputError
-        If a link leads outside the file or back.
+        If a link leads outside the file or back, or there are absurdly many.
     """
     file = tif.filehandle
     form = tif.tiff
@@ -77,6 +78,8 @@ def page_offsets(tif: tifffile.TiffFile, path: Path) -> list[int]:
             raise BadInputError(
                 f"{path} is cut off or damaged after frame {len(offsets)}; copy it again"
             )
+        if len(offsets) == _MOST_PAGES:
+            raise BadInputError(f"{path} has more than {_MOST_PAGES} pages; split it")
         seen.add(offset)
         offsets.append(offset)
         file.seek(offset)

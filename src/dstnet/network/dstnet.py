@@ -9,7 +9,7 @@ not grow with their number.
 
 from collections.abc import Container, Sequence
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -20,6 +20,11 @@ from dstnet.core.settings import Settings
 from dstnet.network.blocks import Conv, MovieNetwork, ResidualBlock, ResidualDenseBlock
 from dstnet.network.outputs import OUTPUTS
 
+# Far beyond what is of use: a card that asks for more is damaged.
+_MOST_CHANNELS = 1024
+_MOST_LAYERS = 64
+_MOST_SCALES = 8
+
 
 class DSTNetSettings(Settings):
     """Size of the network."""
@@ -27,20 +32,25 @@ class DSTNetSettings(Settings):
     features: int = Field(
         default=32,
         ge=8,
+        le=_MOST_CHANNELS,
         description=(
             "channels of a frame's spatial and temporal features, at half the working resolution"
         ),
     )
-    growth: int = Field(default=16, ge=4, description="growth of the residual dense block")
-    dense_layers: int = Field(default=2, ge=1)
-    widths: tuple[int, ...] = Field(
+    growth: int = Field(
+        default=16, ge=4, le=_MOST_CHANNELS, description="growth of the residual dense block"
+    )
+    dense_layers: int = Field(default=2, ge=1, le=_MOST_LAYERS)
+    widths: tuple[Annotated[int, Field(ge=1, le=_MOST_CHANNELS)], ...] = Field(
         default=(48, 80, 112, 128),
         min_length=1,
+        max_length=_MOST_SCALES,
         description="re-constructor channels, one scale after another",
     )
-    blocks: tuple[int, ...] = Field(
+    blocks: tuple[Annotated[int, Field(ge=0, le=_MOST_LAYERS)], ...] = Field(
         default=(4, 3, 4, 4),
         min_length=1,
+        max_length=_MOST_SCALES,
         description="residual blocks of each scale in each direction",
     )
     heads: tuple[str, ...] = Field(

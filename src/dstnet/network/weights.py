@@ -4,6 +4,7 @@ with the package.
 
 import hashlib
 import json
+import os
 from collections.abc import Collection
 from difflib import get_close_matches
 from importlib import resources
@@ -12,9 +13,10 @@ from typing import Literal
 
 from pydantic import AliasChoices, Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from dstnet.core.regular_files import open_regular, read_regular_text
 from dstnet.core.settings import Settings
 from dstnet.errors import SettingsError, WeightsError
 from dstnet.io import atomic_path
@@ -63,12 +65,13 @@ class ModelCard(Settings):
 
 def digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_weights(network: nn.Module, card: ModelCard, path: Path) -> ModelCard:
     """Write weights in half precision as `path` (.safetensors) and its card as the same name with
-    .json; returns the card as written.
+    .json; returns the card as written. The weights appear last, never without their card.
 
     Half precision is enough: 2^-11 relative per weight is far below the noise of training, and
     halves the package.
@@ -81,11 +84,17 @@ def save_weights(network: nn.Module, card: ModelCard, path: Path) -> ModelCard:
     halves = {}
     for name, value in network.state_dict().items():
         halves[name] = value.detach().cpu().half().contiguous()
-    with atomic_path(path) as temporary:
-        save_file(halves, temporary)
-    card = card.model_copy(update={"sha256": digest(path)})
-    with atomic_path(path.with_suffix(".json")) as temporary:
-        temporary.write_text(card.model_dump_json(indent=2) + "\n")
+    content = save(halves)
+    card = card.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
+    card_path = path.with_suffix(".json")
+    with atomic_path(path) as weights:
+        # On the disk before the card is there: a full one may say so no sooner.
+        with open(weights, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        with atomic_path(card_path) as temporary:
+            temporary.write_text(card.model_dump_json(indent=2) + "\n")
     return card
 
 
@@ -125,9 +134,9 @@ def read_card(path: Path) -> ModelCard:
     """
     card_path = path.with_suffix(".json")
     try:
-        content = json.loads(card_path.read_text())
+        content = json.loads(read_regular_text(card_path))
         return ModelCard.checked(content, str(card_path))
-    except (OSError, ValueError, SettingsError) as error:
+    except (OSError, ValueError, RecursionError, SettingsError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"cannot read the card {card_path} of {path.name}: {reason}") from None
 

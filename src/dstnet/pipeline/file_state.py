@@ -4,6 +4,8 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
+from dstnet.core.regular_files import open_regular
+
 FileVersion = tuple[int, int]
 FileState = tuple[int, int, str]
 
@@ -47,5 +49,5 @@ def file_sha256(path: Path) -> str | None:
 
 @lru_cache(maxsize=8)
 def _sha256(path: Path, _version: FileVersion | None) -> str:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dstnet.core.regular_files import TABLE_BYTES, read_regular
 from dstnet.errors import BadInputError
 from dstnet.io.movie_file import is_movie_name
 from dstnet.pipeline.companions import sums_of_movies, without_other_files
@@ -201,7 +202,7 @@ def _from_file(path: Path, report: Report) -> Iterator[FoundMovie]:
 def _listed(path: Path) -> Iterator[FoundMovie]:
     advice = "give a text file of one path a line"
     try:
-        lines = os.fsdecode(path.read_bytes().removeprefix(BOM_UTF8)).split("\n")
+        lines = os.fsdecode(read_regular(path, TABLE_BYTES).removeprefix(BOM_UTF8)).split("\n")
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise BadInputError(f"cannot read the list {path}: {reason(error)}; {advice}") from error
     finder = FileFinder(path)

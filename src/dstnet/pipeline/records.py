@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dstnet.core.regular_files import read_regular, read_regular_text
 from dstnet.errors import OutputError
 from dstnet.io import atomic_path, create_file, ensure_writable_folder
 from dstnet.pipeline.file_state import FileState, is_in_state
@@ -25,6 +26,7 @@ from dstnet.pipeline.ownership import PAGE, PROVENANCE, TABLE, refuse_foreign
 from dstnet.pipeline.record import MadeWith, Record
 
 _REFRESH_ROUNDS = 5
+_MOST_BYTES = 1 << 30  # 5 kB a movie, more or less
 
 
 @dataclass(frozen=True)
@@ -200,10 +202,10 @@ def read_records(folder: Path) -> StoredRun:
     overwritten, are passed over.
     """
     try:
-        stored = json.loads((folder / PROVENANCE).read_text())
+        stored = json.loads(read_regular_text(folder / PROVENANCE, _MOST_BYTES))
         made_with = _made_with(stored)
         listed = list(_records_of(stored["movies"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         made_with = _made_with_of_journals(folder)
         listed = []
     if made_with is None:
@@ -235,7 +237,7 @@ def _made_with_of_journals(folder: Path) -> MadeWith | None:
 def _journal(path: Path, made_with: MadeWith) -> Iterator[Record]:
     """The records of one run's file; none where the run was made with something else."""
     try:
-        first, *lines = path.read_text(errors="replace").splitlines()
+        first, *lines = read_regular(path, _MOST_BYTES).decode(errors="replace").splitlines()
         if MadeWith.model_validate(json.loads(first)) != made_with:
             return
     except (OSError, ValueError):

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from dstnet.core.settings import Settings
 from dstnet.errors import BadInputError, SettingsError
+from dstnet.io.compressed_mrc import holds_more_than
 from dstnet.potential.potential import Potential, box_size, check_pixel_size
 
 MAP_SUFFIXES = (".mrc", ".map", ".ccp4")
 MIN_EDGE = 16  # voxels: fewer hold nothing that is clear of its edges
+_MOST_BYTES = (4 << 30) + (1 << 20)  # 1024 voxels along each axis, and its header
 UNEQUAL_VOXELS = 1e-3  # relative, more than headers round
 # The envelope's level where none is given, above the solvent: the larger of a part of the smoothed
 # map's maximum, and so many of its standard deviations outside the inscribed sphere.
@@ -124,6 +126,10 @@ def _read(path: Path, voxel_size: float | None) -> tuple[np.ndarray, float]:
     """
     if not path.is_file():
         raise BadInputError(f"no such map: {path}; give an MRC or CCP4 file (.gz allowed)")
+    if holds_more_than(path, _MOST_BYTES):
+        raise BadInputError(
+            f"{path} holds more than {_MOST_BYTES >> 30} GiB; give a map of fewer voxels"
+        )
     try:
         with mrcfile.open(path, mode="r") as file:
             header = np.array(file.header)[()]

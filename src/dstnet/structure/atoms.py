@@ -8,12 +8,14 @@ import gemmi
 import numpy as np
 
 from dstnet.errors import BadInputError
+from dstnet.io.compressed_mrc import holds_more_than
 
 # gemmi's code for D in arrays of elements; all others are atomic numbers, 0 for unknown
 _DEUTERIUM = 119
 # A complete HIV capsid has 2.4 million with its hydrogens; far more is a mistaken assembly or a
 # filled memory.
 MAX_ATOMS = 5_000_000
+_MOST_BYTES = 1 << 29  # 100 an atom
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +141,7 @@ def _parse(path: Path) -> gemmi.Structure:
         )
     if path.stat().st_size == 0:
         raise BadInputError(f"{path} is an empty file; give a PDB or mmCIF file (.gz allowed)")
+    _refuse_too_large(path)
     try:
         structure = gemmi.read_structure(str(path), format=gemmi.CoorFormat.Detect)
     except (RuntimeError, ValueError, OSError, IndexError) as error:
@@ -149,6 +152,15 @@ def _parse(path: Path) -> gemmi.Structure:
     if structure:
         _refuse_too_many(structure[0].count_atom_sites(), path)
     return structure
+
+
+def _refuse_too_large(path: Path) -> None:
+    """Refuse a file that would need gigabytes to be read; a packed one is read through for it."""
+    if holds_more_than(path, _MOST_BYTES):
+        raise BadInputError(
+            f"{path} holds more than {_MOST_BYTES >> 20} MiB of text, more than the {MAX_ATOMS}"
+            " atoms allowed; give a part of it"
+        )
 
 
 def _refuse_too_many(count: int, path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
+from dstnet.core.regular_files import read_regular_text
 from dstnet.core.settings import Settings
 from dstnet.errors import OutputError, SettingsError, WeightsError
 from dstnet.io import atomic_path
@@ -114,9 +115,9 @@ def check_same_run(folder: Path, settings: TrainingSettings, record: RunRecord) 
 
 def _read_record(path: Path) -> RunRecord:
     try:
-        values: Any = json.loads(path.read_text())
+        values: Any = json.loads(read_regular_text(path))
         return RunRecord.checked(values, str(path))
-    except (OSError, ValueError, SettingsError) as error:
+    except (OSError, ValueError, RecursionError, SettingsError) as error:
         raise WeightsError(
             f"cannot resume: {path} cannot be read ({' '.join(str(error).split())}); copy the"
             " complete folder again"
