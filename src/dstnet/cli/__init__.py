@@ -22,6 +22,7 @@ from dstnet.cli.simulate import simulate
 from dstnet.cli.train import train
 from dstnet.errors import DstnetError, printable
 from dstnet.runs import keep_freed_memory, limit_libraries, stop_signals
+from dstnet.runs.signals import TERMINATED
 from dstnet.version import __version__
 
 app = App(
@@ -69,12 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DstnetError as error:
         print(f"dstnet: error: {error}", file=sys.stderr)
         code = 2
-    except KeyboardInterrupt as interrupt:
-        advice = str(interrupt) or (
-            "finished results are complete, the same command goes on from them"
-        )
-        print(f"dstnet: interrupted; {advice}", file=sys.stderr)
-        code = 130
+    except (KeyboardInterrupt, SystemExit) as end:
+        code = end.code if isinstance(end, SystemExit) else 130
+        if code in (130, TERMINATED):
+            how = "interrupted" if code == 130 else "ended by SIGTERM"
+            advice = "finished results are complete, the same command goes on from them"
+            if isinstance(end, KeyboardInterrupt) and end.args:
+                advice = str(end)
+            print(f"dstnet: {how}; {advice}", file=sys.stderr)
     except BrokenPipeError:
         code = 1
     except OSError as error:

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import NoReturn
 
-_TERMINATED = 128 + signal.SIGTERM  # a shell's exit code of what SIGTERM ended
+TERMINATED = 128 + signal.SIGTERM  # a shell's exit code of what SIGTERM ended
 
 
 def _leave(*_: object) -> NoReturn:
     """End by an exception, so that half-written files are removed on the way out."""
-    sys.exit(_TERMINATED)
+    sys.exit(TERMINATED)
 
 
 @contextmanager
