@@ -392,7 +392,7 @@ def test_watching_waits_for_files_that_still_grow(movies, tmp_path):
     writer.start()
     seen = {}
 
-    def find():
+    def find(tell):
         if not (paths := sorted(folder.glob("*.mrc"))):
             raise BadInputError("none yet")
         return [InputMovie(p, p.stem) for p in paths]
@@ -413,7 +413,7 @@ def test_watching_waits_for_files_that_still_grow(movies, tmp_path):
 
 
 def test_what_keeps_a_watch_waiting_is_said_once():
-    def find():
+    def find(tell):
         raise BadInputError("a.star has no table")
 
     said = []
@@ -424,7 +424,7 @@ def test_what_keeps_a_watch_waiting_is_said_once():
 
 
 def test_a_watched_run(movies, tmp_path):
-    source = watch(lambda: movies, ALIGN.movies.open, every=0.05, settle=0.1, idle=0.3)
+    source = watch(lambda tell: movies, ALIGN.movies.open, every=0.05, settle=0.1, idle=0.3)
     reported = []
     summary = run_files(
         source, tmp_path / "out", ALIGN, report=lambda record: reported.append(record.name)
@@ -448,7 +448,7 @@ def test_a_movie_replaced_while_it_is_watched_is_made_again(movies, tmp_path):
             write_mrc(first.path, make_frames(4, (64, 72), seed=9) + 50, 2.0, "x", stack=True)
             second.path.write_bytes(complete)
 
-    source = watch(lambda: movies[:2], ALIGN.movies.open, every=0.05, settle=0.1, idle=1.5)
+    source = watch(lambda tell: movies[:2], ALIGN.movies.open, every=0.05, settle=0.1, idle=1.5)
     summary = run_files(source, out, ALIGN, report=replace_it)
     assert [record.status for record in summary.records] == ["done", "done"]
     assert found[:2] == [("m0", "done"), ("m1", "failed")]

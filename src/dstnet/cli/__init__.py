@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
@@ -19,8 +20,9 @@ from dstnet.cli.gain import check
 from dstnet.cli.models import models
 from dstnet.cli.simulate import simulate
 from dstnet.cli.train import train
-from dstnet.errors import DstnetError
+from dstnet.errors import DstnetError, printable
 from dstnet.runs import keep_freed_memory, limit_libraries, stop_signals
+from dstnet.runs.signals import TERMINATED
 from dstnet.version import __version__
 
 app = App(
@@ -68,23 +70,48 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DstnetError as error:
         print(f"dstnet: error: {error}", file=sys.stderr)
         code = 2
-    except KeyboardInterrupt:
-        print(
-            "dstnet: interrupted; finished results are complete, the same command goes on from"
-            " them",
-            file=sys.stderr,
-        )
-        code = 130
+    except (KeyboardInterrupt, SystemExit) as end:
+        code = end.code if isinstance(end, SystemExit) else 130
+        if code in (130, TERMINATED):
+            how = "interrupted" if code == 130 else "ended by SIGTERM"
+            advice = "finished results are complete, the same command goes on from them"
+            if isinstance(end, KeyboardInterrupt) and end.args:
+                advice = str(end)
+            print(f"dstnet: {how}; {advice}", file=sys.stderr)
     except BrokenPipeError:
         code = 1
     except OSError as error:
-        if error.errno not in _ERRORS_OF_OUTPUT:
-            raise
+        code = 2
+        if error.errno in _ERRORS_OF_OUTPUT and error.filename is None:
+            print(
+                f"dstnet: error: cannot write what is printed: {error.strerror}; results that were"
+                " finished are complete",
+                file=sys.stderr,
+            )
+            sys.stdout = None  # what it still holds would be tried again at exit
+        else:
+            print(f"dstnet: error: {_unexpected(error)}", file=sys.stderr)
+    except MemoryError as error:
         print(
-            f"dstnet: error: cannot write what is printed: {error.strerror}; results that were"
-            " finished are complete",
+            f"dstnet: error: out of memory ({printable(str(error))}); give less at once, or run it"
+            " where there is more",
             file=sys.stderr,
         )
-        sys.stdout = None  # what it still holds would be tried again at exit
+        code = 2
+    except Exception as error:  # a mistake of ours; what is finished is complete all the same
+        print(f"dstnet: error: {_unexpected(error)}", file=sys.stderr)
         code = 2
     sys.exit(code or 0)
+
+
+def _unexpected(error: Exception) -> str:
+    """One line on an error that nothing foresaw; the whole trace where DSTNET_TRACE is set."""
+    if os.environ.get("DSTNET_TRACE"):
+        traceback.print_exception(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        name = printable(os.fsdecode(error.filename))
+        return f"{name}: {error.strerror}; look at this file and its folder's permissions"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{os.path.basename(frame.filename)}:{frame.lineno}"
+    said = printable(" ".join(str(error).split()))
+    return f"unexpected {type(error).__name__} at {place}: {said}; please report this"

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +11,7 @@ from dstnet.cli.gain import ReferenceOptions
 from dstnet.cli.options import chosen_device, frame_range, reporting
 from dstnet.cli.run_options import MovieRunOptions
 from dstnet.cli.summary import NumberedRecords, say_summary, say_threads
-from dstnet.errors import SettingsError
+from dstnet.errors import BadInputError, SettingsError
 
 if TYPE_CHECKING:
     from dstnet.alignment import AlignmentSettings
@@ -275,7 +274,11 @@ def run(
         for remark in remarks:
             report.say(remark)
         inputs: Iterable[InputMovie | None]
-        inputs = _arriving(movies, settings, options, report.say) if found is None else found
+        unread: list[BadInputError] = []
+        if found is None:
+            inputs = _arriving(movies, settings, options, report.say, unread)
+        else:
+            inputs = found
         numbered = NumberedRecords(report, total)
         summary = run_files(
             inputs,
@@ -289,7 +292,9 @@ def run(
         )
         numbered.say_repeated_notes()
         say_summary(summary, output, page.path, report)
-    return 1 if summary.of("failed") else 0
+        for error in unread:
+            report.say(f"never read: {error}")
+    return 1 if summary.of("failed") or unread else 0
 
 
 def _check_watching(options: MovieRunOptions) -> None:
@@ -305,12 +310,24 @@ def _arriving(
     settings: "RunSettings",
     options: MovieRunOptions,
     report: Callable[[str], None],
+    unread: list[BadInputError],
 ) -> "Iterable[InputMovie | None]":
-    """Inputs as they arrive."""
+    """Inputs as they arrive; `unread` holds why arguments could not be read the last time."""
     from dstnet.pipeline import read_inputs
+    from dstnet.pipeline.inputs import NothingThereError
     from dstnet.pipeline.watch import watch
 
     assert options.watch is not None
-    find = partial(read_inputs, movies, references=settings.references.files)
+
+    def find(tell: "Callable[[BadInputError], None]") -> "list[InputMovie]":
+        unread.clear()
+
+        def pass_over(error: BadInputError) -> None:
+            tell(error)
+            if not isinstance(error, NothingThereError):
+                unread.append(error)
+
+        return read_inputs(movies, references=settings.references.files, pass_over=pass_over)
+
     waiting = _given({"settle": options.watch_settle, "idle": options.watch_idle})
     return watch(find, settings.movies.open, every=options.watch, report=report, **waiting)

@@ -89,6 +89,7 @@ def train(
     from dstnet.training import LogRecord, TrainingSettings, train_run
     from dstnet.training.data import loader_processes
     from dstnet.training.tensorboard import tensorboard_writer
+    from dstnet.training.trainer import CHECKPOINT_NAME
 
     chosen = settings_from(
         TrainingSettings,
@@ -110,18 +111,28 @@ def train(
                 write(record)
             report(_line(record, chosen.steps), record.numbers())
 
-        path = train_run(
-            output,
-            data or [],
-            chosen,
-            resume=resume,
-            device=device,
-            say=report.say,
-            report=report_record,
-        )
+        try:
+            path = train_run(
+                output,
+                data or [],
+                chosen,
+                resume=resume,
+                device=device,
+                say=report.say,
+                report=report_record,
+            )
+        except KeyboardInterrupt:
+            has_checkpoint = (output / CHECKPOINT_NAME).exists()
+            raise KeyboardInterrupt(_how_to_go_on(has_checkpoint)) from None
     if first:
         report.say(f"weights in {path}")
     return 0
+
+
+def _how_to_go_on(has_checkpoint: bool) -> str:
+    if has_checkpoint:
+        return "the same command with --resume goes on from the last checkpoint"
+    return "there is no checkpoint yet, so the same command begins anew"
 
 
 def _line(record: "LogRecord", steps: int) -> str:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -10,7 +11,8 @@ def compiled(function: Callable[..., Any], signature: str, **options: Any) -> Ca
     ``numba.njit``.
 
     The code is kept beside the function's source for the next process; where there is nowhere to
-    keep it, each process compiles anew.
+    keep it, each process compiles anew. What was kept and is damaged, as after a power cut, is
+    removed.
     """
     import numba
 
@@ -18,5 +20,22 @@ def compiled(function: Callable[..., Any], signature: str, **options: Any) -> Ca
     function = inspect.unwrap(function)
     try:
         return numba.njit(signature, nogil=True, cache=True, **options)(function)
-    except (RuntimeError, OSError):
+    except Exception:  # damaged files surface as nearly every kind
+        _forget(function, **options)
+    try:
+        return numba.njit(signature, nogil=True, cache=True, **options)(function)
+    except Exception:  # a mistake in the function itself comes once more
         return numba.njit(signature, nogil=True, **options)(function)
+
+
+def _forget(function: Callable[..., Any], **options: Any) -> None:
+    """Remove what is kept of a function, as far as that is possible."""
+    import numba
+
+    try:
+        folder = Path(numba.njit(nogil=True, cache=True, **options)(function).stats.cache_path)
+        code = function.__code__
+        for path in folder.glob(f"{Path(code.co_filename).stem}.*-{code.co_firstlineno}.*.nb?"):
+            path.unlink()
+    except (RuntimeError, OSError):
+        pass

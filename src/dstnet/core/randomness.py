@@ -4,10 +4,15 @@ So a new stage, or a stage that draws more numbers than before, reshuffles nobod
 """
 
 import hashlib
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
 from dstnet.core.devices import Device
+
+# What torch takes for a seed.
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 def stream(seed: int, *names: str | int, device: Device = "cpu") -> torch.Generator:

@@ -19,9 +19,13 @@ def hidden_path(path: Path) -> Path:
 
 
 def remove_leftovers(
-    folder: Path, *, stem: str = "", older_than_seconds: float = LEFT_OVER_SECONDS
+    folder: Path,
+    *,
+    stem: str = "",
+    older_than_seconds: float = LEFT_OVER_SECONDS,
+    below: bool = True,
 ) -> None:
-    """Remove the half-written files that killed runs left in a folder and below it.
+    """Remove the half-written files that killed runs left in a folder.
 
     Parameters
     ----------
@@ -31,10 +35,12 @@ def remove_leftovers(
         Only of files whose names begin so.
     older_than_seconds
         Younger ones may be another run's, at work on them.
+    below
+        Also in the folders below it.
     """
     start = re.escape(stem[:_STEM_LENGTH])
     pattern = re.compile(rf"\.{start}.*\.[0-9a-f]{{12}}\.[a-z0-9]+")
-    for path in folder.rglob(".*"):
+    for path in folder.rglob(".*") if below else folder.glob(".*"):
         if not pattern.fullmatch(path.name):
             continue
         try:

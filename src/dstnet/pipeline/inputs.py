@@ -19,6 +19,10 @@ from dstnet.pipeline.star_inputs import FileFinder, FoundMovie, reason, star_mov
 from dstnet.pipeline.star_row import StarRow
 
 
+class NothingThereError(BadInputError):
+    """A folder or a pattern names no movie, which may change."""
+
+
 @dataclass(frozen=True)
 class InputMovie:
     """A movie file to work on; whether it is there, and is a movie, shows when it is opened.
@@ -55,6 +59,7 @@ def read_inputs(
     *,
     report: Callable[[str], None] = lambda line: None,
     references: Iterable[Path | None] = (),
+    pass_over: Callable[[BadInputError], None] | None = None,
 ) -> list[InputMovie]:
     """The movies that `arguments` name, in their order, each once.
 
@@ -72,6 +77,8 @@ def read_inputs(
         Gets a line on whatever was left out.
     references
         Files of the camera's references that are given beside: no movies where they lie among them.
+    pass_over
+        Gets why an argument names no movie, while the others count; without it, that is raised.
 
     Returns
     -------
@@ -89,14 +96,14 @@ def read_inputs(
     found: dict[str, FoundMovie] = {}
     repeated: list[Path] = []
     for argument in arguments:
-        for movie in _expand(str(argument), report):
+        for movie in _expanded(str(argument), report, pass_over):
             key = movie_identity(movie.path)
             if key in found:
                 found[key] = _either(found[key], movie)
                 repeated.append(movie.path)
             else:
                 found[key] = movie
-    if not found:
+    if not found and pass_over is None:
         raise BadInputError("no input is given; name movies, folders, @lists or STAR files")
     sums = sums_of_movies(movie.path for movie in found.values())
     given = [*references, *(movie.gain for movie in found.values())]
@@ -151,6 +158,20 @@ def _either(first: FoundMovie, second: FoundMovie) -> FoundMovie:
 Report = Callable[[str], None]
 
 
+def _expanded(
+    argument: str, report: Report, pass_over: Callable[[BadInputError], None] | None
+) -> Iterator[FoundMovie]:
+    if pass_over is None:
+        yield from _expand(argument, report)
+        return
+    try:
+        movies = list(_expand(argument, report))
+    except BadInputError as error:
+        pass_over(error)
+    else:
+        yield from movies
+
+
 def _expand(argument: str, report: Report) -> Iterator[FoundMovie]:
     if argument.startswith("@") and not os.path.exists(argument):
         yield from _listed(Path(argument[1:]))
@@ -169,17 +190,22 @@ def _is_pattern(argument: str) -> bool:
 
 def _matching(pattern: str, report: Report) -> Iterator[FoundMovie]:
     matches = map(Path, glob.glob(pattern, recursive=True))
-    paths = sorted(path for path in matches if not path.is_dir())
+    paths = sorted(path for path in matches if not os.path.isdir(path))
     if not paths:
-        raise BadInputError(f"no file matches {pattern}; check the pattern")
+        raise NothingThereError(f"no file matches {pattern}; check the pattern")
     for path in without_other_files(paths):
         yield from _from_file(path, report)
 
 
 def _in_folder(folder: Path) -> Iterator[FoundMovie]:
-    paths = sorted(path for path in folder.iterdir() if _is_visible_movie(path))
-    if not paths:
+    try:
+        paths = sorted(path for path in folder.iterdir() if _is_visible_movie(path))
+    except OSError as error:
         raise BadInputError(
+            f"cannot list the folder {folder}: {reason(error)}; make it readable, or leave it out"
+        ) from error
+    if not paths:
+        raise NothingThereError(
             f"no movie lies in the folder {folder}; name the movies, or a pattern such as"
             f" '{folder}/**/*.tif'"
         )
@@ -189,7 +215,7 @@ def _in_folder(folder: Path) -> Iterator[FoundMovie]:
 
 def _is_visible_movie(path: Path) -> bool:
     is_hidden = path.name.startswith(".")
-    return is_movie_name(path) and not is_hidden and not path.is_dir()
+    return is_movie_name(path) and not is_hidden and not os.path.isdir(path)
 
 
 def _from_file(path: Path, report: Report) -> Iterator[FoundMovie]:

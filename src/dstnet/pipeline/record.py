@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
 
 from dstnet.pipeline.file_state import FileState, FileVersion
 from dstnet.pipeline.naming import movie_identity
@@ -39,7 +39,7 @@ Status = Literal["done", "skipped", "failed"]
 class _Stored(BaseModel):
     """What lies in JSON; a name that this version does not know is passed over."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class MadeWith(_Stored):
@@ -177,11 +177,11 @@ class Results(_Stored):
     """
 
     output_pixel_size_angstrom: float
-    shifts_angstrom: list[list[float]]
+    shifts_angstrom: list[Annotated[list[float], Field(min_length=2, max_length=2)]]
     accumulated_motion_angstrom: tuple[float, float | None, float | None]
     notes: list[str]
     files: dict[str, str]
-    optics: dict[str, Any]
+    optics: dict[str, str | int | float | None]
     noise_scale: tuple[float, float] | None = None
     written: dict[str, FileState] | None = None
 
@@ -189,6 +189,16 @@ class Results(_Stored):
         """By path, how each file was when it was written; None where it is not on record."""
         written = self.written or {}
         return {file: written.get(kind) for kind, file in self.files.items()}
+
+    @field_validator("files")
+    @classmethod
+    def _are_of_the_run(cls, files: dict[str, str]) -> dict[str, str]:
+        if not {"aligned", "motion"} <= files.keys():
+            raise ValueError("the sum or the motion is missing")
+        paths = [PurePosixPath(name) for name in files.values()]
+        if any(path.is_absolute() or ".." in path.parts for path in paths):
+            raise ValueError("a file lies outside the run's folder")
+        return files
 
     def motion_in_words(self) -> str:
         """The accumulated motion as people read it, the same wherever it is shown."""

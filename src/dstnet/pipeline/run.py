@@ -26,6 +26,9 @@ from dstnet.pipeline.settings import RunSettings
 from dstnet.pipeline.task import Task
 from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
 
+_TABLES = ("provenance.", "micrographs.", "report.")
+_TABLE_SECONDS = 60.0  # so long, none takes to write
+
 _REPLACED = "made again: its file is not the one that was there (another size or time)"
 
 
@@ -104,6 +107,8 @@ def run_files(
     ensure_writable_folder(folder / "micrographs")
     for name in ("micrographs", REFERENCES):
         remove_leftovers(folder / name)
+    for table in _TABLES:
+        remove_leftovers(folder, stem=table, older_than_seconds=_TABLE_SECONDS, below=False)
     refused: dict[str, str] = {}
     if settings.motion_from is not None and isinstance(inputs, Sequence):
         refused = shared_motion(settings.motion_from, filter(None, inputs))

@@ -6,7 +6,9 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from dstnet.errors import BadInputError
 from dstnet.io.star_table import StarTable, read_star
@@ -114,7 +116,7 @@ def _tilt_series(
             own = {name: record[name] for name in OPTICS_COLUMNS if name in record}
             shared = {**own, **optics_of(record)}
             file = finder(record[_SERIES])
-            if not file.exists():
+            if not os.path.exists(file):
                 raise BadInputError(
                     f"{lacks}, and the tilt series {file} that it names is not there; keep it with"
                     " its project's folder"
@@ -333,8 +335,8 @@ class FileFinder:
         file's.
         """
         from_here = Path(name)
-        own = next((base / name for base in self._own_bases if (base / name).is_file()), from_here)
-        if from_here.is_file() and not os.path.samefile(own, from_here):
+        own = next((base / name for base in self._own_bases if isfile(base / name)), from_here)
+        if isfile(from_here) and not os.path.samefile(own, from_here):
             raise BadInputError(
                 f"{self._listing} names {name}, which may be {from_here.absolute()} or {own}; run"
                 " the command in the project's folder, or write whole paths"
@@ -352,6 +354,9 @@ def _variants(name: str) -> Iterator[tuple[str, str]]:
     if "\\" in plain:
         plain = plain.replace("\\", "/")
         yield "", plain  # as Windows writes it
+    written = os.fsdecode(unquote_to_bytes(os.fsencode(plain)))
+    if written != plain and "\0" not in written:
+        yield "", written  # as our own tables write what a name may not hold there
     folder, _, last = plain.rpartition("/")
     without = _UNIQUE_ID.sub("", last, count=1) if _UNIQUE_ID.match(last) else last
     if without != last:

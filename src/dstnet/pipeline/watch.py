@@ -8,6 +8,7 @@ from pathlib import Path
 from dstnet.errors import BadInputError
 from dstnet.pipeline.file_state import FileVersion, file_version
 from dstnet.pipeline.inputs import InputMovie
+from dstnet.pipeline.star_row import StarRow
 
 SETTLE_SECONDS = 10.0  # a camera's writer, or rsync, pauses for less
 # Times the settling time that a file which cannot be read yet, as it is cut off, is waited for.
@@ -15,7 +16,7 @@ PATIENCE = 12
 
 
 def watch(
-    find: Callable[[], Sequence[InputMovie]],
+    find: Callable[[Callable[[BadInputError], None]], Sequence[InputMovie]],
     readable: Callable[[InputMovie], object],
     *,
     every: float,
@@ -32,7 +33,7 @@ def watch(
     Parameters
     ----------
     find
-        All inputs there are by now; BadInputError for none.
+        All inputs there are by now; it is given what to tell of those that cannot be read.
     readable
         Raises BadInputError where a movie cannot be opened, as `MovieSettings.open` does.
     every
@@ -42,22 +43,26 @@ def watch(
     idle
         Seconds after which, with nothing new and nothing waited for, this ends; None never ends.
     report
-        Gets why there are no inputs, where `find` says so, once for each reason.
+        Gets what `find` tells and raises, once for each reason.
     """
     arrivals = _Arrivals(readable, settle)
     reasons: set[str] = set()
+
+    def tell(error: BadInputError) -> None:
+        if str(error) not in reasons:
+            reasons.add(str(error))
+            report(f"waiting: {error}")
+
     looked = -float("inf")
     while True:
         now = time.monotonic()
         if now - looked >= every:
             looked = now
             try:
-                found = find()
+                found = find(tell)
             except BadInputError as error:
                 found = []
-                if str(error) not in reasons:
-                    reasons.add(str(error))
-                    report(f"waiting: {error}")
+                tell(error)
             yield from arrivals.complete(found, now)
         elif idle is not None and now - arrivals.last_change > idle:
             return
@@ -73,11 +78,14 @@ class _State:
     ----------
     version
         Its size and its time of change.
+    row
+        What a table says of it, which may be half-written.
     since
         When it began to be so, by the monotonic clock.
     """
 
     version: FileVersion
+    row: StarRow | None
     since: float
 
 
@@ -101,7 +109,7 @@ class _Arrivals:
         """Those that are complete, each once as long as it stays as it is."""
         patience = PATIENCE * self._settle
         for movie in found:
-            unchanged = self._unchanged_seconds(movie.path, now)
+            unchanged = self._unchanged_seconds(movie, now)
             if unchanged is None:
                 continue
             if unchanged < patience:
@@ -112,8 +120,11 @@ class _Arrivals:
             self.last_change = time.monotonic()
             yield movie
 
-    def _unchanged_seconds(self, path: Path, now: float) -> float | None:
-        """For how long a file has not changed; None where it is not there, or was passed on so."""
+    def _unchanged_seconds(self, movie: InputMovie, now: float) -> float | None:
+        """For how long a file, and what its table says of it, has not changed; None where it is not
+        there, or was passed on so.
+        """
+        path = movie.path
         version = file_version(path)
         if version is None or version == self._passed_on.get(path):
             return None
@@ -121,10 +132,14 @@ class _Arrivals:
         if known is None:
             # What was there long ago need not be waited for; another machine's clock may be ahead,
             # then it is.
-            age = max(time.time() - version[1] / 1e9, 0.0)
-            known = self._states[path] = _State(version, now - age)
-        elif known.version != version:
-            known = self._states[path] = _State(version, now)
+            changed_ns = version[1]
+            table = None if movie.row is None else file_version(movie.row.star)
+            if table is not None:
+                changed_ns = max(changed_ns, table[1])
+            age = max(time.time() - changed_ns / 1e9, 0.0)
+            known = self._states[path] = _State(version, movie.row, now - age)
+        elif (known.version, known.row) != (version, movie.row):
+            known = self._states[path] = _State(version, movie.row, now)
         return now - known.since
 
     def _opens(self, movie: InputMovie) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Generic
 from dstnet.core.progress import Step, is_watched, pass_on, watching
 from dstnet.errors import DstnetError
 from dstnet.runs.memory import keep_freed_memory
-from dstnet.runs.signals import worker_signals
+from dstnet.runs.signals import deaf_to_interrupts, worker_signals
 from dstnet.runs.tasks import PAUSE_SECONDS, Attempt, Attempts, Done, Job, Outcomes, R, T
 
 STEP_SECONDS = 1.0  # between two steps that a worker tells of
@@ -218,7 +218,7 @@ class _Crew(Generic[T, R]):
         here, there = context.Pipe()
         arguments = (there, self._job, device, self._threads, is_watched())
         process = context.Process(target=_serve, args=arguments, daemon=True)
-        with _openmp_threads(self._threads):
+        with _openmp_threads(self._threads), deaf_to_interrupts():
             process.start()
         there.close()  # else its end would not show here when the worker dies
         return _Worker(process, here, number)

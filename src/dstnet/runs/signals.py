@@ -5,14 +5,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import NoReturn
 
-_TERMINATED = 128 + signal.SIGTERM  # a shell's exit code of what SIGTERM ended
+TERMINATED = 128 + signal.SIGTERM  # a shell's exit code of what SIGTERM ended
 
 
 def _leave(*_: object) -> NoReturn:
     """End by an exception, so that half-written files are removed on the way out."""
-    sys.exit(_TERMINATED)
+    sys.exit(TERMINATED)
 
 
 @contextmanager
@@ -30,6 +31,20 @@ def stop_signals() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes started within the block never hear Ctrl-C, from their first moment; here it comes
+    once the block ends.
+    """
+    # Else it would begin within, and let Ctrl-C through.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def worker_signals() -> None:

@@ -179,6 +179,11 @@ def _check_possible(
             )
     gap = settings.gap_angstrom
     area = sum(kind.radius_angstrom**2 for kind in species)
+    if not area:
+        raise SettingsError(
+            f"{species[0].name} has no width: all its atoms lie at one point; give a molecule of"
+            " several"
+        )
     area_with_gaps = sum(max(0.0, kind.radius_angstrom + gap / 2) ** 2 for kind in species)
     with_gaps = settings.coverage * area_with_gaps / area
     if with_gaps > JAMMING * UNEQUAL_DISCS:

@@ -16,6 +16,8 @@ _DEUTERIUM = 119
 # filled memory.
 MAX_ATOMS = 5_000_000
 _MOST_BYTES = 1 << 29  # 100 an atom
+# Ten times what a PDB file can write; no complex is as large.
+_FARTHEST_ANGSTROM = 1e5
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +90,20 @@ def read_structure(path: Path | str, *, assembly: bool = True) -> Atoms:
     ------
     BadInputError
         If the file is missing, is no structure, holds no atom to use, an unknown element or a
-        position that is not finite, or if the complex has more than `MAX_ATOMS` atoms.
+        position that is not finite or absurdly far, a name that is no UTF-8, or if the complex has
+        more than `MAX_ATOMS` atoms.
     """
     path = Path(path)
+    try:
+        return _read(path, assembly)
+    except UnicodeDecodeError as error:  # names are decoded when they are first asked for
+        raise BadInputError(
+            f"cannot read {path} as a structure: a name in it is no UTF-8 ({error.object!r});"
+            " correct it"
+        ) from None
+
+
+def _read(path: Path, assembly: bool) -> Atoms:
     structure = _parse(path)
     while len(structure) > 1:
         del structure[-1]
@@ -112,6 +125,8 @@ def read_structure(path: Path | str, *, assembly: bool = True) -> Atoms:
     is_placed = np.asarray(np.isfinite(positions).all(axis=1))
     _refuse_any(np.asarray(elements == 0), "an unknown element", flat, path)
     _refuse_any(~is_placed, "no finite position", flat, path)
+    is_far = np.asarray((np.abs(positions) > _FARTHEST_ANGSTROM).any(axis=1))
+    _refuse_any(is_far, f"a coordinate beyond {_FARTHEST_ANGSTROM:.0f} Å", flat, path)
     if not occupancies.any():
         raise BadInputError(f"every atom in {path} has occupancy 0; set the occupancy column to 1")
     atoms = Atoms(

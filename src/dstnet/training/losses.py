@@ -91,9 +91,12 @@ def error_likelihood(expected: Tensor, output: Tensor, target: Tensor) -> Tensor
 
 def chance_loss(chance: Tensor, target: Tensor) -> Tensor:
     """Cross entropy of a chance with a target, each from 0 to 1, of one shape; bounded where the
-    chance is 0 or 1.
+    chance is 0 or 1, and not a number where the chance is none.
     """
-    return binary_cross_entropy(chance.clamp(1e-6, 1 - 1e-6), target)
+    bounded = chance.clamp(1e-6, 1 - 1e-6)
+    # torch ends the program at what is no number, where training says what to do.
+    known = bounded.nan_to_num()
+    return binary_cross_entropy(known, target) + (bounded - known).detach().mean()
 
 
 def ring_correlation_loss(

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from dstnet.core.randomness import Seed
 from dstnet.core.settings import Settings
 from dstnet.network.outputs import OUTPUTS
 from dstnet.training.crop_conditions import StreamSettings
@@ -58,7 +59,7 @@ class TrainingSettings(Settings):
             " them"
         ),
     )
-    seed: int = 0
+    seed: Seed = 0
     steps: int = Field(default=6000, ge=1)
     batch: int = Field(
         default=3,

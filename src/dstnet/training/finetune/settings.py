@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from dstnet.alignment import AlignmentSettings
+from dstnet.core.randomness import Seed
 from dstnet.core.settings import Settings
 from dstnet.network.blocks import MovieNetwork
 from dstnet.network.weights import DEFAULT_MODEL
@@ -15,7 +16,7 @@ class FinetuneSettings(Settings):
         default=DEFAULT_MODEL,
         description="weights to start from: a released name, or a .safetensors file with its card",
     )
-    seed: int = 0
+    seed: Seed = 0
     crop: int = Field(
         default=256,
         ge=64,
