@@ -42,12 +42,12 @@ def test_a_bad_list_under_watch_costs_itself_alone(capsys, tmp_path, in_tmp_path
     (tmp_path / "l.txt").write_bytes(b"m\0.mrc\n")
     (tmp_path / "cut.star").write_text(STAR + "m.mrc 300\n")
     (tmp_path / "empty").mkdir()
-    good = ("align", "m.mrc", "empty", "-o", "out", "--patches", "0", *WATCH)
-    code, _, err = command(capsys, *good, "@l.txt", "cut.star")
+    options = ("-o", "out", "--patches", "0", *WATCH)
+    code, _, err = command(capsys, "align", "m.mrc", "empty", "@l.txt", "cut.star", *options)
     assert code == 1 and "1 done" in err
     assert "never read: cannot read the list l.txt" in err
     assert "never read: cannot read the STAR file cut.star: line 5 has 2 cells" in err
-    assert command(capsys, *good)[0] == 0
+    assert command(capsys, "align", "m.mrc", "empty", *options)[0] == 0
 
 
 def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch):

@@ -33,7 +33,8 @@ def _forget(function: Callable[..., Any], **options: Any) -> None:
     import numba
 
     try:
-        folder = Path(numba.njit(nogil=True, cache=True, **options)(function).stats.cache_path)
+        kept = numba.njit(nogil=True, cache=True, **options)(function)
+        folder = Path(str(kept.stats.cache_path))
         code = function.__code__
         for path in folder.glob(f"{Path(code.co_filename).stem}.*-{code.co_firstlineno}.*.nb?"):
             path.unlink()

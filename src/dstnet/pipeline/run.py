@@ -26,7 +26,7 @@ from dstnet.pipeline.settings import RunSettings
 from dstnet.pipeline.task import Task
 from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
 
-_TABLES = ("provenance.", "micrographs.", "report.")
+_TABLES = ("provenance", "micrographs", "report")
 _TABLE_SECONDS = 60.0  # so long, none takes to write
 
 _REPLACED = "made again: its file is not the one that was there (another size or time)"
