@@ -7,7 +7,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dstnet.errors import OutputError
@@ -27,6 +27,12 @@ _REMEDIES = {
 def _output_error(path: Path, error: OSError) -> OutputError:
     remedy = _REMEDIES.get(error.errno or 0, "choose another output path")
     return OutputError(f"cannot write {path}: {error.strerror or error}; {remedy}")
+
+
+def _discard(temporary: Path) -> None:
+    """Remove what is left; the error that may be on its way says more than one of this."""
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -54,17 +60,13 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         if stat.S_IMODE(temporary.stat().st_mode) != mode:
             temporary.chmod(mode)
         with open(temporary, "rb+") as file:
-            os.fsync(
-                file.fileno()
-            )  # else a crash of the machine could leave the new name on an empty file
+            # Else a crash of the machine could leave the new name on an empty file.
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise _output_error(path, error) from error
     finally:
-        try:
-            temporary.unlink(missing_ok=True)
-        except OSError:
-            pass  # the error that is already on its way says more
+        _discard(temporary)
 
 
 def create_file(path: Path, text: str) -> bool:
@@ -91,10 +93,7 @@ def create_file(path: Path, text: str) -> bool:
     except OSError as error:
         raise _output_error(path, error) from error
     finally:
-        try:
-            temporary.unlink(missing_ok=True)
-        except OSError:
-            pass  # the error that is already on its way says more
+        _discard(temporary)
     return True
 
 

@@ -5,15 +5,15 @@ A file is ours if it is as it was written, or if writing it was begun and never 
 run). Each worker appends to a file of its own, ``records/*.ledger``.
 """
 
-import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dstnet.errors import OutputError
 from dstnet.pipeline.file_state import FileState, is_in_state
+from dstnet.pipeline.journal import append_line, read_values
 from dstnet.pipeline.record import Results
 
 
@@ -73,16 +73,7 @@ class Ledger:
         self._append(folder, line)
 
     def _append(self, folder: Path, line: dict[str, Any]) -> None:
-        path = folder / "records" / self._name
-        try:
-            path.parent.mkdir(exist_ok=True)
-            with open(path, "a") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {path}: {error.strerror or error}; free some space or choose"
-                " another folder"
-            ) from error
+        append_line(folder / "records" / self._name, line)
 
 
 def read_claims(folder: Path) -> Claims:
@@ -120,12 +111,5 @@ def is_broken_off(folder: Path, results: Results, begun: Mapping[str, object]) -
 
 def _lines(folder: Path) -> Iterator[dict[str, Any]]:
     for path in sorted((folder / "records").glob("*.ledger")):
-        try:
-            lines = path.read_text(errors="replace").splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+        with suppress(OSError):
+            yield from read_values(path)

@@ -92,7 +92,7 @@ class MovieProcessor:
         self._ledger = Ledger()
         # Of the last gains: movies of one camera come together.
         self._corrections = lru_cache(maxsize=2)(
-            lambda gain, defects, *_versions: settings.references.corrections(gain, defects)
+            lambda gain, defects, _digests: settings.references.corrections(gain, defects)
         )
 
     def __call__(self, task: Task) -> Record:
@@ -205,8 +205,8 @@ class MovieProcessor:
         camera = settings.references
         gain = camera.gain_of(source)
         defects = camera.defects_of(source)
-        versions = [file and file_sha256(file) for file in (gain, defects)]
-        corrections = self._corrections(gain, defects, *versions)
+        digests = made_from.gain_sha256, made_from.defects_sha256
+        corrections = self._corrections(gain, defects, digests)
         corrected = _corrected(raw, corrections)
         images = self._images(corrected, source)
         aligned = images.aligned

@@ -15,10 +15,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dstnet.core.regular_files import read_regular, read_regular_text
+from dstnet.core.regular_files import read_regular_text
 from dstnet.errors import OutputError
 from dstnet.io import atomic_path, create_file, ensure_writable_folder
 from dstnet.pipeline.file_state import FileState, is_in_state
+from dstnet.pipeline.journal import MOST_BYTES, append_line, read_values
 from dstnet.pipeline.ledger import Ledger, is_broken_off, read_claims
 from dstnet.pipeline.micrographs_star import Micrograph, write_micrographs_star
 from dstnet.pipeline.naming import movie_identity
@@ -26,7 +27,6 @@ from dstnet.pipeline.ownership import PAGE, PROVENANCE, TABLE, refuse_foreign
 from dstnet.pipeline.record import MadeWith, Record
 
 _REFRESH_ROUNDS = 5
-_MOST_BYTES = 1 << 30  # 5 kB a movie, more or less
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Records:
         self._latest = ""
         name = f"{self._run:06d}-{secrets.token_hex(4)}.jsonl"
         self._path = ensure_writable_folder(folder / "records") / name
-        self._append(made_with.model_dump())
+        append_line(self._path, made_with.model_dump())
 
     def _opened(self, overwrite: bool) -> StoredRun:
         """What the folder holds of this run's settings, once it is put on record that it is
@@ -156,7 +156,7 @@ class Records:
         # Within a run the order is that of its file; workers' clocks may differ.
         self._latest = max(self._latest, record.time)
         record = record.model_copy(update={"run": self._run, "time": self._latest})
-        self._append(record.to_json())
+        append_line(self._path, record.to_json())
         self.earlier[record.name] = record
 
     def refresh(self) -> None:
@@ -179,16 +179,6 @@ class Records:
             if _journals(self.folder) == before:
                 break
 
-    def _append(self, line: dict[str, Any]) -> None:
-        try:
-            with open(self._path, "a") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self._path}: {error.strerror or error}; free some space or choose"
-                " another folder"
-            ) from error
-
 
 def now() -> str:
     """The time as records keep it."""
@@ -202,7 +192,7 @@ def read_records(folder: Path) -> StoredRun:
     overwritten, are passed over.
     """
     try:
-        stored = json.loads(read_regular_text(folder / PROVENANCE, _MOST_BYTES))
+        stored = json.loads(read_regular_text(folder / PROVENANCE, MOST_BYTES))
         made_with = _made_with(stored)
         listed = list(_records_of(stored["movies"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -228,7 +218,7 @@ def _made_with_of_journals(folder: Path) -> MadeWith | None:
     """What the newest run was made with, where ``provenance.json`` was lost or cut off."""
     for path in sorted(_journal_paths(folder), key=_run_number, reverse=True):
         try:
-            return MadeWith.model_validate(json.loads(path.read_text().split("\n", 1)[0]))
+            return MadeWith.model_validate(next(read_values(path), None))
         except (OSError, ValueError):
             continue
     return None
@@ -237,16 +227,12 @@ def _made_with_of_journals(folder: Path) -> MadeWith | None:
 def _journal(path: Path, made_with: MadeWith) -> Iterator[Record]:
     """The records of one run's file; none where the run was made with something else."""
     try:
-        first, *lines = read_regular(path, _MOST_BYTES).decode(errors="replace").splitlines()
-        if MadeWith.model_validate(json.loads(first)) != made_with:
+        values = read_values(path)
+        if MadeWith.model_validate(next(values, None)) != made_with:
             return
     except (OSError, ValueError):
         return
-    for line in lines:
-        try:
-            yield from _records_of([json.loads(line)])
-        except ValueError:
-            continue
+    yield from _records_of(values)
 
 
 def _records_of(values: Iterable[Any]) -> Iterator[Record]:

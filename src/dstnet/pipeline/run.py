@@ -16,6 +16,7 @@ from dstnet.pipeline.checked_references import CheckedReferences
 from dstnet.pipeline.file_state import file_version
 from dstnet.pipeline.inputs import InputMovie
 from dstnet.pipeline.motion_source import shared_motion
+from dstnet.pipeline.ownership import PAGE, PROVENANCE, TABLE
 from dstnet.pipeline.process import MovieJob
 from dstnet.pipeline.products import possible_files
 from dstnet.pipeline.record import Record, Status
@@ -26,7 +27,7 @@ from dstnet.pipeline.settings import RunSettings
 from dstnet.pipeline.task import Task
 from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
 
-_TABLES = ("provenance", "micrographs", "report")
+_TABLES = tuple(Path(name).stem for name in (PROVENANCE, TABLE, PAGE))
 _TABLE_SECONDS = 60.0  # so long, none takes to write
 
 _REPLACED = "made again: its file is not the one that was there (another size or time)"

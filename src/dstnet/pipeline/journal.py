@@ -1,0 +1,46 @@
+"""Files that grow by a line of JSON each time something is put on record: one writer a file."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dstnet.core.regular_files import read_regular
+from dstnet.errors import OutputError
+
+MOST_BYTES = 1 << 30  # 5 kB a movie, more or less
+
+
+def append_line(path: Path, values: dict[str, Any]) -> None:
+    """Put a line on record.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with open(path, "a") as file:
+            file.write(json.dumps(values) + "\n")
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose"
+            " another folder"
+        ) from error
+
+
+def read_values(path: Path) -> Iterator[Any]:
+    """What such a file has on record; a line that is damaged, or cut off, is passed over.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be read, is no regular file, or is larger than `MOST_BYTES`.
+    """
+    for line in read_regular(path, MOST_BYTES).decode(errors="replace").splitlines():
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        yield value
