@@ -96,7 +96,9 @@ def _movie_memory_bytes(movie: PlannedMovie, store: SpeciesStore) -> int:
     """
     pixel = movie.settings.pixel_size_angstrom
     images = PEAK_IMAGES * 4 * math.prod(movie.settings.shape)
-    voxels = [store.outline(structure).box(pixel) ** 3 for structure in movie.structures]
+    species = movie.movie.record.species_settings
+    outlines = [store.outline(structure, species) for structure in movie.structures]
+    voxels = [outline.box(pixel) ** 3 for outline in outlines]
     kept = KEPT_BYTES_PER_VOXEL * sum(voxels)
     making = MAKING_BYTES_PER_VOXEL * max(voxels, default=0)
     return max(images, making) + kept

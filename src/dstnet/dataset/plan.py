@@ -160,7 +160,7 @@ def _record(
     store: SpeciesStore,
 ) -> MovieRecord:
     """The record of a movie whose structures fit its field."""
-    outlines = [store.outline(structure) for structure in structures]
+    outlines = [store.outline(structure, recipe.species) for structure in structures]
     for outline in outlines:
         _check_fits(outline, settings)
     species = tuple(outline.name for outline in outlines)

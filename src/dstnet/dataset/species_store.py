@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstnet.core.fourier import next_fast_size
+from dstnet.potential import Belt, BeltSettings, radius_with_belt
 from dstnet.potential.potential import MARGIN_ANGSTROM
 from dstnet.simulation import SimulationSettings
 from dstnet.specimen.species import (
@@ -40,22 +41,23 @@ class SpeciesStore:
 
     def __init__(self) -> None:
         self._sources: dict[str, str] = {}
-        self._outlines: dict[str, Outline] = {}
+        self._outlines: dict[tuple[str, BeltSettings | None], Outline] = {}
         self._species: OrderedDict[tuple[str, SpeciesSettings, float, float], ProjectedSpecies] = (
             OrderedDict()
         )
 
-    def outline(self, structure: str) -> Outline:
-        """Name and size of a structure as a command or recipe names it.
+    def outline(self, structure: str, species_settings: SpeciesSettings) -> Outline:
+        """Name and size of a structure as a command or recipe names it, its belt included.
 
         Raises
         ------
         BadInputError, SettingsError
-            If it cannot be read, fetched, or made.
+            If it cannot be read, fetched, or made, or if it is not known where its belt lies.
         """
-        if structure not in self._outlines:
-            self._outlines[structure] = _outline(structure)
-        return self._outlines[structure]
+        key = (structure, species_settings.belt)
+        if key not in self._outlines:
+            self._outlines[key] = _outline(*key)
+        return self._outlines[key]
 
     def source(self, structure: str) -> str:
         """What a record says of where a structure comes from: a file's name and a digest of its
@@ -116,17 +118,22 @@ def _projected(
     device: str,
 ) -> ProjectedSpecies:
     potential = load_potential(
-        structure, pixel_size_angstrom, species_settings.potential, species_settings.em_map
+        structure,
+        pixel_size_angstrom,
+        species_settings.potential,
+        species_settings.em_map,
+        species_settings.belt,
     )
     return ProjectedSpecies.of(potential, voltage_kv, species_settings.poses, device)
 
 
-def _outline(structure: str) -> Outline:
+def _outline(structure: str, belt: BeltSettings | None) -> Outline:
     if is_map(structure):
         coarse = load_potential(structure, OUTLINE_PIXEL_ANGSTROM)
         return Outline(coarse.name, 2 * coarse.radius_angstrom)
     atoms = load_structure(structure)
-    return Outline(atoms.name, atoms.diameter_angstrom)
+    around = None if belt is None else Belt(atoms, belt)
+    return Outline(atoms.name, 2 * radius_with_belt(atoms, around))
 
 
 def _source(structure: str) -> str:

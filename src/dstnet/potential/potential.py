@@ -13,6 +13,7 @@ from dstnet.core.constants import MOTT_VOLT_ANGSTROM2
 from dstnet.core.fourier import next_fast_size
 from dstnet.core.settings import Settings
 from dstnet.errors import BadInputError, SettingsError
+from dstnet.potential.belt import Belt, BeltSettings, radius_with_belt
 from dstnet.structure.atoms import Atoms
 
 # The grid that gemmi fills is 3/2 finer, so that what folds back over the kept frequencies is
@@ -133,10 +134,13 @@ def box_size(diameter_angstrom: float, pixel_size_angstrom: float, name: str) ->
 
 
 def build_potential(
-    atoms: Atoms, pixel_size_angstrom: float, settings: PotentialSettings | None = None
+    atoms: Atoms,
+    pixel_size_angstrom: float,
+    settings: PotentialSettings | None = None,
+    belt: BeltSettings | None = None,
 ) -> Potential:
     """The potential of `atoms` in ice: ``scale * V_atoms - V_ice * envelope``, band-limited to the
-    voxel size.
+    voxel size; and of the belt of detergent or lipids around them, where there is one.
 
     The atoms' part is a sum of five Gaussians each (Peng et al. 1996, as tabulated in International
     Tables C 4.3.2.2), its integral ``MOTT_VOLT_ANGSTROM2 * sum(f(0))``. It is sampled on a finer
@@ -151,19 +155,23 @@ def build_potential(
         Edge of a voxel.
     settings : PotentialSettings, optional
         Defaults where None.
+    belt : BeltSettings, optional
+        What a membrane protein takes along from its membrane; None: nothing.
 
     Raises
     ------
     SettingsError
         If the pixel size is not positive, or so small that the box would exceed `MAX_BOX` voxels
-        along an edge.
+        along an edge, or if it is not known where a belt lies.
     BadInputError
         If no atom scatters, or one is of an element without tabulated factors.
     """
     if settings is None:
         settings = PotentialSettings()
     check_pixel_size(pixel_size_angstrom, atoms.name)
-    n = box_size(atoms.diameter_angstrom, pixel_size_angstrom, atoms.name)
+    around = None if belt is None else Belt(atoms, belt)
+    radius = radius_with_belt(atoms, around)
+    n = box_size(2 * radius, pixel_size_angstrom, atoms.name)
     used = _scattering_atoms(atoms, settings)
     b_factors = np.full(len(atoms), settings.extra_b_factor)
     if settings.file_b_factor_cap is not None:
@@ -171,11 +179,13 @@ def build_potential(
         b_factors += atoms.b_factors.clip(0, settings.file_b_factor_cap)
     spectrum = _atoms_spectrum(atoms, used, b_factors, n, pixel_size_angstrom)
     spectrum = spectrum * settings.scale
-    if settings.ice_potential_volt:
+    if settings.ice_potential_volt or around is not None:
         envelope = _envelope(atoms, n, pixel_size_angstrom, settings)
-        spectrum -= settings.ice_potential_volt * torch.fft.rfftn(envelope)
+        displaced = settings.ice_potential_volt * envelope
+        if around is not None:
+            displaced -= (1 - envelope) * around.volume(n, pixel_size_angstrom)
+        spectrum -= torch.fft.rfftn(displaced)
     volume = torch.fft.irfftn(spectrum, s=(n, n, n))
-    radius = atoms.diameter_angstrom / 2
     return Potential(volume.numpy(), pixel_size_angstrom, atoms.name, radius)
 
 

@@ -13,6 +13,7 @@ from dstnet.core.devices import Device
 from dstnet.core.settings import Settings
 from dstnet.potential import (
     MAP_SUFFIXES,
+    BeltSettings,
     MapSettings,
     Potential,
     PotentialSettings,
@@ -81,6 +82,13 @@ class SpeciesSettings(Settings):
     poses: PoseSettings = UNIFORM
     potential: PotentialSettings = PotentialSettings()
     em_map: MapSettings = MapSettings()
+    belt: BeltSettings | None = Field(
+        default=None,
+        description=(
+            "detergent or lipids around the part of atoms that lies in a membrane; None: nothing."
+            " {} is a micelle where the residues tell that the membrane was"
+        ),
+    )
 
 
 class Species(Protocol):
@@ -160,6 +168,7 @@ def load_potential(
     pixel_size_angstrom: float,
     structure: PotentialSettings | None = None,
     em_map: MapSettings | None = None,
+    belt: BeltSettings | None = None,
 ) -> Potential:
     """The potential of a species by where it comes from.
 
@@ -172,6 +181,8 @@ def load_potential(
         Of the potential's voxels.
     structure, em_map
         How atoms, or a map, become a potential; defaults where None.
+    belt
+        Around atoms; a map shows its own.
 
     Raises
     ------
@@ -180,12 +191,12 @@ def load_potential(
     OutputError
         If the folder of downloads cannot be written.
     SettingsError
-        If the pixel size is not positive or so small that the box would be too large, or nothing or
-        everything in a map lies above the threshold.
+        If the pixel size is not positive or so small that the box would be too large, nothing or
+        everything in a map lies above the threshold, or it is not known where a belt lies.
     """
     if is_map(source):
         return potential_from_map(Path(source), pixel_size_angstrom, em_map)
-    return build_potential(load_structure(source), pixel_size_angstrom, structure)
+    return build_potential(load_structure(source), pixel_size_angstrom, structure, belt)
 
 
 class ProjectionBank:

@@ -36,6 +36,8 @@ class Atoms:
         Isotropic B-factors in Å².
     occupancies : ndarray, float32, shape (n,)
         Fractions 0 to 1.
+    residue_names : ndarray of str, shape (n,), or None
+        Of the residue that each atom belongs to; None where there are no residues.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Atoms:
     elements: np.ndarray
     b_factors: np.ndarray
     occupancies: np.ndarray
+    residue_names: np.ndarray | None = None
 
     def __len__(self) -> int:
         """The number of atoms."""
@@ -135,6 +138,7 @@ def _read(path: Path, assembly: bool) -> Atoms:
         elements=elements,
         b_factors=np.array(flat.b_iso, dtype=np.float32),
         occupancies=occupancies,
+        residue_names=_texts(np.asarray(flat.residue_names)),
     )
     return atoms.centred()
 
@@ -249,3 +253,10 @@ def _text(value: np.ndarray | np.int32) -> str:
     if value.ndim == 0:
         return str(value)
     return value.tobytes().rstrip(b"\0").decode(errors="replace")
+
+
+def _texts(rows: np.ndarray) -> np.ndarray:
+    """Names [n] from a column of a `gemmi.FlatStructure`, whose rows are zero-padded bytes."""
+    width = rows.shape[1]
+    names = np.ascontiguousarray(rows).view(f"S{width}")[:, 0]
+    return np.char.decode(names, "utf-8", "replace")
