@@ -2,16 +2,13 @@
 
 import gzip
 import re
-from email.message import Message
-from urllib.error import HTTPError, URLError
 
 import gemmi
 import numpy as np
 import pytest
 
-from dstnet.errors import BadInputError, OutputError
-from dstnet.structure import Atoms, atoms, fetch_structure, phantom, read_structure
-from dstnet.structure.fetch import cache_folder
+from dstnet.errors import BadInputError
+from dstnet.structure import Atoms, atoms, phantom, read_structure
 
 
 def pdb_line(
@@ -340,76 +337,3 @@ def test_an_assembly_of_1680_copies_is_refused_before_it_is_built_where_that_is_
         match="gives 5040000 atoms, more than the 5000000 allowed; read it without its assembly",
     ):
         read_structure(capsid(1680, 3000))
-
-
-# --- Fetching
-# --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def archive(tmp_path, monkeypatch):
-    """A folder that stands for the Protein Data Bank, with one entry; the cache is another."""
-    monkeypatch.setenv("DSTNET_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "archive"
-    folder.mkdir()
-    document = gemmi.read_pdb_string("\n".join(TWO_ATOMS)).make_mmcif_document()
-    (folder / "1ABC.cif.gz").write_bytes(gzip.compress(document.as_string().encode()))
-    return folder
-
-
-def test_an_entry_is_fetched_once(archive, tmp_path):
-    path = fetch_structure("1Abc", archive.as_uri())
-    assert path == tmp_path / "cache" / "1abc.cif.gz"
-    assert read_structure(path).name == "1abc"
-    assert len(read_structure(path)) == 2
-    (archive / "1ABC.cif.gz").unlink()
-    assert fetch_structure("1abc", archive.as_uri()) == path
-    assert [p.name for p in path.parent.iterdir()] == ["1abc.cif.gz"]
-
-
-def test_what_cannot_be_fetched_is_told_and_leaves_nothing(archive, tmp_path, monkeypatch):
-    with pytest.raises(BadInputError, match="no PDB identifier"):
-        fetch_structure("../../etc/passwd", archive.as_uri())
-    with pytest.raises(
-        BadInputError, match=r"cannot download .*2ABC\.cif\.gz.*put the entry's mmCIF file at"
-    ):
-        fetch_structure("2abc", archive.as_uri())
-    whole = (archive / "1ABC.cif.gz").read_bytes()
-    for content in (whole[:100], gzip.compress(b"<html>sign in</html>"), b""):
-        (archive / "3ABC.cif.gz").write_bytes(content)
-        with pytest.raises(BadInputError, match="no complete mmCIF file"):
-            fetch_structure("3abc", archive.as_uri())
-
-    def missing(address, **_):
-        raise HTTPError(address, 404, "Not Found", Message(), None)
-
-    monkeypatch.setattr("urllib.request.urlopen", missing)
-    with pytest.raises(BadInputError, match="there is no PDB entry 4abc"):
-        fetch_structure("4abc")
-
-    def offline(*_, **__):
-        raise URLError("Name or service not known")
-
-    monkeypatch.setattr("urllib.request.urlopen", offline)
-    with pytest.raises(BadInputError, match="check the network") as caught:
-        fetch_structure("4abc")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "cache").exists()
-
-
-def test_a_cache_that_cannot_be_written_is_told(archive, tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("DSTNET_CACHE", str(tmp_path / "file"))
-    with pytest.raises(OutputError, match="a file, not a folder"):
-        fetch_structure("1abc", archive.as_uri())
-
-
-def test_the_cache_lies_where_the_platform_keeps_caches(monkeypatch, tmp_path):
-    monkeypatch.delenv("DSTNET_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "l"))
-    for platform, folder in (("linux", tmp_path / "x"), ("win32", tmp_path / "l")):
-        monkeypatch.setattr("sys.platform", platform)
-        assert cache_folder() == folder / "dstnet"
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert cache_folder().parts[-3:] == ("Library", "Caches", "dstnet")

@@ -50,6 +50,26 @@ def simulate(
             name=["--recipe", "-r"], help=f"A shipped recipe ({RECIPES}) or a YAML file of one."
         ),
     ] = None,
+    structure: Annotated[
+        list[Path] | None,
+        Parameter(
+            negative=(),
+            help=(
+                "A file of one of the recipe's entries, called by it (6sm3.cif), instead of"
+                " fetching that; may be given several times."
+            ),
+        ),
+    ] = None,
+    stand_in: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help=(
+                "In the place of the recipe's entries, complexes made by formula of the same mass,"
+                " symmetry, outline and belt, called stand-in-ID; nothing is fetched."
+            ),
+        ),
+    ] = False,
     movies: Annotated[
         int | None,
         Parameter(help="How many; without it the recipe's number, or 1.", validator=Number(gte=1)),
@@ -126,6 +146,7 @@ def simulate(
     chosen = _recipe(recipe, settings, options)
     if structures:
         chosen = chosen.model_copy(update={"structures": tuple(structures)})
+    chosen = chosen.with_entries(tuple(structure or ()), stand_in=stand_in)
     run = run or RunOptions()
     # Sums differ in the last bit with the number of threads: one each, for the same bytes anywhere.
     workplace = run.workplace(devices(device), threads=1)

@@ -16,6 +16,8 @@ from dstnet.potential.potential import MAX_BOX
 from dstnet.runs import Shard
 from dstnet.simulation import SimulationSettings
 from dstnet.simulation.recipe import Recipe
+from dstnet.specimen.sources import Source
+from dstnet.specimen.species import belt_of
 from dstnet.version import __version__
 
 # left free on the disk beyond the estimate: tables, settings, the file system's own
@@ -46,7 +48,7 @@ class PlannedMovie:
 
     movie: SimulatedMovie
     settings: SimulationSettings
-    structures: tuple[str, ...]
+    structures: tuple[Source, ...]
     movie_format: MovieFormat
     expected: bool
     presence: Presence
@@ -155,7 +157,7 @@ def plan_movies(
 def _record(
     recipe: Recipe,
     settings: SimulationSettings,
-    structures: Sequence[str],
+    structures: Sequence[Source],
     seed: int,
     store: SpeciesStore,
 ) -> MovieRecord:
@@ -171,6 +173,7 @@ def _record(
         species=species,
         sources=tuple(store.source(structure) for structure in structures),
         species_settings=recipe.species,
+        belts=tuple(belt_of(structure, recipe.species) for structure in structures),
         version=__version__,
         settings=settings.model_dump(mode="json"),
     )

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 from pydantic import Field
 
 from dstnet.core.settings import Settings
+from dstnet.potential import BeltSettings
 from dstnet.specimen.species import SpeciesSettings
 
 MovieFormat = Literal["tif", "mrc"]
@@ -21,5 +22,8 @@ class MovieRecord(Settings):
         default=(), description="where each species comes from; files with a digest of their bytes"
     )
     species_settings: SpeciesSettings = SpeciesSettings()
+    belts: tuple[BeltSettings | None, ...] = Field(
+        default=(), description="what each species wears of its membrane"
+    )
     version: str
     settings: dict

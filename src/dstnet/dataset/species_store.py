@@ -11,9 +11,11 @@ from dstnet.core.fourier import next_fast_size
 from dstnet.potential import Belt, BeltSettings, radius_with_belt
 from dstnet.potential.potential import MARGIN_ANGSTROM
 from dstnet.simulation import SimulationSettings
+from dstnet.specimen.sources import Entry, Source, StandIn
 from dstnet.specimen.species import (
     ProjectedSpecies,
     SpeciesSettings,
+    belt_of,
     is_map,
     load_potential,
     load_structure,
@@ -40,13 +42,13 @@ class SpeciesStore:
     """Species by structure, pixel size and voltage, each built once while it is in use."""
 
     def __init__(self) -> None:
-        self._sources: dict[str, str] = {}
-        self._outlines: dict[tuple[str, BeltSettings | None], Outline] = {}
-        self._species: OrderedDict[tuple[str, SpeciesSettings, float, float], ProjectedSpecies] = (
-            OrderedDict()
-        )
+        self._sources: dict[Source, str] = {}
+        self._outlines: dict[tuple[Source, BeltSettings | None], Outline] = {}
+        self._species: OrderedDict[
+            tuple[Source, SpeciesSettings, float, float], ProjectedSpecies
+        ] = OrderedDict()
 
-    def outline(self, structure: str, species_settings: SpeciesSettings) -> Outline:
+    def outline(self, structure: Source, species_settings: SpeciesSettings) -> Outline:
         """Name and size of a structure as a command or recipe names it, its belt included.
 
         Raises
@@ -54,12 +56,12 @@ class SpeciesStore:
         BadInputError, SettingsError
             If it cannot be read, fetched, or made, or if it is not known where its belt lies.
         """
-        key = (structure, species_settings.belt)
+        key = (structure, belt_of(structure, species_settings))
         if key not in self._outlines:
             self._outlines[key] = _outline(*key)
         return self._outlines[key]
 
-    def source(self, structure: str) -> str:
+    def source(self, structure: Source) -> str:
         """What a record says of where a structure comes from: a file's name and a digest of its
         bytes, so that a changed one shows.
 
@@ -74,7 +76,7 @@ class SpeciesStore:
 
     def species(
         self,
-        structures: Sequence[str],
+        structures: Sequence[Source],
         species_settings: SpeciesSettings,
         settings: SimulationSettings,
         device: str = "cpu",
@@ -111,7 +113,7 @@ class SpeciesStore:
 
 
 def _projected(
-    structure: str,
+    structure: Source,
     species_settings: SpeciesSettings,
     pixel_size_angstrom: float,
     voltage_kv: float,
@@ -122,13 +124,13 @@ def _projected(
         pixel_size_angstrom,
         species_settings.potential,
         species_settings.em_map,
-        species_settings.belt,
+        belt_of(structure, species_settings),
     )
     return ProjectedSpecies.of(potential, voltage_kv, species_settings.poses, device)
 
 
-def _outline(structure: str, belt: BeltSettings | None) -> Outline:
-    if is_map(structure):
+def _outline(structure: Source, belt: BeltSettings | None) -> Outline:
+    if isinstance(structure, str) and is_map(structure):
         coarse = load_potential(structure, OUTLINE_PIXEL_ANGSTROM)
         return Outline(coarse.name, 2 * coarse.radius_angstrom)
     atoms = load_structure(structure)
@@ -136,7 +138,9 @@ def _outline(structure: str, belt: BeltSettings | None) -> Outline:
     return Outline(atoms.name, 2 * radius_with_belt(atoms, around))
 
 
-def _source(structure: str) -> str:
+def _source(structure: Source) -> str:
+    if isinstance(structure, Entry | StandIn):
+        return structure.source
     kind, _, entry = structure.partition(":")
     if kind == "phantom":
         return structure

@@ -14,6 +14,7 @@ from dstnet.core.randomness import stream
 from dstnet.core.settings import Settings
 from dstnet.errors import SettingsError
 from dstnet.simulation.settings import SimulationSettings
+from dstnet.specimen.sources import Entry, Source, StandIn, as_stand_ins, with_files
 from dstnet.specimen.species import SpeciesSettings
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -30,12 +31,13 @@ class Recipe(Settings):
     to the next.
     """
 
-    structures: tuple[str, ...] = Field(
+    structures: tuple[Source, ...] = Field(
         default=(),
         description=(
             "what is in the ice, each equally often: PDB, mmCIF or map files (relative to the"
-            " recipe's folder), pdb:ID, phantom, phantom:SEED; none is the phantom, or nothing"
-            " where the coverage is 0"
+            " recipe's folder), pdb:ID, phantom, phantom:SEED, or an entry of the Protein Data Bank"
+            " with what is expected of it; none is the phantom, or nothing where the coverage is"
+            " 0"
         ),
     )
     species: SpeciesSettings = Field(
@@ -89,6 +91,25 @@ class Recipe(Settings):
         settings = SimulationSettings.checked(values, "options")
         vary = {name: between for name, between in self.vary.items() if name not in options}
         return self.model_copy(update={"settings": settings, "vary": vary})
+
+    def with_entries(self, files: tuple[Path, ...] = (), *, stand_in: bool = False) -> "Recipe":
+        """This recipe, its entries of the Protein Data Bank taken from files, or all replaced by
+        stand-ins.
+
+        Raises
+        ------
+        SettingsError
+            If a file goes with no entry, or there is no entry to stand in for.
+        """
+        structures = with_files(self.structures, files)
+        if stand_in:
+            if not any(isinstance(structure, Entry) for structure in structures):
+                raise SettingsError(
+                    "--stand-in replaces the entries of a recipe, and there are none here; choose"
+                    " a recipe that has entries, or leave it out"
+                )
+            structures = as_stand_ins(structures)
+        return self.model_copy(update={"structures": structures})
 
     def settings_of(self, seed: int) -> SimulationSettings:
         """Settings of the movie of `seed`. Each varied setting has a stream of its own: another one
@@ -178,8 +199,12 @@ def _values_to_check(name: str, between: tuple[float, float] | Choices) -> Seque
     return int(low), int(high)
 
 
-def _from_folder(structure: str, folder: Path) -> str:
+def _from_folder(structure: Source, folder: Path) -> Source:
     """A structure as a recipe in `folder` names it, as the command would."""
+    if isinstance(structure, StandIn):
+        return structure
+    if isinstance(structure, Entry):
+        return structure.with_file(folder / structure.file) if structure.file else structure
     if structure.startswith(("pdb:", "phantom")):
         return structure
     return str(folder / structure)

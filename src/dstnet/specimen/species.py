@@ -23,6 +23,7 @@ from dstnet.potential import (
     random_rotation,
     rotation_of_angles,
 )
+from dstnet.specimen.sources import Entry, Source, StandIn
 from dstnet.structure import Atoms, fetch_structure, phantom, read_structure
 
 
@@ -91,6 +92,15 @@ class SpeciesSettings(Settings):
     )
 
 
+def belt_of(source: Source | Path, settings: SpeciesSettings) -> BeltSettings | None:
+    """What a source wears: its own belt, or that of all species."""
+    if isinstance(source, StandIn):
+        return source.belt
+    if isinstance(source, Entry) and source.belt is not None:
+        return source.belt
+    return settings.belt
+
+
 class Species(Protocol):
     """Something that can be drawn in a random pose, as a square patch of projected phase in rad
     centred at pixel [n // 2, n // 2].
@@ -144,9 +154,10 @@ def is_map(source: str | Path) -> bool:
     return str(source).lower().removesuffix(".gz").endswith(MAP_SUFFIXES)
 
 
-def load_structure(source: str | Path) -> Atoms:
-    """The atoms of a structure file (PDB or mmCIF, .gz allowed), of an entry of the Protein Data
-    Bank, ``pdb:ID``, or of a complex made by formula, ``phantom:SEED``.
+def load_structure(source: Source | Path) -> Atoms:
+    """The atoms of a recipe's entry or its stand-in, of a structure file (PDB or mmCIF, .gz
+    allowed), of an entry of the Protein Data Bank, ``pdb:ID``, or of a complex made by formula,
+    ``phantom:SEED``.
 
     Raises
     ------
@@ -155,6 +166,8 @@ def load_structure(source: str | Path) -> Atoms:
     OutputError
         If the folder of downloads cannot be written.
     """
+    if isinstance(source, Entry | StandIn):
+        return source.atoms()
     kind, _, rest = str(source).partition(":")
     if kind == "phantom" and rest.isdecimal():
         return phantom(int(rest))
@@ -164,7 +177,7 @@ def load_structure(source: str | Path) -> Atoms:
 
 
 def load_potential(
-    source: str | Path,
+    source: Source | Path,
     pixel_size_angstrom: float,
     structure: PotentialSettings | None = None,
     em_map: MapSettings | None = None,
@@ -194,7 +207,7 @@ def load_potential(
         If the pixel size is not positive or so small that the box would be too large, nothing or
         everything in a map lies above the threshold, or it is not known where a belt lies.
     """
-    if is_map(source):
+    if not isinstance(source, Entry | StandIn) and is_map(source):
         return potential_from_map(Path(source), pixel_size_angstrom, em_map)
     return build_potential(load_structure(source), pixel_size_angstrom, structure, belt)
 

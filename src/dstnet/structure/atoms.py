@@ -38,6 +38,8 @@ class Atoms:
         Fractions 0 to 1.
     residue_names : ndarray of str, shape (n,), or None
         Of the residue that each atom belongs to; None where there are no residues.
+    title : str
+        What the file says that it is; empty where it does not.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Atoms:
     b_factors: np.ndarray
     occupancies: np.ndarray
     residue_names: np.ndarray | None = None
+    title: str = ""
 
     def __len__(self) -> int:
         """The number of atoms."""
@@ -56,6 +59,10 @@ class Atoms:
         centre = self.positions_angstrom.mean(axis=0, dtype=np.float64)
         positions = (self.positions_angstrom - centre).astype(np.float32)
         return replace(self, positions_angstrom=positions)
+
+    def named(self, name: str) -> Self:
+        """These atoms by another name."""
+        return replace(self, name=name)
 
     @property
     def diameter_angstrom(self) -> float:
@@ -139,6 +146,7 @@ def _read(path: Path, assembly: bool) -> Atoms:
         b_factors=np.array(flat.b_iso, dtype=np.float32),
         occupancies=occupancies,
         residue_names=_texts(np.asarray(flat.residue_names)),
+        title=_title(structure),
     )
     return atoms.centred()
 
@@ -260,3 +268,9 @@ def _texts(rows: np.ndarray) -> np.ndarray:
     width = rows.shape[1]
     names = np.ascontiguousarray(rows).view(f"S{width}")[:, 0]
     return np.char.decode(names, "utf-8", "replace")
+
+
+def _title(structure: gemmi.Structure) -> str:
+    """What the file says that it is; gemmi's mapping has no `get`."""
+    has_one = "_struct.title" in structure.info
+    return structure.info["_struct.title"] if has_one else ""

@@ -2,12 +2,15 @@
 and as training structures.
 """
 
+import re
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
+from dstnet.errors import SettingsError
 from dstnet.structure.atoms import Atoms
 from dstnet.structure.fold import ChainAtoms, Domain, fold_domain, unit
 
@@ -32,6 +35,7 @@ HEAVIEST_CHAIN_KDA = 250.0
 TOUCHING = 1.7  # distance of neighbouring domains in their radii
 SHEET_SHARE = 0.35  # of the domains
 ROOM_PER_ATOM_ANGSTROM3 = 16.8
+DOMAIN_RADIUS_ANGSTROM = 23.0  # of a domain of the typical mass, as `_chain` begins with
 NEAREST_ATOMS_ANGSTROM = 1.15  # two nearer ones are in one place
 
 
@@ -64,14 +68,84 @@ def phantom(seed: int = 0, cage: bool = False) -> Atoms:
         group = FIRST_GROUP
         mass_kda = FIRST_MASS_KDA
     operators = _operators(group)
-    order = len(operators)
-    domain_count = max(1, round(mass_kda / order / DOMAIN_KDA))
+    domain_count = max(1, round(mass_kda / len(operators) / DOMAIN_KDA))
     domains = _arrange(rng, operators, domain_count, cage)
+    kind = "cage" if cage else "phantom"
+    return _complex(domains, operators, mass_kda, f"{kind}{seed}_{group}")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a stand-in for a real complex has in common with it.
+
+    Attributes
+    ----------
+    symmetry
+        Point group by Schoenflies: C1, C2, ..., D2, ..., T, O or I, its main axis along z.
+    mass_kda
+        Of the whole complex, without hydrogens.
+    outline_angstrom
+        The line along which one protomer lies, from point to point (x, y, z) of the whole complex'
+        frame; none: as compact as can be.
+    """
+
+    symmetry: str
+    mass_kda: float
+    outline_angstrom: tuple[tuple[float, float, float], ...] = ()
+
+
+def phantom_like(shape: Shape, name: str, seed: int = 0) -> Atoms:
+    """A protein-like complex made by formula, of the symmetry, mass and outline of a real one: a
+    stand-in where that cannot be had. See `phantom`.
+
+    Parameters
+    ----------
+    shape
+        What it has in common with the real one.
+    name
+        What to call it.
+    seed
+        Of its folds.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such point group.
+    """
+    operators = _operators(checked_group(shape.symmetry))
+    order = len(operators)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    domain_count = max(1, round(shape.mass_kda / order / DOMAIN_KDA))
+    line = np.array(shape.outline_angstrom) / DOMAIN_RADIUS_ANGSTROM
+    if len(line):
+        centres = _centres_along(rng, line, domain_count, operators)
+    else:
+        centres = _centres(rng, operators, domain_count, cage=False)
+    domains = [_domain(rng, centre) for centre in centres]
+    return _complex(domains, operators, shape.mass_kda, name)
+
+
+def checked_group(symmetry: str) -> str:
+    """A point group as `scipy` and this file write it.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such group.
+    """
+    group = symmetry.strip().upper()
+    if not re.fullmatch(r"[CD][1-9]\d?|[TOI]", group):
+        raise SettingsError(f"{symmetry!r} is no point group; give C1, C2, ..., D2, ..., T, O or I")
+    return group
+
+
+def _complex(domains: list[Domain], operators: np.ndarray, mass_kda: float, name: str) -> Atoms:
+    """All chains of a complex, of which one has these domains."""
+    order = len(operators)
     chain = _chain(domains, operators, atoms=mass_kda * 1000 / ATOM_DA / order)
     positions = _copies(chain.positions, operators).reshape(-1, 3)
-    kind = "cage" if cage else "phantom"
     atoms = Atoms(
-        name=f"{kind}{seed}_{group}",
+        name=name,
         positions_angstrom=positions.astype(np.float32),
         elements=np.tile(chain.elements, order),
         b_factors=np.tile(chain.b_factors, order).astype(np.float32),
@@ -148,6 +222,48 @@ def _centres(
             centre = _first_centre(rng, directions, operators, shell_radius)
         centres.append(centre)
     return centres
+
+
+def _centres_along(
+    rng: np.random.Generator, line: np.ndarray, count: int, operators: np.ndarray
+) -> list[np.ndarray]:
+    """Centres (3,) of the domains of one chain, in radii of a mean domain, along a line of points
+    (n, 3) in that unit: each as near as it can come to its own place on the line, touching an
+    earlier one.
+    """
+    targets = _spread_over(line, count)
+    centres: list[np.ndarray] = []
+    for target in targets:
+        directions = unit(rng.normal(size=(64, 3)))
+        starts = np.array(centres) if centres else target[None]
+        step = TOUCHING if centres else 0.3
+        candidates = (starts[:, None] + step * directions).reshape(-1, 3)
+        candidates = np.concatenate([candidates, target[None]])
+        # Where nothing is free, the least crowded place is taken.
+        taken = _copies(np.array(centres), operators).reshape(-1, 3) if centres else None
+        apart = _apart(candidates, taken, operators)
+        missed = np.linalg.norm(candidates - target, axis=1)
+        score = np.where(apart > 0.95 * TOUCHING, -missed, 10 * (apart - 10))
+        centres.append(candidates[np.argmax(score)])
+    return centres
+
+
+def _apart(points: np.ndarray, taken: np.ndarray | None, operators: np.ndarray) -> np.ndarray:
+    """Distance of each point (n, 3) from the nearest of the taken ones and of its own copies."""
+    apart = np.full(len(points), np.inf)
+    if taken is not None:
+        apart = np.linalg.norm(points[:, None] - taken, axis=2).min(axis=1)
+    if len(operators) > 1:
+        apart = np.minimum(apart, _from_copies(points, operators))
+    return apart
+
+
+def _spread_over(line: np.ndarray, count: int) -> np.ndarray:
+    """Places (count, 3) at equal distances along a line of points (n, 3)."""
+    lengths = np.linalg.norm(np.diff(line, axis=0), axis=1)
+    along = np.concatenate([[0.0], lengths.cumsum()])
+    wanted = (np.arange(count) + 0.5) / count * along[-1]
+    return np.stack([np.interp(wanted, along, line[:, axis]) for axis in range(3)], axis=1)
 
 
 def _shell_radius(count: int) -> float:
