@@ -14,6 +14,8 @@ from cyclopts import App, CycloptsError
 
 from dstnet.cli.adapt import adapt
 from dstnet.cli.align import align
+from dstnet.cli.dataset import check as check_dataset
+from dstnet.cli.dataset import show as show_dataset
 from dstnet.cli.demo import demo
 from dstnet.cli.enhance import enhance
 from dstnet.cli.gain import check
@@ -44,6 +46,10 @@ for verb in (demo, enhance, align, simulate, train, adapt, models):
 gain = App(name="gain", help="Gain and dark references.")
 gain.command(check)
 app.command(gain)
+dataset = App(name="dataset", help="Data sets of simulated movies.")
+dataset.command(check_dataset, name="check")
+dataset.command(show_dataset, name="show")
+app.command(dataset)
 
 
 # Of files that are written by name, other errors tell.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from dstnet.core.progress import working_on
-from dstnet.dataset.manifest import write_movies_star
+from dstnet.dataset.manifest import write_tables
 from dstnet.dataset.plan import Plan, PlannedMovie
 from dstnet.dataset.record import MOVIE_FORMATS
 from dstnet.dataset.simulated_movie import SimulatedMovie
@@ -67,8 +67,8 @@ def make_movies(
     after: Callable[[SimulatedMovie], None] | None = None,
     report: Callable[[MovieOutcome], None] = lambda outcome: None,
 ) -> list[MovieOutcome]:
-    """Make what is not complete yet, and write ``movies.star`` for all complete movies of the
-    folder.
+    """Make what is not complete yet, and write ``movies.star``, ``particles.star`` and
+    ``manifest.json`` of all complete movies of the folder.
 
     The bytes of a movie depend on its settings, seed and device only. Sums, and vectorised
     functions at the borders of the threads' shares, differ in the last bit with the number of
@@ -118,7 +118,7 @@ def make_movies(
             places.append(number)
     for outcome in have_made(tasks):
         outcomes.add(places[outcome.index], _movie_outcome(outcome))
-    write_movies_star(plan.folder)
+    write_tables(plan.folder, plan.recipe)
     return outcomes.reported
 
 

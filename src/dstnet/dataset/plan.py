@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dstnet.dataset.file_sizes import movie_bytes, truth_bytes
 from dstnet.dataset.record import MovieFormat, MovieRecord
@@ -76,10 +76,13 @@ class PlannedMovie:
 
 @dataclass(frozen=True)
 class Plan:
-    """Movies to be made into a folder; every check that needs no simulation has been passed."""
+    """Movies to be made into a folder; every check that needs no simulation has been passed. The
+    recipe, as plain values, goes into the manifest.
+    """
 
     folder: Path
     movies: tuple[PlannedMovie, ...]
+    recipe: dict[str, Any]
 
     @property
     def todo(self) -> tuple[PlannedMovie, ...]:
@@ -148,7 +151,7 @@ def plan_movies(
         movie = SimulatedMovie(folder, record)
         presence = "missing" if overwrite else _presence(movie, movie_format, expected)
         planned.append(PlannedMovie(movie, settings, structures, movie_format, expected, presence))
-    plan = Plan(folder, tuple(planned))
+    plan = Plan(folder, tuple(planned), recipe.model_dump(mode="json"))
     _check_others(plan)
     _check_folder(folder, plan.bytes)
     return plan

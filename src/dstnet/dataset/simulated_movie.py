@@ -4,52 +4,38 @@ enhances reads.
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import starfile
 import yaml
 
 from dstnet.core.plain_yaml import read_yaml
-from dstnet.core.progress import progress
 from dstnet.core.regular_files import TABLE_BYTES, open_regular, read_regular_text
 from dstnet.core.shapes import Trajectory
 from dstnet.correction.corrections import Corrections, CorrectionSettings
 from dstnet.dataset.layout import RECORD_ENDING, MovieFiles
+from dstnet.dataset.movie_facts import FACTS_ENDING, MovieFacts
+from dstnet.dataset.movie_writer import MovieWriter
 from dstnet.dataset.record import MovieFormat, MovieRecord
 from dstnet.dataset.splits import structure_name
 from dstnet.dataset.truth_files import (
-    EXPECTED_ENDING,
     MOTION_ENDING,
-    TABLES,
-    TRUTH_IMAGES,
     truth_endings,
 )
 from dstnet.dataset.truth_tables import (
-    ctf_table,
     motion_of,
     motion_parts_of,
-    motion_values,
-    optics_table,
-    particle_table,
 )
-from dstnet.detector.camera import Camera
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.io import (
     MrcFrames,
-    atomic_path,
-    ensure_writable_folder,
     open_movie,
-    write_movie,
-    write_mrc,
 )
 from dstnet.io.reference import read_defects, read_gain
-from dstnet.io.star import write_star
-from dstnet.motion import Motion, RelionMovie
+from dstnet.motion import Motion
 from dstnet.movie import Movie
 from dstnet.simulation import MovieSimulator
 
@@ -249,6 +235,22 @@ class SimulatedMovie(MovieFiles):
                 f"cannot read the particles in {path}: {one_line(error)}; simulate this movie again"
             ) from None
 
+    def facts(self) -> MovieFacts:
+        """Its statistics, and the digests of its files as they were written.
+
+        Raises
+        ------
+        BadInputError
+            If their file cannot be read.
+        """
+        path = self.truth_path(FACTS_ENDING)
+        try:
+            return MovieFacts.checked(json.loads(read_regular_text(path, TABLE_BYTES)), str(path))
+        except (OSError, ValueError, RecursionError, SettingsError) as error:
+            raise BadInputError(
+                f"cannot read {path}: {one_line(error)}; simulate this movie again"
+            ) from None
+
     # Writing
 
     def write(
@@ -277,97 +279,8 @@ class SimulatedMovie(MovieFiles):
         """
         if self.is_complete(movie_format, expected):
             return False
-        ensure_writable_folder(self.folder / "truth")
-        ensure_writable_folder(self.folder / "movies")
-        self.record_path.unlink(missing_ok=True)  # the old movie is not complete from here on
-        self._write_camera(simulator.camera)
-        self._write_movie(simulator, movie_format)
-        if expected:
-            self._write_expected(simulator)
-        self._write_images(simulator)
-        with atomic_path(self.truth_path(MOTION_ENDING)) as path:
-            path.write_text(json.dumps(motion_values(simulator.truth)) + "\n")
-        self._write_tables(simulator, movie_format)
-        with atomic_path(self.record_path) as path:
-            path.write_text(self.record.to_yaml())
+        MovieWriter(self, simulator, movie_format, expected).write()
         return True
-
-    def _write_camera(self, camera: Camera) -> None:
-        """Gain reference and defects, where the camera has them and no earlier movie left them."""
-        if camera.gain is None and camera.defects is None:
-            return
-        ensure_writable_folder(self.folder / "camera")
-        if camera.gain is not None and not self.gain_path.is_file():
-            write_mrc(
-                self.gain_path,
-                camera.gain.cpu().numpy(),
-                self.settings.pixel_size_angstrom,
-                "dstnet gain reference: corrected = raw x gain",
-            )
-        if camera.defects is not None and not self.defects_path.is_file():
-            lines = [f"{x} {y} {width} {height}\n" for x, y, width, height in camera.defect_list()]
-            with atomic_path(self.defects_path) as path:
-                path.write_text("".join(lines))
-
-    def _write_movie(self, simulator: MovieSimulator, movie_format: MovieFormat) -> None:
-        path = self.movie_path(movie_format)
-        pixel = self.settings.pixel_size_angstrom
-        dtype = simulator.camera.dtype
-        if movie_format == "mrc" and dtype == np.uint8:
-            dtype = np.dtype(np.uint16)  # MRC has no unsigned bytes
-
-        def frames() -> Iterator[np.ndarray]:
-            for done, frame in enumerate(simulator.frames(), 1):
-                progress("simulating, frame", done, self.settings.frames)
-                yield frame.cpu().numpy().astype(dtype)
-
-        write_movie(path, frames(), pixel, "dstnet synthetic movie, counts")
-
-    def _write_expected(self, simulator: MovieSimulator) -> None:
-        write_mrc(
-            self.truth_path(EXPECTED_ENDING),
-            (frame.cpu().numpy() for frame in simulator.expected_frames()),
-            self.settings.pixel_size_angstrom,
-            "dstnet truth: expected electrons per pixel, no noise",
-            stack=True,
-        )
-
-    def _write_images(self, simulator: MovieSimulator) -> None:
-        for truth in TRUTH_IMAGES:
-            image = truth.image(simulator).cpu().numpy()
-            write_mrc(
-                self.truth_path(truth.ending),
-                image.astype(truth.dtype, copy=False),
-                self.settings.pixel_size_angstrom,
-                f"dstnet truth: {truth.label}",
-            )
-
-    def _write_tables(self, simulator: MovieSimulator, movie_format: MovieFormat) -> None:
-        """Motion, CTF and particles as RELION writes them."""
-        settings = self.settings
-        truth = simulator.truth
-        movie = self.movie_path(movie_format).relative_to(self.folder).as_posix()
-        described = RelionMovie(
-            shape=settings.shape,
-            pixel_size_angstrom=settings.pixel_size_angstrom,
-            movie_name=movie,
-            exposure_e_per_a2=settings.exposure_e_per_a2,
-            pre_exposure_e_per_a2=settings.pre_exposure_e_per_a2,
-            voltage_kv=settings.optics.voltage_kv,
-        )
-        motion = truth.motion.to_relion(described)
-        if simulator.camera.gain is not None:
-            gain = self.gain_path.relative_to(self.folder).as_posix()
-            motion["general"] = {**motion["general"], "rlnMicrographGainName": gain}
-        optics = optics_table(settings)
-        particles = particle_table(settings, truth.particles, movie)
-        tables = {
-            "motion": motion,
-            "ctf": {"optics": optics, "micrographs": ctf_table(settings, movie)},
-            "particles": {"optics": optics, "particles": particles},
-        }
-        for name in TABLES:
-            write_star(self.truth_path(f"{name}.star"), tables[name], float_format="%.9g")
 
 
 def _bad_motion(path: Path, error: Exception) -> BadInputError:

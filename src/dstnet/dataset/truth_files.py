@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from torch import Tensor
 
+from dstnet.dataset.movie_facts import FACTS_ENDING
 from dstnet.simulation import MovieSimulator
 
 
@@ -76,6 +77,7 @@ def truth_endings(expected: bool = False) -> list[str]:
     endings = [image.ending for image in TRUTH_IMAGES]
     endings.append(MOTION_ENDING)
     endings += [f"{table}.star" for table in TABLES]
+    endings.append(FACTS_ENDING)
     if expected:
         endings.append(EXPECTED_ENDING)
     return endings
