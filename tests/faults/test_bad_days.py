@@ -123,3 +123,21 @@ def test_what_nothing_foresaw_is_one_line(capsys, monkeypatch):
     err = capsys.readouterr().err
     assert ended.value.code == 2
     assert err.count("\n") == 1 and "unexpected KeyError at test_bad_days.py" in err
+
+
+@pytest.mark.parametrize(
+    ("occupancy", "b_factor", "said"),
+    [
+        ("  9.00", " 20.00", "an occupancy that is not between 0 and 1"),
+        (" -1.00", " 20.00", "an occupancy that is not between 0 and 1"),
+        ("   nan", " 20.00", "an occupancy that is not between 0 and 1"),
+        ("  1.00", " -5.00", "a B-factor that is not between 0 and 10000"),
+        ("  1.00", "  1e38", "a B-factor that is not between 0 and 10000"),
+        ("  1.00", "   nan", "a B-factor that is not between 0 and 10000"),
+    ],
+)
+def test_impossible_atoms_are_named(tmp_path, occupancy, b_factor, said):
+    row = ATOM.format("1.000").replace("  1.00 20.00 ", f"{occupancy}{b_factor} ")
+    (tmp_path / "a.pdb").write_text(row)
+    with pytest.raises(BadInputError, match=f"atom A/1/ALA/CA in .*a.pdb has {said}"):
+        read_structure(tmp_path / "a.pdb")
