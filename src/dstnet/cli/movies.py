@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from dstnet.cli.gain import ReferenceOptions
-from dstnet.cli.options import chosen_device, frame_range, reporting
+from dstnet.cli.options import Whole, chosen_device, frame_range, reporting
 from dstnet.cli.run_options import MovieRunOptions
 from dstnet.cli.summary import NumberedRecords, say_summary, say_threads
 from dstnet.errors import BadInputError, SettingsError
@@ -67,7 +67,7 @@ class MovieOptions:
         ),
     ] = None
     eer_frames: Annotated[
-        int | None,
+        Whole | None,
         Parameter(help="Raw EER frames that make one frame; 40 without this and the next."),
     ] = None
     eer_exposure: Annotated[
@@ -97,7 +97,7 @@ class SumOptions:
     """How motion is found and sums are written; None was not given."""
 
     patches: Annotated[
-        int | None,
+        Whole | None,
         Parameter(help="Most patches a side for local motion; 0: of the whole field only."),
     ] = None
     bin: Annotated[

@@ -12,6 +12,7 @@ from dstnet.cli.options import (
     Json,
     Output,
     SettingsFile,
+    Whole,
     chosen_device,
     reporting,
     settings_from,
@@ -49,8 +50,8 @@ def train(
     model: Annotated[
         str | None, Parameter(name=["--model", "-m"], help="Network to train (see dstnet models).")
     ] = None,
-    steps: Annotated[int | None, Parameter(help="Optimiser steps.")] = None,
-    seed: Annotated[int | None, Parameter(help="Of crops, initial weights and poses.")] = None,
+    steps: Annotated[Whole | None, Parameter(help="Optimiser steps.")] = None,
+    seed: Annotated[Whole | None, Parameter(help="Of crops, initial weights and poses.")] = None,
     settings: SettingsFile = None,
     resume: Annotated[
         bool, Parameter(negative=(), help="Go on from the run's last checkpoint.")

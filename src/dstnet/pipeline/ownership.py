@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from dstnet.core.regular_files import read_regular
+from dstnet.core.regular_files import open_regular, read_regular
 from dstnet.errors import OutputError
 from dstnet.pipeline.journal import MOST_BYTES
 
@@ -52,12 +52,14 @@ def refuse_foreign(path: Path) -> None:
         If it is there and not ours.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             head = file.read(_HEAD_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error.strerror or error}; move it away") from error
+    if not head.strip("\0"):  # nobody's: what a power cut leaves
+        return
     is_ours = _OURS[path.name].match(head) is not None
     if path.name == PROVENANCE and not is_ours:
         is_ours = _is_our_provenance(path, head)
@@ -70,7 +72,7 @@ def refuse_foreign(path: Path) -> None:
 
 def _is_our_provenance(path: Path, head: str) -> bool:
     """Whether a file is what is left of ours after a power cut, or ours in another form."""
-    rest = head.strip("\0 \n")
+    rest = head.strip("\0\n")
     if len(rest) < _CUT_OFF_BYTES and rest[: len(_PROVENANCE_START)] in _PROVENANCE_START:
         return True
     try:
