@@ -80,8 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if code in (INTERRUPTED, TERMINATED):
             how = "interrupted" if code == INTERRUPTED else "ended by SIGTERM"
             advice = "finished results are complete, the same command goes on from them"
-            if isinstance(end, KeyboardInterrupt) and end.args:
-                advice = str(end)
+            advice = getattr(end, "__notes__", [advice])[-1]
             print(f"dstnet: {how}; {advice}", file=sys.stderr)
     except BrokenPipeError:
         code = 1

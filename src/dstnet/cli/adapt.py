@@ -14,6 +14,7 @@ from dstnet.cli.options import (
     Output,
     SettingsFile,
     Whole,
+    advising,
     reporting,
     settings_from,
 )
@@ -88,14 +89,15 @@ def adapt(
 
     with reporting(1 + chosen.steps // chosen.check_every, "adapting", json) as report:
         sources = read_inputs(movies, report=report.say)
-        path, failures = finetune_run(
-            output,
-            {str(source.path): partial(opened, source) for source in sources},
-            chosen,
-            device=device,
-            say=report.say,
-            report=lambda record: report(_line(record), record.model_dump(mode="json")),
-        )
+        with advising(lambda: "no weights are written, the same command begins anew"):
+            path, failures = finetune_run(
+                output,
+                {str(source.path): partial(opened, source) for source in sources},
+                chosen,
+                device=device,
+                say=report.say,
+                report=lambda record: report(_line(record), record.model_dump(mode="json")),
+            )
         if path:
             report.say(f"adapted weights in {path}")
         else:

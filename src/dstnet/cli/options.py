@@ -66,6 +66,18 @@ Device = Annotated[
 ]
 
 
+@contextmanager
+def advising(advice: Callable[[], str]) -> Iterator[None]:
+    """Where the block is interrupted, what `advice` gives is said instead of how verbs that write
+    a result after the other go on.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as end:
+        end.add_note(advice())
+        raise
+
+
 def settings_from(kind: "type[Settings]", file: Path | None, **options: Any) -> Any:
     """Settings of `kind` from a file and options; an option of None was not given."""
     values = {name: value for name, value in options.items() if value is not None}

@@ -13,6 +13,7 @@ from dstnet.cli.options import (
     Output,
     SettingsFile,
     Whole,
+    advising,
     chosen_device,
     reporting,
     settings_from,
@@ -112,7 +113,7 @@ def train(
                 write(record)
             report(_line(record, chosen.steps), record.numbers())
 
-        try:
+        with advising(lambda: _how_to_go_on((output / CHECKPOINT_NAME).exists())):
             path = train_run(
                 output,
                 data or [],
@@ -122,9 +123,6 @@ def train(
                 say=report.say,
                 report=report_record,
             )
-        except KeyboardInterrupt:
-            has_checkpoint = (output / CHECKPOINT_NAME).exists()
-            raise KeyboardInterrupt(_how_to_go_on(has_checkpoint)) from None
     if first:
         report.say(f"weights in {path}")
     return 0

@@ -17,7 +17,7 @@ DEFAULT_VOLTAGE_KV = 300.0
 
 _VOLTAGE_RANGE_KV = (10.0, 3000.0)
 _MOST_EXPOSURE_E_PER_A2 = 1e4
-_MOST_PIXEL_ANGSTROM = 1e4
+_MOST_PIXEL_ANGSTROM = 1e5
 _MOST_ABERRATION_MM = 100.0
 _LEAST = 1e-6  # of what must be more than 0
 # For the tables that RELION goes on from: option, and what is allowed.

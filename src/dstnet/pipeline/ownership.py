@@ -14,6 +14,7 @@ TABLE_MARK = "# Written by dstnet"
 PROVENANCE = "provenance.json"
 TABLE = "micrographs.star"
 PAGE = "report.html"
+MOVIES = "movies.star"
 
 _HEAD_BYTES = 65536
 # Of a provenance.json that begins otherwise, so many of these names say that it is ours.
@@ -37,6 +38,10 @@ _OURS = {
     PROVENANCE: re.compile(rf'{re.escape(_PROVENANCE_START)}[^"\n]*",\n  "weights": '),
     TABLE: re.compile(
         rf"{TABLE_MARK}\b|\s*data_optics\s+loop_\s.*^data_micrographs\s.*^_rlnMicrographMovieName\b",
+        re.S | re.M,
+    ),
+    MOVIES: re.compile(
+        rf"{TABLE_MARK}\b|\s*data_optics\s+loop_\s.*^data_movies\s.*^_rlnMicrographMovieName\b",
         re.S | re.M,
     ),
     PAGE: re.compile(r"<!doctype html>\s<html[^>]*><head>.{,100}<title>dstnet: ", re.S),
