@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -77,7 +77,7 @@ class MovieOptions:
         ),
     ] = None
     eer_upsampling: Annotated[
-        Literal[1, 2, 4] | None,
+        Whole | None,
         Parameter(help="EER grid: 1 the camera's own (4k), 2 (8k) or 4 (16k)."),
     ] = None
     packed_4_bit: Annotated[
