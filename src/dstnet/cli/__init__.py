@@ -51,6 +51,10 @@ app.command(gain)
 _ERRORS_OF_OUTPUT = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 
 
+# Of verbs that do not leave a result after the other.
+_HOW_TO_GO_ON = dict.fromkeys(("adapt", "gain", "models", "train"), "the same command begins anew")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit code: 0 all done, 1 some inputs failed, 2 bad usage
     or nowhere to write.
@@ -79,7 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = end.code if isinstance(end, SystemExit) else INTERRUPTED
         if code in (INTERRUPTED, TERMINATED):
             how = "interrupted" if code == INTERRUPTED else "ended by SIGTERM"
-            advice = "finished results are complete, the same command goes on from them"
+            verb = given[0] if given else ""
+            advice = _HOW_TO_GO_ON.get(
+                verb, "finished results are complete, the same command goes on from them"
+            )
             advice = getattr(end, "__notes__", [advice])[-1]
             print(f"dstnet: {how}; {advice}", file=sys.stderr)
     except BrokenPipeError:

@@ -14,7 +14,6 @@ from dstnet.cli.options import (
     Output,
     SettingsFile,
     Whole,
-    advising,
     reporting,
     settings_from,
 )
@@ -89,15 +88,14 @@ def adapt(
 
     with reporting(1 + chosen.steps // chosen.check_every, "adapting", json) as report:
         sources = read_inputs(movies, report=report.say)
-        with advising(lambda: "no weights are written, the same command begins anew"):
-            path, failures = finetune_run(
-                output,
-                {str(source.path): partial(opened, source) for source in sources},
-                chosen,
-                device=device,
-                say=report.say,
-                report=lambda record: report(_line(record), record.model_dump(mode="json")),
-            )
+        path, failures = finetune_run(
+            output,
+            {str(source.path): partial(opened, source) for source in sources},
+            chosen,
+            device=device,
+            say=report.say,
+            report=lambda record: report(_line(record), record.model_dump(mode="json")),
+        )
         if path:
             report.say(f"adapted weights in {path}")
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from dstnet.cli.options import Json, Movies, Reporter, Whole, advising, reporting, settings_from
+from dstnet.cli.options import Json, Movies, Reporter, Whole, reporting, settings_from
 from dstnet.core.progress import progress, working_on
 from dstnet.errors import BadInputError, DstnetError, SettingsError
 
@@ -139,8 +139,7 @@ def check(
     if not of_gain:
         raise SettingsError("nothing to check; pass --gain FILE, --dark FILE or both")
     is_good = True
-    again = advising(lambda: "nothing is kept, the same command begins anew")
-    with again, reporting(len(inputs), "reading", json) as report:
+    with reporting(len(inputs), "reading", json) as report:
         for remark in remarks:
             report.say(remark)
         for path, own in of_gain.items():

@@ -68,8 +68,8 @@ Device = Annotated[
 
 @contextmanager
 def advising(advice: Callable[[], str]) -> Iterator[None]:
-    """Where the block is interrupted, what `advice` gives is said instead of how verbs that write
-    a result after the other go on.
+    """Where the block is interrupted, `advice` says how to go on, and not what is true of most
+    verbs.
     """
     try:
         yield
