@@ -122,7 +122,11 @@ class SimulatedMovie(MovieFiles):
         paths += [self.truth_path(ending) for ending in truth_endings(expected)]
         if not all(path.is_file() for path in paths):
             return False
-        return self.record_path.read_text() == self.record.to_yaml()
+        return self.is_recorded()
+
+    def is_recorded(self) -> bool:
+        """Whether the record on disk is this movie's; it must be there."""
+        return self.record_path.read_bytes() == self.record.to_yaml().encode()
 
     # Reading
 
