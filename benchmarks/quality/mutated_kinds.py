@@ -187,11 +187,8 @@ def _movies(folder: Path) -> dict[str, Kind]:
         events = [random_events(rng, SHAPE, 0.1) for _ in range(4)]
         streams = [encode(one, SHAPE, *bits) for one in events]
         code = 65000 if name == "8" else 65001
-        size_m = 1e-10
-        add(
-            f"{name}.eer",
-            lambda p, s=streams, c=code: write_eer(p, s, SHAPE, compression=c, pixel_size_m=size),
-        )
+        options = {"compression": code, "pixel_size_m": 1e-10}
+        add(f"{name}.eer", lambda p, s=streams, o=options: write_eer(p, s, SHAPE, **o))
     return kinds
 
 
@@ -361,7 +358,8 @@ def _structures(folder: Path) -> dict[str, Kind]:
     (folder / "a.pdb").write_text(pdb)
     (folder / "a.cif").write_text(cif)
     (folder / "a.cif.gz").write_bytes(gzip.compress(cif.encode()))
-    density = np.random.default_rng(3).normal(size=(16, 16, 16)).astype(np.float32)
+    z, y, x = np.mgrid[-8:8, -8:8, -8:8]
+    density = np.exp(-(z**2 + y**2 + x**2) / 18).astype(np.float32)
     for name in ("a.map", "a.map.gz"):
         with mrcfile.new(
             folder / name, compression="gzip" if name[-1] == "z" else None, overwrite=True
