@@ -805,3 +805,14 @@ def test_names_that_a_star_table_holds():
         assert star_holds(name) and star_name(name) == name
     assert star_name("a b'\"#\\\n\udcb5") == "a%20b%27%22%23%5C%0A%B5"
     assert not any(map(star_holds, ("a b", "it's", 'a"b', "a#b", "a\\b", "a\tb", "a\udcb5")))
+
+
+def test_an_absurd_extended_header_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "a.mrc"
+    write_mrc(path, np.ones((2, 40, 40), np.int8), 2.0, "x", stack=True)
+    raw = bytearray(path.read_bytes())
+    for stated, said in ((2**31 - 1, "no valid MRC header"), (1 << 20, "is cut off")):
+        raw[92:96] = stated.to_bytes(4, "little")
+        path.write_bytes(raw)
+        with pytest.raises(BadInputError, match=said):
+            MrcFrames(path)

@@ -91,7 +91,9 @@ class FrameScan:
                 self._faults[number] = fault
                 continue
             self._means[number] = mean
-            total += frame
+            # The sum of a hot pixel's may be infinite: it is found all the same.
+            with np.errstate(over="ignore", invalid="ignore"):
+                total += frame
         self.count = len(self._means)
         self.mean = total / max(self.count, 1)
         self.never_finite = _NONE

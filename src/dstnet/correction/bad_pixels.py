@@ -269,6 +269,8 @@ def _add_pieces(
         mask |= pixels & ~left_out
 
 
+# Totals of pixels of 1e38 may be infinite: they are found all the same.
+@np.errstate(over="ignore", invalid="ignore")
 def _odd_pieces(
     image: np.ndarray, noise: float, sigmas: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
