@@ -10,6 +10,7 @@ is the exit code where something was wrong.
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -155,7 +156,8 @@ def judged(movie: Extreme, out: Path, end: Ended) -> tuple[str, list[str]]:
     images = sorted(out.glob(f"micrographs/**/{movie.path.stem}_*.mrc"))
     if failed:
         wrong = ["failed, with images"] * bool(images)
-        return failed[0].replace(movie.path.name, "NAME")[-110:], wrong
+        said = failed[0].replace(movie.path.name, "NAME")
+        return re.sub(r"[-+0-9.e]*[0-9]", "N", said)[:150], wrong
     if not images:
         return "lost", ["neither done nor failed"]
     wrong = []

@@ -39,6 +39,8 @@ def trimmed_mean_std(values: np.ndarray) -> tuple[float, float]:
     return float(mean), float(deviation) / _TRIMMED
 
 
+# Pixels of 1e38 make sums infinite: they are found all the same.
+@np.errstate(over="ignore", invalid="ignore")
 def find_bad_pixels(
     mean: np.ndarray,
     sigmas: float = 6.0,
@@ -269,8 +271,6 @@ def _add_pieces(
         mask |= pixels & ~left_out
 
 
-# Totals of pixels of 1e38 may be infinite: they are found all the same.
-@np.errstate(over="ignore", invalid="ignore")
 def _odd_pieces(
     image: np.ndarray, noise: float, sigmas: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

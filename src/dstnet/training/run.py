@@ -19,7 +19,7 @@ from dstnet.training.records import LogRecord
 from dstnet.training.settings import TrainingSettings
 from dstnet.training.species import PreparedSpecies, prepare
 from dstnet.training.stored_crops import check_movies
-from dstnet.training.trainer import CHECKPOINT_NAME, Trainer
+from dstnet.training.trainer import CHECKPOINT_NAME, WEIGHTS_NAME, Trainer
 
 
 def _silent(_: object) -> None:
@@ -72,11 +72,14 @@ def train_run(
             say = report = _silent
         # The run's folder and network are judged before the minutes that projections take.
         ensure_writable_folder(folder)
-        if not resume and (folder / CHECKPOINT_NAME).exists():
+        has_checkpoint = (folder / CHECKPOINT_NAME).exists()
+        if has_checkpoint and not resume:
             raise OutputError(
                 f"{folder} already holds a training run; add --resume to go on with it, or choose"
                 " another folder"
             )
+        if not has_checkpoint and (folder / WEIGHTS_NAME).exists():
+            raise OutputError(f"{folder} already holds weights; choose another folder")
         _check_network(settings)
         trainer = _trainer(folder, data, settings, resume, process, say)
         found = processors()
