@@ -19,7 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import small_commands
-from small_commands import COMMANDS, half_done, hidden_files, make_data, results, run, unsaid
+from small_commands import COMMANDS, again, half_done, hidden_files, make_data, results, run, unsaid
+
+from dstnet.dataset import plan
 
 AMPLE = "size=256m,nr_inodes=10000"
 PAGE = 4096
@@ -55,14 +57,12 @@ def moments(pages: int, inodes: int, count: int) -> list[str]:
     few = max(3, count // 3)
     numbers = {max(2, round(inodes * (i + 0.5) / few)) for i in range(few)} | {inodes - 1}
     found = [f"size={size * PAGE},nr_inodes=10000" for size in sorted(sizes)]
-    return found + [f"size=64m,nr_inodes={number}" for number in sorted(numbers)]
+    return found + [f"size=256m,nr_inodes={number}" for number in sorted(numbers)]
 
 
-def again(arguments: tuple[str, ...], out: Path) -> tuple[str, ...]:
-    """The command with which one goes on."""
-    if arguments[0] == "train" and (out / "checkpoint.safetensors").exists():
-        return (*arguments, "--resume")
-    return arguments
+def _believe_in_room() -> None:
+    """Have `simulate` begin on a disk that will not do, as if others filled it meanwhile."""
+    plan.SPARE_BYTES = -(1 << 30)
 
 
 def trial(name: str, folder: Path, options: str, whole: dict[str, bytes]) -> dict:
@@ -70,7 +70,7 @@ def trial(name: str, folder: Path, options: str, whole: dict[str, bytes]) -> dic
     arguments = (*COMMANDS[name], "-o", "out")
     out = folder / "out"
     with mounted(out, options):
-        first = run(arguments, folder / "said")
+        first = run(arguments, folder / "said", prepare=_believe_in_room)
         if first.code == 0:
             return {"fits": True, "wrong": [] if results(out) == whole else ["other results"]}
         wrong = half_done(out, whole) + unsaid(first)

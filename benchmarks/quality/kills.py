@@ -18,16 +18,9 @@ import time
 from pathlib import Path
 
 import small_commands
-from small_commands import COMMANDS, ended, hidden_files, make_data, results, run, start
+from small_commands import COMMANDS, again, ended, hidden_files, make_data, results, run, start
 
 OLD_SECONDS = 1000.0  # so old, what is half-written counts as left behind
-
-
-def again(arguments: tuple[str, ...], out: Path) -> tuple[str, ...]:
-    """The command with which one goes on."""
-    if arguments[0] == "train" and (out / "checkpoint.safetensors").exists():
-        return (*arguments, "--resume")
-    return arguments
 
 
 def make_old(out: Path) -> list[str]:

@@ -164,6 +164,13 @@ def run(arguments: Sequence[str], said: Path, **options) -> Ended:
     return ended(start(arguments, said, **options), said)
 
 
+def again(arguments: tuple[str, ...], out: Path) -> tuple[str, ...]:
+    """The command with which one goes on."""
+    if arguments[0] == "train" and (out / "checkpoint.safetensors").exists():
+        return (*arguments, "--resume")
+    return arguments
+
+
 def _checkpoint_head(path: Path) -> int:
     """Length of what holds times, before the numbers."""
     with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""What a full disk leaves of networks and their records is whole, or nothing; see
+"""What a full disk or a kill leaves of networks and their records is whole, or nothing; see
 benchmarks/quality/full_disks.py for real ones.
 """
 
@@ -13,6 +13,7 @@ from tiny import make_card, make_network, save_model
 from dstnet.errors import OutputError
 from dstnet.network.weights import load_weights, read_card, save_weights
 from dstnet.training import LogRecord
+from dstnet.training.records import shorten_log
 from dstnet.training.tensorboard import tensorboard_writer
 
 
@@ -57,3 +58,10 @@ def test_tensorboard_on_a_full_disk_is_one_line(tmp_path, monkeypatch):
     write = tensorboard_writer(tmp_path)
     with pytest.raises(OutputError, match=r"No space left on device; .* --resume"):
         write(LogRecord(2, loss=0.5))
+
+
+def test_lines_of_a_log_that_are_none_are_dropped(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b'{"step": 2}\n\xff\xfe\n{"step": [2]}\n{"step": 9}\n{"step": 3')
+    shorten_log(tmp_path, 3)
+    assert log.read_text() == '{"step": 2}\n'
