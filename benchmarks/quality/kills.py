@@ -27,7 +27,8 @@ def make_old(out: Path) -> list[str]:
     """Have half-written files look as if the next run came later; their names."""
     names = hidden_files(out)
     for name in names:
-        os.utime(out / name, (time.time() - OLD_SECONDS,) * 2)
+        then = time.time() - OLD_SECONDS
+        os.utime(out / name, (then, then))
     return names
 
 
