@@ -5,6 +5,7 @@ torch is imported by the verbs that need it, when they run: help answers at once
 
 import errno
 import io
+import logging
 import os
 import re
 import sys
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     limit_libraries()
     keep_freed_memory()
+    # It tells of folders in which it cannot keep its fonts; pictures come out all the same.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # Where they are closed; else the first file that is opened would take their place.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115

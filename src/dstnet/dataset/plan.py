@@ -202,7 +202,7 @@ def _presence(movie: SimulatedMovie, movie_format: MovieFormat, expected: bool) 
         formats = movie.formats
         if not formats or not written.is_file():
             return "missing"
-        if formats != (movie_format,) or written.read_text() != movie.record.to_yaml():
+        if formats != (movie_format,) or not movie.is_recorded():
             return "other"
         return "complete" if movie.is_complete(movie_format, expected) else "missing"
     except OSError as error:

@@ -4,8 +4,7 @@ renamed.
 
 import errno
 import os
-import secrets
-import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -60,14 +59,9 @@ def atomic_path(path: Path | str, put: Put = os.replace) -> Iterator[Path]:
     temporary = hidden_path(path)
     try:
         temporary.touch(exist_ok=False)
-        mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
-        # safetensors puts a file of its own there, which its owner alone may read.
-        if stat.S_IMODE(temporary.stat().st_mode) != mode:
-            temporary.chmod(mode)
-        with open(temporary, "rb+") as file:
-            # Else a crash of the machine could leave the new name on an empty file.
-            os.fsync(file.fileno())
+        # Else a crash of the machine could leave the new name on an empty file.
+        flush_to_disk(temporary)
         put(temporary, path)
     except OSError as error:
         raise _output_error(path, error) from error
@@ -120,6 +114,18 @@ class Staged:
             del self.waiting[path]
 
 
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file is on the disk: a full one, or a full quota, may say so no sooner.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
 def create_file(path: Path, text: str) -> bool:
     """Write a new file; False where one of that name is there. Of processes that do so at once, one
     does, and others never see it half written, but on file systems without hard links.
@@ -158,13 +164,11 @@ def ensure_writable_folder(path: Path | str) -> Path:
         If it cannot be made, is no folder, or no file can be created in it.
     """
     path = Path(path)
-    probe = path / f".{secrets.token_hex(6)}"
     try:
         path.mkdir(parents=True, exist_ok=True)
         # Creating a file is the only honest test: permission bits mean little to network file
-        # systems and to root.
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        # systems and to root. This one has no name that a kill could leave behind.
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         if path.exists() and not path.is_dir():
             raise OutputError(

@@ -42,8 +42,8 @@ _MODES = {
 _MODE_4BIT = 101
 _REFUSED_MODES = {3: "complex", 4: "complex", 16: "RGB"}
 # Beyond these a header is nonsense. They tell the byte order: a small number is huge in the other.
-_MAX_SIDE = 1 << 17
-_MAX_FRAMES = 1 << 20
+_SIDE = (1, 1 << 17)
+_LIMITS = {"nx": _SIDE, "ny": _SIDE, "nz": (1, 1 << 20), "mode": (0, 1023), "nsymbt": (0, 1 << 26)}
 # IMOD's flags, in the part of the header that MRC2014 leaves open (IMOD's description of its MRC
 # format, bytes 152 to 160).
 _IMOD_STAMP = 1146047817
@@ -137,7 +137,8 @@ class MrcFrames(StoredFrames):
             return True
         head, _ = self._head_and_size(self._start + SAMPLE_BYTES)
         sample = np.frombuffer(head, np.uint8)[self._start :]
-        return holds_packed(self.path, int(header["ny"]), int(header["nx"]), [sample], told)
+        shape = int(header["ny"]), int(header["nx"])
+        return bool(sample.size) and holds_packed(self.path, *shape, [sample], told)
 
     def _data_type(self, mode: int, flags: int) -> np.dtype:
         if self._packed or (mode == 0 and not flags & _IMOD_SIGNED_BYTES):
@@ -224,10 +225,7 @@ class MrcFrames(StoredFrames):
 
 def _is_sensible(header: np.void) -> bool:
     """Whether the numbers of a header can be those of a file."""
-    sides_fit = all(0 < header[side] <= _MAX_SIDE for side in ("nx", "ny"))
-    frames_fit = 0 < header["nz"] <= _MAX_FRAMES
-    mode_fits = 0 <= header["mode"] < 1024
-    return bool(sides_fit and frames_fit and mode_fits and header["nsymbt"] >= 0)
+    return all(least <= header[name] <= most for name, (least, most) in _LIMITS.items())
 
 
 def _imod_flags(header: np.void, order: str) -> int:

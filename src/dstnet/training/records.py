@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from dstnet.core.regular_files import read_regular_text
+from dstnet.core.regular_files import TABLE_BYTES, read_regular, read_regular_text
 from dstnet.core.settings import Settings
 from dstnet.errors import OutputError, SettingsError, WeightsError
 from dstnet.io import atomic_path
@@ -18,6 +18,7 @@ from dstnet.training.settings import TrainingSettings
 from dstnet.version import __version__
 
 SETTINGS_NAME, RECORD_NAME, LOG_NAME = "settings.yaml", "run.json", "log.jsonl"
+RECORDS = (SETTINGS_NAME, RECORD_NAME, LOG_NAME)
 
 
 class RunRecord(Settings):
@@ -171,12 +172,19 @@ def shorten_log(folder: Path, step: int) -> None:
 
     Raises
     ------
+    WeightsError
+        If it cannot be read.
     OutputError
         If it cannot be written.
     """
     path = folder / LOG_NAME
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = [line + "\n" for line in lines if _logged_step(line) <= step]
+    try:
+        log = read_regular(path, TABLE_BYTES).decode(errors="replace") if path.exists() else ""
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"cannot go on with {path}: {error}; move it away, or choose another folder"
+        ) from None
+    kept = [line + "\n" for line in log.splitlines() if _logged_step(line) <= step]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(kept))
 
@@ -185,5 +193,5 @@ def _logged_step(line: str) -> float:
     """The step of a line of the log; infinite where it is no complete record."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return math.inf

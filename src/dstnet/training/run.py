@@ -90,11 +90,13 @@ def _refuse_what_is_there(folder: Path, resume: bool) -> None:
     """
     if resume:
         return
-    if any((folder / name).exists() for name in (CHECKPOINT_NAME, WEIGHTS_NAME)):
+    if (folder / CHECKPOINT_NAME).exists():
         raise OutputError(
             f"{folder} already holds a training run; add --resume to go on with it, or choose"
             " another folder"
         )
+    if (folder / WEIGHTS_NAME).exists():
+        raise OutputError(f"{folder} already holds weights; choose another folder")
     refuse_foreign_records(folder)
 
 
