@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dstnet.core.regular_files import read_regular
+from dstnet.core.regular_files import open_regular
 from dstnet.errors import OutputError
 
 MOST_BYTES = 1 << 30  # 5 kB a movie, more or less
@@ -38,9 +38,10 @@ def read_values(path: Path) -> Iterator[Any]:
     OSError, ValueError
         If it cannot be read, is no regular file, or is larger than `MOST_BYTES`.
     """
-    for line in read_regular(path, MOST_BYTES).decode(errors="replace").splitlines():
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        yield value
+    with open_regular(path, MOST_BYTES) as file:
+        for line in file:
+            try:
+                value = json.loads(line.decode(errors="replace"))
+            except (ValueError, RecursionError):
+                continue
+            yield value

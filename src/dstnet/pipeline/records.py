@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from dstnet.core.regular_files import read_regular_text
 from dstnet.errors import OutputError
 from dstnet.io import atomic_path, create_file, ensure_writable_folder
-from dstnet.pipeline.file_state import FileState, is_in_state
+from dstnet.pipeline.file_state import FileState, FileVersion, file_version, is_in_state
 from dstnet.pipeline.journal import MOST_BYTES, append_line, read_values
 from dstnet.pipeline.ledger import Ledger, is_broken_off, read_claims
 from dstnet.pipeline.micrographs_star import Micrograph, write_micrographs_star
@@ -108,6 +109,11 @@ class Records:
         name = f"{self._run:06d}-{secrets.token_hex(4)}.jsonl"
         self._path = ensure_writable_folder(folder / "records") / name
         append_line(self._path, made_with.model_dump())
+        self._own: dict[str, Record] = {}
+        self._stored = stored
+        # What `_stored` was read of, and what this run has made of it.
+        self._read: dict[Path, int] | None = None
+        self._written: FileVersion | None = None
 
     def _opened(self, overwrite: bool) -> StoredRun:
         """What the folder holds of this run's settings, once it is put on record that it is
@@ -117,7 +123,7 @@ class Records:
         stored = read_records(self.folder)
         if stored.made_with is None:
             # Of runs that begin at once, one is the first.
-            if create_file(path, _provenance(self.made_with, stored)):
+            if create_file(path, "".join(_provenance(self.made_with, stored))):
                 return stored
             stored = read_records(self.folder)
         if stored.made_with is None:
@@ -145,8 +151,8 @@ class Records:
         """
         return {file: tuple(self._begun[file]) for file in files if file in self._begun}
 
-    def add(self, record: Record) -> None:
-        """Put on record what came of one input.
+    def add(self, record: Record) -> Record:
+        """Put on record what came of one input; it is given back as it stands there.
 
         Raises
         ------
@@ -157,27 +163,40 @@ class Records:
         self._latest = max(self._latest, record.time)
         record = record.model_copy(update={"run": self._run, "time": self._latest})
         append_line(self._path, record.to_json())
-        self.earlier[record.name] = record
+        self.earlier[record.name] = self._own[record.name] = record
+        return record
 
-    def refresh(self) -> None:
+    def refresh(self) -> StoredRun:
         """Write ``provenance.json`` and ``micrographs.star`` from what all runs have put on
-        record.
+        record, and give that back.
 
         Raises
         ------
         OutputError
             If they cannot be written.
         """
+        stored = StoredRun()
         for _ in range(_REFRESH_ROUNDS):
             before = _journals(self.folder)
-            stored = read_records(self.folder)
-            _write_provenance(self.folder, self.made_with, stored)
+            stored = self._all()
+            self._written = _write_provenance(self.folder, self.made_with, stored)
             micrographs = _micrographs(self.folder, stored.movies)
             self.unlisted = write_micrographs_star(self.folder, micrographs)
             # Another run may have finished, and written newer tables, meanwhile; ours would then be
             # the older.
             if _journals(self.folder) == before:
                 break
+        return stored
+
+    def _all(self) -> StoredRun:
+        """What all runs have put on record, read anew only where others have written since."""
+        others = {path: n for path, n in _journals(self.folder).items() if path != self._path}
+        if others != self._read or file_version(self.folder / PROVENANCE) != self._written:
+            self._stored = read_records(self.folder)
+            self._read = others
+        found = dict(self._stored.records)
+        _take_newer(found, tuple(self._own.values()))
+        return StoredRun(self._stored.made_with, dict(sorted(found.items())))
 
 
 def now() -> str:
@@ -202,11 +221,16 @@ def read_records(folder: Path) -> StoredRun:
         return StoredRun()
     found = {record.name: record for record in listed}
     for path in _journal_paths(folder):
-        for record in _journal(path, made_with):
-            known = found.get(record.name)
-            if known is None or record.order >= known.order:
-                found[record.name] = record
+        _take_newer(found, _journal(path, made_with))
     return StoredRun(made_with, dict(sorted(found.items())))
+
+
+def _take_newer(found: dict[str, Record], records: Iterable[Record]) -> None:
+    """Add records, by name, that are not older than those that are there."""
+    for record in records:
+        known = found.get(record.name)
+        if known is None or record.order >= known.order:
+            found[record.name] = record
 
 
 def _made_with(stored: dict[str, Any]) -> MadeWith:
@@ -258,21 +282,30 @@ def _run_number(path: Path) -> int:
     return int(number) if dash and number.isdecimal() else 0
 
 
-def _write_provenance(folder: Path, made_with: MadeWith, stored: StoredRun) -> None:
+def _write_provenance(folder: Path, made_with: MadeWith, stored: StoredRun) -> FileVersion | None:
+    """Write ``provenance.json``; its version."""
     target = folder / PROVENANCE
     refuse_foreign(target)
     with atomic_path(target) as path:
-        path.write_text(_provenance(made_with, stored))
+        with open(path, "w") as file:
+            file.writelines(_provenance(made_with, stored))
+        return file_version(path)
 
 
-def _provenance(made_with: MadeWith, stored: StoredRun) -> str:
-    written = {
+def _provenance(made_with: MadeWith, stored: StoredRun) -> Iterator[str]:
+    """The text of ``provenance.json`` in pieces: of many movies it is long."""
+    head = {
         **made_with.model_dump(),
         "written": now(),
         "failures": {record.input: record.error for record in stored.failures},
-        "movies": [record.to_json() for record in stored.movies],
     }
-    return json.dumps(written, indent=2) + "\n"
+    yield json.dumps(head, indent=2).removesuffix("\n}")
+    yield ',\n  "movies": ['
+    separator = "\n"
+    for record in stored.movies:
+        yield separator + indent(json.dumps(record.to_json(), indent=2), "    ")
+        separator = ",\n"
+    yield "\n  ]\n}\n"
 
 
 def _files_as_written(folder: Path, records: Iterable[Record]) -> list[str]:
