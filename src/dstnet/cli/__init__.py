@@ -6,6 +6,7 @@ torch is imported by the verbs that need it, when they run: help answers at once
 import errno
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,9 +21,9 @@ from dstnet.cli.gain import check
 from dstnet.cli.models import models
 from dstnet.cli.simulate import simulate
 from dstnet.cli.train import train
-from dstnet.errors import DstnetError, printable
+from dstnet.errors import DstnetError, SettingsError, printable
 from dstnet.runs import keep_freed_memory, limit_libraries, stop_signals
-from dstnet.runs.signals import TERMINATED
+from dstnet.runs.signals import INTERRUPTED, TERMINATED
 from dstnet.version import __version__
 
 app = App(
@@ -63,20 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # nothing written may end a run
     try:
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        _refuse_empty(given)
         with stop_signals():
-            code = app(arguments, exit_on_error=False, result_action="return_value")
-    except CycloptsError:
-        code = 2  # cyclopts has printed what was wrong
+            code = app(given, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        said = printable(" ".join(str(error).split()))
+        print(f"dstnet: error: {said} (dstnet --help, dstnet VERB --help)", file=sys.stderr)
+        code = 2
     except DstnetError as error:
         print(f"dstnet: error: {error}", file=sys.stderr)
         code = 2
     except (KeyboardInterrupt, SystemExit) as end:
-        code = end.code if isinstance(end, SystemExit) else 130
-        if code in (130, TERMINATED):
-            how = "interrupted" if code == 130 else "ended by SIGTERM"
+        code = end.code if isinstance(end, SystemExit) else INTERRUPTED
+        if code in (INTERRUPTED, TERMINATED):
+            how = "interrupted" if code == INTERRUPTED else "ended by SIGTERM"
             advice = "finished results are complete, the same command goes on from them"
-            if isinstance(end, KeyboardInterrupt) and end.args:
-                advice = str(end)
+            advice = getattr(end, "__notes__", [advice])[-1]
             print(f"dstnet: {how}; {advice}", file=sys.stderr)
     except BrokenPipeError:
         code = 1
@@ -102,6 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"dstnet: error: {_unexpected(error)}", file=sys.stderr)
         code = 2
     sys.exit(code or 0)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse empty values: as paths they would be the folder where one is."""
+    for before, value in zip(["", *arguments], arguments, strict=False):
+        if not value or re.fullmatch(r"--[a-z0-9-]+=", value):
+            what = value or before or "the first argument"
+            raise SettingsError(f"{what}: an empty value was given; give one, or leave it out")
 
 
 def _unexpected(error: Exception) -> str:

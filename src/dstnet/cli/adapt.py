@@ -13,6 +13,8 @@ from dstnet.cli.options import (
     Movies,
     Output,
     SettingsFile,
+    Whole,
+    advising,
     reporting,
     settings_from,
 )
@@ -34,17 +36,17 @@ def adapt(
         ),
     ] = None,
     steps: Annotated[
-        int | None,
+        Whole | None,
         Parameter(
             help="Most optimiser steps; the run ends earlier where nothing is gained any more."
         ),
     ] = None,
     patches: Annotated[
-        int | None,
+        Whole | None,
         Parameter(help="Most patches a side for local motion; 0: of the whole field only."),
     ] = None,
     seed: Annotated[
-        int | None, Parameter(help="Of crops, of what is held out, and of the steps.")
+        Whole | None, Parameter(help="Of crops, of what is held out, and of the steps.")
     ] = None,
     movie: MovieOptions | None = None,
     references: ReferenceOptions | None = None,
@@ -73,6 +75,7 @@ def adapt(
     taken = movie_settings(movie)
     camera = camera_references(references)
 
+    camera.corrections(camera.gain, camera.defects)  # what cannot be read is refused once
     said: set[str] = set()
 
     def opened(source: InputMovie) -> Movie:
@@ -86,14 +89,15 @@ def adapt(
 
     with reporting(1 + chosen.steps // chosen.check_every, "adapting", json) as report:
         sources = read_inputs(movies, report=report.say)
-        path, failures = finetune_run(
-            output,
-            {str(source.path): partial(opened, source) for source in sources},
-            chosen,
-            device=device,
-            say=report.say,
-            report=lambda record: report(_line(record), record.model_dump(mode="json")),
-        )
+        with advising(lambda: "no weights are written, the same command begins anew"):
+            path, failures = finetune_run(
+                output,
+                {str(source.path): partial(opened, source) for source in sources},
+                chosen,
+                device=device,
+                say=report.say,
+                report=lambda record: report(_line(record), record.model_dump(mode="json")),
+            )
         if path:
             report.say(f"adapted weights in {path}")
         else:

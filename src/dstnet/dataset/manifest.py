@@ -8,6 +8,7 @@ from dstnet.dataset.layout import RECORD_ENDING
 from dstnet.dataset.simulated_movie import SimulatedMovie
 from dstnet.errors import BadInputError, DstnetError
 from dstnet.io.star import write_star
+from dstnet.pipeline.ownership import MOVIES, TABLE_MARK, refuse_foreign
 
 
 def _recorded_names(folder: Path) -> list[str]:
@@ -41,7 +42,7 @@ def write_movies_star(folder: Path) -> None:
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If it cannot be written, or one that is not ours lies there.
     """
     group_numbers: dict[tuple[float, ...], int] = {}
     rows = []
@@ -76,4 +77,6 @@ def write_movies_star(folder: Path) -> None:
     optics_table.insert(0, "rlnOpticsGroupName", [f"opticsGroup{i}" for i in numbers])
     optics_table.insert(1, "rlnOpticsGroup", numbers)
     movies = pd.DataFrame(rows, columns=["rlnMicrographMovieName", "rlnOpticsGroup"])
-    write_star(folder / "movies.star", {"optics": optics_table, "movies": movies})
+    path = folder / MOVIES
+    refuse_foreign(path)
+    write_star(path, {"optics": optics_table, "movies": movies}, comment=TABLE_MARK)

@@ -12,6 +12,7 @@ from dstnet.dataset.record import MovieFormat, MovieRecord
 from dstnet.dataset.simulated_movie import SimulatedMovie
 from dstnet.dataset.species_store import Outline, SpeciesStore
 from dstnet.errors import OutputError, SettingsError
+from dstnet.pipeline.ownership import MOVIES, refuse_foreign
 from dstnet.potential.potential import MAX_BOX
 from dstnet.runs import Shard
 from dstnet.simulation import SimulationSettings
@@ -234,6 +235,7 @@ def _check_folder(folder: Path, needed_bytes: int) -> None:
             f"cannot write into {folder}: no permission for {existing}; choose a folder that you"
             " may write to"
         )
+    refuse_foreign(folder / MOVIES)
     free = shutil.disk_usage(existing).free
     needed = needed_bytes + SPARE_BYTES
     if needed_bytes and needed > free:

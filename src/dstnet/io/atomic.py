@@ -6,9 +6,11 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from dstnet.errors import OutputError
 from dstnet.io.leftovers import hidden_path
@@ -35,14 +37,18 @@ def _discard(temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+Put = Callable[[Path, Path], None]  # puts a complete file, the first, in the place of the second
+
+
 @contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, put: Put = os.replace) -> Iterator[Path]:
     """Yield a path to write to; once the block ends well, what lies there replaces `path` in one
     step.
 
     The path yielded is a hidden name in the same folder with the same suffix; an empty file lies
     there, whose permissions the result gets, as the umask has them. If the block fails, for
-    whatever reason, nothing is left behind and an older file at `path` stays as it was.
+    whatever reason, nothing is left behind and an older file at `path` stays as it was. `put` is
+    `os.replace`, or a `Staged` that keeps the file for later.
 
     Raises
     ------
@@ -62,11 +68,56 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             # Else a crash of the machine could leave the new name on an empty file.
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        put(temporary, path)
     except OSError as error:
         raise _output_error(path, error) from error
     finally:
         _discard(temporary)
+
+
+class Staged:
+    """Complete files that wait, under hidden names, until all of them are put in their places.
+
+    To be given as `put` to what writes them; those that wait when the block ends are removed.
+
+    Attributes
+    ----------
+    waiting
+        Where they lie, by where they belong.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: dict[Path, Path] = {}
+
+    def __call__(self, temporary: Path, path: Path) -> None:
+        """Keep a complete file."""
+        kept = hidden_path(path)
+        os.replace(temporary, kept)
+        self.waiting[path] = kept
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        for kept in self.waiting.values():
+            _discard(kept)
+
+    def put_in_place(self) -> None:
+        """Put all files in their places, in the order in which they came.
+
+        Raises
+        ------
+        OutputError
+            If that cannot be done; those before it are in theirs.
+        """
+        for path, kept in list(self.waiting.items()):
+            try:
+                os.replace(kept, path)
+            except OSError as error:
+                raise _output_error(path, error) from error
+            del self.waiting[path]
 
 
 def create_file(path: Path, text: str) -> bool:

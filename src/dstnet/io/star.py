@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import starfile
 
-from dstnet.io.atomic import atomic_path
+from dstnet.io.atomic import Put, atomic_path
 
 _NOT_HELD = " '\"#\\"
 
@@ -18,9 +18,11 @@ def write_star(
     *,
     float_format: str = "%.6f",
     comment: str = "",
+    put: Put = os.replace,
 ) -> None:
     """Write tables, or single values by name, as the blocks ``data_NAME`` of a STAR file,
-    atomically; equal tables give equal bytes. A comment, with its sign, is the first line.
+    atomically (see `atomic_path`); equal tables give equal bytes. A comment, with its sign, is the
+    first line.
 
     Raises
     ------
@@ -29,7 +31,7 @@ def write_star(
     """
     # The first line that starfile gives is a comment with the time: a file made again would differ.
     text = starfile.to_string(dict(tables), float_format=float_format).split("\n", 1)[1]
-    with atomic_path(path) as temporary:
+    with atomic_path(path, put) as temporary:
         temporary.write_text(f"{comment}\n{text}" if comment else text, encoding="utf-8")
 
 

@@ -190,9 +190,7 @@ def _tasks(
         task = _task(movie, records, files, overwrite)
         if all(taken.get(file) == movie.path for file in files):
             # It changed after it had come: what is on record by now is of what it was.
-            written_now = dict.fromkeys(files, ())
-            begun = {**written_now, **task.begun}
-            task = replace(task, before=None, overwrite=True, begun=begun, notes=(_REPLACED,))
+            task = replace(task, before=None, overwrite=True, notes=(_REPLACED,))
         for file in files:
             if taken.get(file, movie.path) != movie.path:
                 task = _refused(task, taken[file], "rename one of them, or give it another folder")
@@ -213,11 +211,12 @@ def _task(movie: InputMovie, records: Records, files: Iterable[str], overwrite: 
         movie,
         name,
         records.folder,
+        records.run,
         before=None,
         overwrite=overwrite,
         replaces_others=overwrite,
         known=known,
-        begun=records.begun(files),
+        left=records.left(files),
     )
     if before is None or before.source is None:
         return task

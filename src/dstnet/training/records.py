@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,27 @@ class LogRecord:
         return {**found, **self.measures}
 
 
+def refuse_foreign_records(folder: Path) -> None:
+    """Refuse a folder with files under the names of a run's records that no run wrote.
+
+    Raises
+    ------
+    OutputError
+        If there is one.
+    """
+    try:
+        _read_record(folder / RECORD_NAME)
+        return
+    except WeightsError:
+        pass
+    for name in (RECORD_NAME, SETTINGS_NAME, LOG_NAME):
+        if os.path.lexists(folder / name):
+            raise OutputError(
+                f"{folder / name} is of no training run and is not replaced; choose another folder,"
+                " or move it away"
+            )
+
+
 def write_records(folder: Path, settings: TrainingSettings, record: RunRecord) -> None:
     """Write ``settings.yaml`` and ``run.json``.
 
@@ -77,10 +99,11 @@ def write_records(folder: Path, settings: TrainingSettings, record: RunRecord) -
     OutputError
         If they cannot be written.
     """
-    with atomic_path(folder / SETTINGS_NAME) as temporary:
-        temporary.write_text(settings.to_yaml())
+    # First what tells that the others are a run's.
     with atomic_path(folder / RECORD_NAME) as temporary:
         temporary.write_text(json.dumps(record.model_dump(mode="json"), indent=2) + "\n")
+    with atomic_path(folder / SETTINGS_NAME) as temporary:
+        temporary.write_text(settings.to_yaml())
 
 
 def check_same_run(folder: Path, settings: TrainingSettings, record: RunRecord) -> None:

@@ -1,6 +1,7 @@
 """A fine-tuning from what opens a user's movies."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 
 from dstnet.core.devices import resolve_device
 from dstnet.core.progress import working_on
+from dstnet.core.regular_files import read_regular_text
 from dstnet.errors import BadInputError, DstnetError, OutputError, SettingsError
 from dstnet.io import atomic_path, ensure_writable_folder
 from dstnet.movie import Movie
@@ -24,6 +26,7 @@ from dstnet.training.finetune.records import (
 from dstnet.training.finetune.settings import FinetuneSettings
 
 WEIGHTS_NAME = "weights.safetensors"
+_SETTINGS_NAME, _LOG_NAME, _OUTCOME_NAME = "settings.yaml", "log.jsonl", "outcome.json"
 
 
 def finetune_run(
@@ -72,6 +75,7 @@ def finetune_run(
     path = folder / WEIGHTS_NAME
     if path.exists():
         raise OutputError(f"{folder} already holds weights; choose another folder")
+    _refuse_foreign(folder)
     network, card = load_weights(settings.model)
     chosen = resolve_device(device)
     network = network.to(chosen)
@@ -80,12 +84,13 @@ def finetune_run(
     _check_frozen(network, card, settings)
     crops, failures = _extract_all(movies, network, card, settings, chosen, say)
     learn, judge = split_crops(crops, settings)
-    _write(folder / "settings.yaml", settings.to_yaml())
+    _write(folder / _LOG_NAME, "")  # first: it tells that the others are ours
+    _write(folder / _SETTINGS_NAME, settings.to_yaml())
     lines: list[str] = []
 
     def log(record: GainRecord) -> None:
         lines.append(json.dumps(record.model_dump(mode="json")) + "\n")
-        _write(folder / "log.jsonl", "".join(lines))
+        _write(folder / _LOG_NAME, "".join(lines))
         report(record)
 
     outcome = Finetuning(learn, judge, network, card, settings, chosen).train(log)
@@ -104,8 +109,24 @@ def finetune_run(
         name = f"{card.name}-{folder.resolve().name}"
         made = _card(card, name, settings, record, outcome.records[0], outcome.record)
         save_weights(outcome.network, made, path)
-    _write(folder / "outcome.json", json.dumps(record.model_dump(mode="json"), indent=2) + "\n")
+    _write(folder / _OUTCOME_NAME, json.dumps(record.model_dump(mode="json"), indent=2) + "\n")
     return (None if outcome.network is None else path), failures
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder with files under the names of ours that no fine-tuning wrote."""
+    try:
+        first, _, _ = read_regular_text(folder / _LOG_NAME).partition("\n")
+        if not first or GainRecord.model_validate_json(first):
+            return
+    except (OSError, ValueError):
+        pass
+    for name in (_LOG_NAME, _SETTINGS_NAME, _OUTCOME_NAME):
+        if os.path.lexists(folder / name):
+            raise OutputError(
+                f"{folder / name} is of no adaptation and is not replaced; choose another folder,"
+                " or move it away"
+            )
 
 
 def _check_frozen(network: MovieNetwork, card: ModelCard, settings: FinetuneSettings) -> None:
