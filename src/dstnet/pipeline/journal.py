@@ -1,7 +1,7 @@
 """Files that grow by a line of JSON each time something is put on record: one writer a file."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,29 @@ def read_values(path: Path) -> Iterator[Any]:
         If it cannot be read, is no regular file, or is larger than `MOST_BYTES`.
     """
     with open_regular(path, MOST_BYTES) as file:
-        for line in file:
-            try:
-                value = json.loads(line.decode(errors="replace"))
-            except (ValueError, RecursionError):
-                continue
-            yield value
+        yield from _values(file)
+
+
+def read_on(path: Path, start: int) -> tuple[list[Any], int]:
+    """What such a file has on record behind byte `start`, in lines that are complete by now, and
+    where these end.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `read_values`.
+    """
+    with open_regular(path, MOST_BYTES) as file:
+        file.seek(start)
+        content = file.read()
+    complete = content[: content.rfind(b"\n") + 1]
+    return list(_values(complete.splitlines())), start + len(complete)
+
+
+def _values(lines: Iterable[bytes]) -> Iterator[Any]:
+    for line in lines:
+        try:
+            value = json.loads(line.decode(errors="replace"))
+        except (ValueError, RecursionError):
+            continue
+        yield value
