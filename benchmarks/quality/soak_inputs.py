@@ -217,7 +217,7 @@ def _bad_strips(_inputs: Inputs, path: Path, seed: int) -> None:
     path.write_bytes(content)
 
 
-def _written(path: Path, content: bytes) -> Path:
+def _written(path: Path, content: bytes | bytearray) -> Path:
     path.write_bytes(content)
     return path
 
