@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import signal
+import tracemalloc
 from pathlib import Path
 
 import imagecodecs
@@ -285,3 +286,13 @@ def test_tiff_of_absurdly_many_pages(tmp_path, monkeypatch):
     write_tiff(tmp_path / "b.tif", np.ones((4, 32, 32), "u1"), 1.0)
     with pytest.raises(BadInputError, match="more than 3 pages"):
         TiffFrames(tmp_path / "b.tif")
+
+
+def test_no_more_memory_is_taken_than_a_file_has_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"x" * 10)
+    tracemalloc.start()
+    try:
+        assert read_regular(tmp_path / "a", 1 << 30) == b"x" * 10
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()

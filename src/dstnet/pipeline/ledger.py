@@ -7,18 +7,19 @@ what was put on record. Each worker appends to a file of its own, ``records/*.le
 """
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dstnet.pipeline.file_state import FileState
-from dstnet.pipeline.journal import append_line, read_values
+from dstnet.pipeline.journal import append_line, read_on
 
 FOLDER = "records"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # two a movie are held
 class Claim:
     """One line's word on one file.
 
@@ -51,7 +52,7 @@ class Ledger:
     def __init__(self, folder: Path, run: str) -> None:
         self._folder = folder / FOLDER
         self._name = f"{run}-{secrets.token_hex(8)}.ledger"
-        self._read: dict[str, tuple[int, dict[str, list[Claim]]]] = {}  # by name, with its size
+        self._read: dict[str, tuple[dict[str, list[Claim]], int]] = {}  # by name; to which byte
 
     def add(self, made_from: str, states: Mapping[str, FileState]) -> None:
         """Put on record which files, by path from the run's folder, are about to appear.
@@ -77,22 +78,21 @@ class Ledger:
 
     def _by_ledger(self) -> Iterator[dict[str, list[Claim]]]:
         for path in sorted(self._folder.glob("*.ledger")):
-            try:
-                size = path.stat().st_size
-                if self._read.get(path.name, (None,))[0] != size:
-                    self._read[path.name] = size, _claims(path)
-            except (OSError, ValueError):
-                continue
-            yield self._read[path.name][1]
+            claims, read_bytes = self._read.get(path.name, ({}, 0))
+            # Asked for each movie, and of many movies they are long: only what is new is read.
+            with suppress(OSError, ValueError):
+                if path.stat().st_size != read_bytes:
+                    lines, read_bytes = read_on(path, read_bytes)
+                    _add_claims(claims, lines, path)
+                    self._read[path.name] = claims, read_bytes
+            yield claims
 
 
-def _claims(path: Path) -> dict[str, list[Claim]]:
+def _add_claims(claims: dict[str, list[Claim]], lines: Iterable[Any], path: Path) -> None:
     run, _, _ = path.stem.rpartition("-")
-    found: dict[str, list[Claim]] = {}
-    for line in read_values(path):
+    for line in lines:
         for file, claim in _line_claims(line, run):
-            found.setdefault(file, []).append(claim)
-    return found
+            claims.setdefault(file, []).append(claim)
 
 
 def _line_claims(line: Any, run: str) -> list[tuple[str, Claim]]:

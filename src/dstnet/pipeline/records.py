@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from pydantic import ValidationError
@@ -112,6 +113,11 @@ class Records:
         self._ledger = Ledger(folder, self.run)
         self._left = _left_by_others(self._ledger, self.earlier.values())
         append_line(self._path, made_with.model_dump())
+        self._own: dict[str, Record] = {}
+        # What was read last of all runs, and of which files; what this run has made of it.
+        self._stored = StoredRun()
+        self._read: dict[Path, int] | None = None
+        self._written: FileVersion | None = None
 
     def _opened(self, overwrite: bool) -> StoredRun:
         """What the folder holds of this run's settings, once it is put on record that it is
@@ -121,7 +127,7 @@ class Records:
         stored = read_records(self.folder)
         if stored.made_with is None:
             # Of runs that begin at once, one is the first.
-            if create_file(path, _provenance(self.made_with, stored)):
+            if create_file(path, "".join(_provenance(self.made_with, stored))):
                 return stored
             stored = read_records(self.folder)
         if stored.made_with is None:
@@ -147,8 +153,8 @@ class Records:
         """States in which runs before this one left files, beside those that their records say."""
         return {file: self._left[file] for file in files if file in self._left}
 
-    def add(self, record: Record) -> None:
-        """Put on record what came of one input.
+    def add(self, record: Record) -> Record:
+        """Put on record what came of one input; it is given back as it stands there.
 
         Raises
         ------
@@ -159,32 +165,46 @@ class Records:
         self._latest = max(self._latest, record.time)
         record = record.model_copy(update={"run": self._run, "time": self._latest})
         append_line(self._path, record.to_json())
-        self.earlier[record.name] = record
+        self.earlier[record.name] = self._own[record.name] = record
+        return record
 
-    def refresh(self) -> None:
+    def refresh(self) -> StoredRun:
         """Write ``provenance.json`` and ``micrographs.star`` from what all runs have put on
-        record.
+        record, and give that back.
 
         Raises
         ------
         OutputError
             If they cannot be written, or the folder is another run's by now.
         """
+        stored = StoredRun()
         for _ in range(_REFRESH_ROUNDS):
             before = _journals(self.folder)
-            stored = read_records(self.folder)
-            if stored.made_with not in (None, self.made_with):
+            stored = self._all()
+            if stored.made_with != self.made_with:
                 raise OutputError(
                     f"{self.folder} was given to results made with other settings meanwhile, by a"
                     " run with --overwrite; choose another folder for one of them"
                 )
-            _write_provenance(self.folder, self.made_with, stored)
+            self._written = _write_provenance(self.folder, self.made_with, stored)
             micrographs = _micrographs(self.folder, stored.movies, self._ledger)
             self.unlisted = write_micrographs_star(self.folder, micrographs)
             # Another run may have finished, and written newer tables, meanwhile; ours would then be
             # the older.
             if _journals(self.folder) == before:
                 break
+        return stored
+
+    def _all(self) -> StoredRun:
+        """What all runs have put on record, read anew only where others have written since."""
+        others = {path: n for path, n in _journals(self.folder).items() if path != self._path}
+        if others != self._read or file_version(self.folder / PROVENANCE) != self._written:
+            self._stored = read_records(self.folder)
+            self._read = others
+        found = dict(self._stored.records)
+        _take_newer(found, tuple(self._own.values()))
+        made_with = self._stored.made_with or self.made_with
+        return StoredRun(made_with, dict(sorted(found.items())))
 
 
 def now() -> str:
@@ -209,11 +229,16 @@ def read_records(folder: Path) -> StoredRun:
         return StoredRun()
     found = {record.name: record for record in listed}
     for path in _journal_paths(folder):
-        for record in _journal(path, made_with):
-            known = found.get(record.name)
-            if known is None or record.order >= known.order:
-                found[record.name] = record
+        _take_newer(found, _journal(path, made_with))
     return StoredRun(made_with, dict(sorted(found.items())))
+
+
+def _take_newer(found: dict[str, Record], records: Iterable[Record]) -> None:
+    """Add records, by name, that are not older than those that are there."""
+    for record in records:
+        known = found.get(record.name)
+        if known is None or record.order >= known.order:
+            found[record.name] = record
 
 
 def _made_with(stored: dict[str, Any]) -> MadeWith:
@@ -265,21 +290,30 @@ def _run_number(path: Path) -> int:
     return int(number) if dash and number.isdecimal() else 0
 
 
-def _write_provenance(folder: Path, made_with: MadeWith, stored: StoredRun) -> None:
+def _write_provenance(folder: Path, made_with: MadeWith, stored: StoredRun) -> FileVersion | None:
+    """Write ``provenance.json``; its version."""
     target = folder / PROVENANCE
     refuse_foreign(target)
     with atomic_path(target) as path:
-        path.write_text(_provenance(made_with, stored))
+        with open(path, "w") as file:
+            file.writelines(_provenance(made_with, stored))
+        return file_version(path)
 
 
-def _provenance(made_with: MadeWith, stored: StoredRun) -> str:
-    written = {
+def _provenance(made_with: MadeWith, stored: StoredRun) -> Iterator[str]:
+    """The text of ``provenance.json`` in pieces: of many movies it is long."""
+    head = {
         **made_with.model_dump(),
         "written": now(),
         "failures": {record.input: record.error for record in stored.failures},
-        "movies": [record.to_json() for record in stored.movies],
     }
-    return json.dumps(written, indent=2) + "\n"
+    yield json.dumps(head, indent=2).removesuffix("\n}")
+    yield ',\n  "movies": ['
+    separator = "\n"
+    for record in stored.movies:
+        yield separator + indent(json.dumps(record.to_json(), indent=2), "    ")
+        separator = ",\n"
+    yield "\n  ]\n}\n"
 
 
 def _states(folder: Path, records: Iterable[Record]) -> dict[str, FileState]:
