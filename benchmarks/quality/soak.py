@@ -262,7 +262,7 @@ def killed(folder: Path, count: int, kills: int, each: int, seed: int) -> dict[s
             "seconds_all": round(time.perf_counter() - begun, 1),
             "memory_growth_mb": grown,
             "failures": {
-                printable(record.name): record.error for record in read_records(OUT).failures
+                printable(record.input): record.error for record in read_records(OUT).failures
             },
             "checks": checks,
         }
