@@ -45,7 +45,7 @@ from dstnet.network.weights import load_weights, read_card
 from dstnet.pipeline import read_inputs
 from dstnet.pipeline.imported_motion import imported_motion
 from dstnet.pipeline.inputs import InputMovie
-from dstnet.pipeline.ledger import read_claims
+from dstnet.pipeline.ledger import Ledger
 from dstnet.pipeline.motion_source import read_tables
 from dstnet.pipeline.record import MadeWith
 from dstnet.pipeline.records import Records, read_records
@@ -325,7 +325,7 @@ def _records(folder: Path) -> dict[str, Kind]:
         before = set((out / "records").iterdir())
         try:
             records = Records(out, made_with, False)
-            records.begun(
+            records.left(
                 [f for r in records.earlier.values() if r.results for f in r.results.files]
             )
             records.refresh()
@@ -344,7 +344,7 @@ def _records(folder: Path) -> dict[str, Kind]:
         "provenance": Kind(provenance, opened),
         "record": Kind(journal, opened),
         "record without provenance": Kind(journal, alone),
-        "ledger": Kind(ledger, lambda p: (read_claims(out), opened(p))),
+        "ledger": Kind(ledger, lambda p: (Ledger(out, "run").all_claims(), opened(p))),
     }
 
 

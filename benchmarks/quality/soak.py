@@ -185,7 +185,8 @@ def judged(inputs: Inputs, runs: list[Run], before: dict[str, tuple[int, int]]) 
     errors = {Path(record.input): record.error or "" for record in stored.failures}
     said = [run.said.read_text() for run in runs]
     lines = said[-1].splitlines()
-    table = starfile.read(OUT / "micrographs.star", always_dict=True)["micrographs"]
+    tables: dict[str, Any] = dict(starfile.read(OUT / "micrographs.star", always_dict=True))
+    table = tables["micrographs"]
     # A table has no place for names with blanks and quotes: it leaves them out aloud.
     fit = [path for path in inputs.good if star_holds(result_name(path))]
     right = [name for name in expected if name.endswith("_aligned.mrc")]

@@ -53,7 +53,9 @@ _ERRORS_OF_OUTPUT = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 
 
 # Of verbs that do not leave a result after the other.
-_HOW_TO_GO_ON = dict.fromkeys(("adapt", "gain", "models", "train"), "the same command begins anew")
+_HOW_TO_GO_ON: dict[str, str] = dict.fromkeys(
+    ("adapt", "gain", "models", "train"), "the same command begins anew"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
