@@ -1,277 +1,310 @@
-"""Many movies with bad ones among them, a worker killed, then the complete run killed, then the
-same again: what is there in the end?
+"""A bad folder on a bad day: many small movies with all kinds of bad things among them, two
+workers, and kills at random moments, each followed by the same command again.
 
-    python benchmarks/quality/soak.py [MOVIES] [RESULTS.json]
+    python benchmarks/quality/soak.py [--movies N] [--kills N] [--seed N]
 
-Small movies are made on the fly; the network is a tiny one of random weights, as it is the
-bookkeeping that is tried. Asks for: every good movie's results, byte for byte those of an
-undisturbed run in one process; one failure by name for each bad one; memory that does not grow.
-Images and STAR files are compared; provenance.json and records hold times.
+Asks for: the results of every good movie, byte for byte those of an undisturbed run of the good
+ones alone; one line that names it for each bad one; tables that list just the good ones; what
+others put there as it was; nothing half-written, and nothing outside the output folder; memory that
+does not grow. The same of a smaller folder that fills while it is watched. Ends with 1 where one of
+that is not so.
 """
 
+import argparse
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tifffile
+import starfile
+from soak_inputs import FOREIGN, KINDS, Inputs, make_inputs
 
-from dstnet.correction.corrections import CorrectionSettings
-from dstnet.enhancement.settings import EnhancementSettings
-from dstnet.io import write_mrc, write_tiff
-from dstnet.pipeline.inputs import InputMovie
+from dstnet.errors import printable
+from dstnet.io.star import star_holds
+from dstnet.pipeline.journal import read_values
+from dstnet.pipeline.naming import result_name
 from dstnet.pipeline.records import read_records
-from dstnet.pipeline.run import run_files
-from dstnet.pipeline.settings import CameraReferences, MovieSettings, RunSettings
-from dstnet.runs import Workplace
 
 ROOT = Path(__file__).resolve().parents[2]
-FRAMES, SIDE, PIXEL = 4, 128, 2.0
-KINDS = (
-    "empty",
-    "text",
-    "cut",
-    "cut_tiff",
-    "nan",
-    "constant",
-    "size",
-    "pixel",
-    "missing",
-    "folder",
-)
-TIFF_KINDS = ("cut_tiff", "pixel")
-DRIVE = "--drive"  # what a process that may be killed is started with
+OUT, UNDISTURBED = Path("out"), Path("undisturbed")
+WATCHED_MOVIES = 120
+WATCH = ("--watch", "0.5", "--watch-settle", "1", "--watch-idle", "4")
+AN_HOUR = 3600.0
+MOST_GROWTH_MB = 30  # by 1,000 movies: their records take 10
+
+# Who is killed, and how.
+WORKER, RUN, ASKED, CTRL_C = "a worker", "the run", "the run, by SIGTERM", "all, by Ctrl-C"
+VICTIMS = (WORKER, RUN, ASKED, CTRL_C)
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """All inputs, and the bad ones among them."""
+class Run:
+    """The command in processes of its own, in this folder."""
 
-    every: list[Path]
-    bad: list[Path]
+    def __init__(self, out: Path, arguments: list[str], *options: str) -> None:
+        # Jobs in the background of a shell are deaf to Ctrl-C.
+        heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        program = f"{heard}; from dstnet.cli import main; main()"
+        settled = ["-o", str(out), "-d", "cpu", "--threads", "1", *options]
+        self.said = Path(tempfile.mkstemp(dir="said")[1])
+        with open(self.said, "wb") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", program, "align", *arguments, *settled],
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(ROOT / "src"),
+                    "TMPDIR": os.path.abspath("tmp"),
+                },
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
-def frames_of(seed: int) -> np.ndarray:
-    """Counts [frame, y, x] of blobs that drift."""
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[:SIDE, :SIDE]
-    places = random.uniform(10, SIDE - 10, (8, 2))
-    rates = []
-    for t in range(FRAMES):
-        blobs = sum(np.exp(-((y - a - t) ** 2 + (x - b) ** 2) / 40) for a, b in places)
-        rates.append(20 * (1 - 0.3 * np.minimum(blobs, 1)))
-    return random.poisson(np.stack(rates)).astype(np.uint16)
+    def wait(self) -> int:
+        """Until it has ended; its exit code."""
+        return self._process.wait()
 
+    def kill(self, victim: str) -> None:
+        """Kill a part of it."""
+        process = self._process.pid
+        if victim == WORKER:
+            workers = [p for p in self.processes() if p != process]
+            with suppress(ProcessLookupError):
+                if workers:
+                    os.kill(workers[-1], signal.SIGKILL)
+        elif victim == CTRL_C:
+            os.killpg(process, signal.SIGINT)
+        else:
+            os.kill(process, signal.SIGKILL if victim == RUN else signal.SIGTERM)
 
-def write_input(path: Path, number: int, kind: str | None) -> None:
-    """One movie, good or with the fault called `kind`."""
-    frames = frames_of(number)
-    match kind:
-        case "missing":
-            return
-        case "empty":
-            path.touch()
-            return
-        case "text":
-            path.write_text("no movie\n" * 200)
-            return
-        case "folder":
-            path.mkdir()
-            return
-        case "pixel":
-            tifffile.imwrite(path, frames, photometric="minisblack")
-            return
-        case "nan":
-            frames = np.full(frames.shape, np.nan, np.float32)
-        case "constant":
-            frames = np.full_like(frames, 7)
-        case "size":
-            frames = frames[:, : SIDE // 2 + 6]
-    if path.suffix == ".tif":
-        write_tiff(path, frames, PIXEL)
-    else:
-        write_mrc(path, frames, PIXEL, "soak", stack=True)
-    if kind in ("cut", "cut_tiff"):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-
-
-def make_inputs(folder: Path, count: int) -> Inputs:
-    """`count` inputs, one of each bad kind spread among them."""
-    bad_at = {(i * count) // len(KINDS) + 1: kind for i, kind in enumerate(KINDS)}
-    inputs = Inputs([], [])
-    for number in range(count):
-        kind = bad_at.get(number)
-        as_tiff = kind in TIFF_KINDS if kind else number % 2 == 1
-        name = f"m{number:04d}_{kind}" if kind else f"m{number:04d}"
-        path = folder / f"{name}{'.tif' if as_tiff else '.mrc'}"
-        write_input(path, number, kind)
-        inputs.every.append(path)
-        if kind:
-            inputs.bad.append(path)
-    return inputs
+    def processes(self) -> list[int]:
+        """Those that are still there, but for multiprocessing's own."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                fields = stat.read_text().rpartition(")")[2].split()
+                is_ours = int(fields[3]) == self._process.pid and fields[0] != "Z"
+                if is_ours and b"resource_tracker" not in (stat.parent / "cmdline").read_bytes():
+                    found.append(int(stat.parent.name))
+        return sorted(found)
 
 
-def make_data(folder: Path, count: int) -> Inputs:
-    """Inputs, a gain reference and a tiny network in `folder`."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from tiny import save_model  # pyright: ignore[reportMissingImports]
+def run_and_kill(arguments: list[str], good: int, kills: int, chance: random.Random) -> list[Run]:
+    """Runs of two workers, each begun when the one before was killed; the last is not."""
+    runs = []
+    for number in range(kills):
+        if not runs or runs[-1].has_ended:
+            runs.append(Run(OUT, arguments, "--workers", "2"))
+        wanted = good * (number + chance.random()) / (kills + 0.5)
+        while made(OUT) < wanted and not runs[-1].has_ended:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.1))
+        victim = VICTIMS[number % len(VICTIMS)]
+        runs[-1].kill(victim)
+        if victim != WORKER:
+            runs[-1].wait()
+    for run in runs:
+        while run.processes():  # workers whose run was killed finish what they are at
+            if run is runs[-1] and not run.has_ended:
+                run.kill(RUN)
+            time.sleep(0.1)
+    age_hidden()
+    runs.append(Run(OUT, arguments, "--workers", "2"))
+    runs[-1].wait()
+    return runs
 
+
+def made(out: Path) -> int:
+    """How many sums lie there."""
+    return sum(not path.name.startswith(".") for path in out.glob("micrographs/**/*_aligned.mrc"))
+
+
+def age_hidden() -> None:
+    """Let an hour pass for what killed runs have left: younger files may be another run's."""
+    then = time.time() - AN_HOUR
+    for path in OUT.rglob(".*"):
+        os.utime(path, (then, then))
+
+
+def arrive(inputs: Inputs, chance: random.Random) -> None:
+    """Let the files of ``all`` come into ``in`` in any order, every third in two halves."""
+    files = sorted(Path("all").rglob("*"))
+    chance.shuffle(files)
+    halves = []
+    for number, path in enumerate(files):
+        target = Path("in", path.relative_to("all"))
+        target.parent.mkdir(exist_ok=True)
+        if number % 3 == 0 and path.is_file() and not path.is_symlink():
+            content = path.read_bytes()
+            target.write_bytes(content[: len(content) // 2])
+            halves.append((target, content))
+        elif not path.is_dir() or not any(path.iterdir()):
+            path.rename(target)
+        if number % 40 == 0 or number == len(files) - 1:
+            time.sleep(1.5)
+            for target, content in halves:
+                target.write_bytes(content)
+            halves.clear()
+
+
+def results(out: Path, left_out: list[Path]) -> dict[str, bytes]:
+    """Images, motion and table, by name; paths in them made independent of the folder."""
+    files = [*out.glob("micrographs/**/*"), out / "micrographs.star"]
+    return {
+        str(path.relative_to(out)): path.read_bytes().replace(b"%s/" % os.fsencode(out), b"OUT/")
+        for path in files
+        if path.is_file() and path not in left_out
+    }
+
+
+def snapshot() -> dict[str, tuple[int, int]]:
+    """All that lies outside the output folders, with size and time of change."""
+    known = OUT.name, UNDISTURBED.name, "said"
+    return {
+        str(path): (path.lstat().st_size, path.lstat().st_mtime_ns)
+        for path in Path().rglob("*")
+        if path.parts[0] not in known and not path.is_dir()
+    }
+
+
+def judged(inputs: Inputs, runs: list[Run], before: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    """What must be so in the end, and whether it is."""
+    found, expected = results(OUT, inputs.foreign), results(UNDISTURBED, [])
+    stored = read_records(OUT)
+    errors = {Path(record.input): record.error or "" for record in stored.failures}
+    said = [run.said.read_text() for run in runs]
+    lines = said[-1].splitlines()
+    tables: dict[str, Any] = dict(starfile.read(OUT / "micrographs.star", always_dict=True))
+    table = tables["micrographs"]
+    # A table has no place for names with blanks and quotes: it leaves them out aloud.
+    fit = [path for path in inputs.good if star_holds(result_name(path))]
+    right = [name for name in expected if name.endswith("_aligned.mrc")]
+    return {
+        "all good ones were made": len(right) == len(inputs.good),
+        "bytes are those of an undisturbed run": found == expected,
+        "just the bad ones failed": sorted(errors) == sorted(inputs.bad),
+        "each by name, in a line that says what to do": all(
+            printable(path.name) in error and error.isprintable() and ";" in error
+            for path, error in errors.items()
+        ),
+        "and is printed so": all(f"failed: {error}" in lines for error in errors.values()),
+        "nothing unforeseen, no traceback": not any(
+            word in text for text in said for word in ("Traceback", "unexpected", "please report")
+        ),
+        "what is printed is safe": all(
+            line.isprintable() for text in said for line in text.splitlines()
+        ),
+        "tables list the good ones": len(table) == len(fit)  # pyright: ignore
+        and any(f"leaves out {len(inputs.good) - len(fit)} of them" in line for line in lines),
+        "nothing half-written is left": not list(OUT.rglob(".*")),
+        "nothing outside was touched": snapshot() == before and not os.listdir("tmp"),
+        "what others put there is as it was": all(
+            p.read_bytes() == FOREIGN for p in inputs.foreign
+        ),
+        "nobody works any more": not any(run.processes() for run in runs),
+    }
+
+
+def growth_mb(out: Path) -> float:
+    """By how much the peak memory of each process grew after its first tenth of movies, at most."""
+    grown = [0.0]
+    for path in out.glob("records/*.jsonl"):
+        values = list(read_values(path))
+        peaks = [value["peak_memory_bytes"] for value in values if "peak_memory_bytes" in value]
+        if peaks:
+            grown.append((peaks[-1] - peaks[len(peaks) // 10]) / 1e6)
+    return round(max(grown), 1)
+
+
+def prepare(folder: Path, count: int, each: int, seed: int) -> Inputs:
+    """Inputs in a folder of their own."""
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    save_model(folder)
-    gain = np.random.default_rng(1).normal(1, 0.02, (SIDE, SIDE)).astype(np.float32)
-    write_mrc(folder / "gain.mrc", gain, PIXEL, "gain")
-    inputs = make_inputs(folder, count)
-    (folder / "inputs.json").write_text(json.dumps([str(path) for path in inputs.every]))
-    return inputs
+    with chdir(folder):
+        for name in ("said", "tmp"):
+            Path(name).mkdir()
+        return make_inputs(count, each, seed)
 
 
-def drive(data: Path, out: Path, workers: int | None) -> None:
-    """One run, in a process that may be killed."""
-    paths = [Path(path) for path in json.loads((data / "inputs.json").read_text())]
-    settings = RunSettings(
-        EnhancementSettings(model=str(data / "tiny.safetensors")),
-        movies=MovieSettings(exposure_e_per_a2=1.5),
-        references=CameraReferences(CorrectionSettings(), gain=data / "gain.mrc"),
-    )
-    inputs = [InputMovie(path, path.stem) for path in paths]
-    run_files(inputs, out, settings, workplace=Workplace(workers=workers, threads=1))
+def killed(folder: Path, count: int, kills: int, each: int, seed: int) -> dict[str, Any]:
+    """The trial with kills; its figures."""
+    inputs = prepare(folder, count, each, seed)
+    with chdir(folder):
+        arguments = inputs.write_lists()
+        before = snapshot()
+        begun = time.perf_counter()
+        undisturbed = Run(UNDISTURBED, [f"./{path}" for path in inputs.good])
+        undisturbed.wait()
+        seconds = time.perf_counter() - begun
+        runs = run_and_kill(arguments, len(inputs.good), kills, random.Random(seed))
+        grown = growth_mb(UNDISTURBED)
+        checks = judged(inputs, [undisturbed, *runs], before)
+        checks["memory is flat"] = grown < MOST_GROWTH_MB
+        return {
+            "movies": count,
+            "good": len(inputs.good),
+            "bad": len(inputs.bad),
+            "kinds": len(KINDS),
+            "kills": kills,
+            "runs_ended_with": [run.wait() for run in runs],
+            "seed": seed,
+            "seconds_undisturbed_one_process": round(seconds, 1),
+            "seconds_all": round(time.perf_counter() - begun, 1),
+            "memory_growth_mb": grown,
+            "failures": {
+                printable(record.input): record.error for record in read_records(OUT).failures
+            },
+            "checks": checks,
+        }
 
 
-def start(data: Path, out: Path, workers: int) -> subprocess.Popen:
-    """A run in a process of its own; 0 workers: in that process."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, __file__, DRIVE, str(data), str(out), str(workers)]
-    return subprocess.Popen(command, env=environment)
-
-
-def wait_for(out: Path, process: subprocess.Popen, number: int) -> None:
-    """Until so many inputs are on record."""
-    while process.poll() is None and recorded(out) < number:
-        time.sleep(0.02)
-    assert process.poll() is None, "it ended before it could be killed"
-
-
-def workers_of(process: int) -> list[int]:
-    """Spawned workers of a process, from /proc."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            if parent == process and b"spawn_main" in (stat.parent / "cmdline").read_bytes():
-                found.append(int(stat.parent.name))
-        except (OSError, ValueError):
-            pass
-    return found
-
-
-def recorded(out: Path) -> int:
-    """Inputs put on record so far, over all runs."""
-    return sum(
-        max(0, len(p.read_text().splitlines()) - 1) for p in (out / "records").glob("*.jsonl")
-    )
-
-
-def results(out: Path) -> dict[str, bytes]:
-    """Images and tables; paths in them made independent of the folder."""
-    files = [
-        p
-        for p in out.rglob("*")
-        if p.is_file() and p.suffix in (".mrc", ".mrcs", ".star") and not p.name.startswith(".")
-    ]
-    return {
-        str(p.relative_to(out)): p.read_bytes().replace(os.fsencode(out), b"OUT") for p in files
-    }
-
-
-def run_and_kill(data: Path, out: Path, count: int) -> int:
-    """A run of which a worker is killed, and then everything; how many inputs are on record."""
-    process = start(data, out, 2)
-    wait_for(out, process, count // 4)
-    os.kill(workers_of(process.pid)[0], signal.SIGKILL)
-    wait_for(out, process, count // 2)
-    process.kill()
-    process.wait()
-    return recorded(out)
-
-
-def seconds_to_the_end(data: Path, out: Path, workers: int) -> float:
-    """Of a run that nobody disturbs."""
-    begun = time.perf_counter()
-    assert start(data, out, workers).wait() == 0
-    return round(time.perf_counter() - begun, 1)
-
-
-def peak_memory_mb(out: Path) -> list[int]:
-    """What the process had held by the end of each movie."""
-    records = read_records(out).records.values()
-    return [round(r.cost.peak_memory_bytes / 1e6) for r in records if r.cost is not None]
-
-
-def names_of_failures(failures: dict[str, str], bad: Sequence[Path]) -> bool:
-    """Whether just the bad inputs failed, each with its name in the reason."""
-    named = all(path in error for path, error in failures.items())
-    return named and sorted(failures) == sorted(str(path) for path in bad)
-
-
-def soak(folder: Path, count: int) -> dict[str, Any]:
-    """The complete trial in `folder`; its figures."""
-    data, undisturbed, hurt = folder / "data", folder / "whole", folder / "hurt"
-    inputs = make_data(data, count)
-    undisturbed_seconds = seconds_to_the_end(data, undisturbed, 0)
-    at_kill = run_and_kill(data, hurt, count)
-    rerun_seconds = seconds_to_the_end(data, hurt, 2)
-    expected, found = results(undisturbed), results(hurt)
-    records = read_records(hurt).records.values()
-    failures = {r.input: r.error or "" for r in records if r.status == "failed"}
-    peaks = peak_memory_mb(undisturbed)
-    return {
-        "movies": count,
-        "good": count - len(inputs.bad),
-        "enhanced": sum(name.endswith("_enhanced.mrc") for name in found),
-        "failures_named": names_of_failures(failures, inputs.bad),
-        "failures": {
-            Path(path).name: error.replace(str(folder), "") for path, error in failures.items()
-        },
-        "identical": expected == found,
-        "files": len(found),
-        "hidden_left": len(list((hurt / "micrographs").rglob(".*"))),
-        "on_record_when_killed": at_kill,
-        "skipped_by_rerun": sum(r.status == "skipped" for r in records),
-        "peak_memory_mb_at_movie_10": peaks[min(9, len(peaks) - 1)],
-        "peak_memory_mb_at_the_end": peaks[-1],
-        "undisturbed_seconds_one_process": undisturbed_seconds,
-        "rerun_seconds_two_workers": rerun_seconds,
-    }
-
-
-def is_right(figures: dict[str, Any]) -> bool:
-    """Whether all is as it must be."""
-    complete = figures["enhanced"] == figures["good"]
-    return figures["identical"] and figures["failures_named"] and complete
+def watched(folder: Path, count: int, seed: int) -> dict[str, Any]:
+    """The trial of a folder that fills while it is watched; its figures."""
+    inputs = prepare(folder, count, 1, seed)
+    with chdir(folder):
+        undisturbed = Run(UNDISTURBED, [f"./{path}" for path in inputs.good])
+        arguments = inputs.write_lists()
+        # Of what never comes a watch can say nothing.
+        inputs.bad = [path for path in inputs.bad if path.exists()]
+        undisturbed.wait()
+        Path("in").rename("all")
+        Path("in").mkdir()
+        run = Run(OUT, arguments, "--workers", "2", *WATCH)
+        arrive(inputs, random.Random(seed))
+        run.wait()
+        return {
+            "movies": count,
+            "bad": len(inputs.bad),
+            "checks": judged(inputs, [undisturbed, run], snapshot()),
+        }
 
 
 def main() -> int:
-    """Print the figures; 1 if one of them is not what it must be."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    """Print the figures and keep them; 1 if something is not as it must be."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--movies", type=int, default=1000)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = soak(Path(folder), count)
+        figures = killed(Path(folder, "killed"), given.movies, given.kills, 2, given.seed)
+        figures["watched"] = watched(Path(folder, "watched"), WATCHED_MOVIES, given.seed)
     text = json.dumps(figures, indent=2)
     print(text)
-    if len(sys.argv) > 2:
-        Path(sys.argv[2]).write_text(text + "\n")
-    return 0 if is_right(figures) else 1
+    (ROOT / "benchmarks" / "results" / "soak.json").write_text(text + "\n")
+    return 0 if all((*figures["checks"].values(), *figures["watched"]["checks"].values())) else 1
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == [DRIVE]:
-        drive(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]) or None)
-    else:
-        sys.exit(main())
+    sys.exit(main())

@@ -43,21 +43,12 @@ def options(tmp_path, in_tmp_path):
 
 
 def test_adapted_weights_are_used_by_enhance(capsys, tmp_path, options):
-    for i in range(2):
-        write_movie(tmp_path / f"m{i}.mrc", seed=i)
+    movies = [tmp_path / f"m{i}.mrc" for i in range(2)]
+    for i, movie in enumerate(movies):
+        write_movie(movie, seed=i)
     run = tmp_path / "run"
-    code, out, err = dstnet(
-        capsys,
-        "adapt",
-        tmp_path / "m0.mrc",
-        tmp_path / "m1.mrc",
-        "-o",
-        run,
-        "--dose-per-frame",
-        "1.5",
-        "--json",
-        *options,
-    )
+    command = ("adapt", *movies, "-o", run, "--dose-per-frame", "1.5", "--json", *options)
+    code, out, err = dstnet(capsys, *command)
     assert code == 0, err
     records = [json.loads(line) for line in out.splitlines()]
     assert records[0]["step"] == 0 and records == [
@@ -89,6 +80,11 @@ def test_adapted_weights_are_used_by_enhance(capsys, tmp_path, options):
         assert code == 0, err
         images.append((tmp_path / model.stem / "micrographs" / "m0_enhanced.mrc").read_bytes())
     assert images[0] != images[1]
+    # A run that was killed before its last file is made again.
+    weights = (run / "weights.safetensors").read_bytes()
+    (run / "outcome.json").unlink()
+    assert dstnet(capsys, *command)[0] == 0
+    assert (run / "weights.safetensors").read_bytes() == weights and (run / "outcome.json").exists()
     # Nothing is overwritten.
     code, _, err = dstnet(capsys, "adapt", tmp_path / "m0.mrc", "-o", run, *options)
     assert code == 2 and "already holds weights" in err

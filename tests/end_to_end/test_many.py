@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -38,8 +37,6 @@ from dstnet.pipeline.star_row import StarRow
 from dstnet.pipeline.watch import watch
 from dstnet.report.page import RunPage
 from dstnet.runs import Shard, Workplace
-
-SOAK = Path(__file__).resolve().parents[2] / "benchmarks" / "quality" / "soak.py"
 
 
 @pytest.fixture
@@ -498,18 +495,6 @@ def test_ctrl_c_ends_a_watch_with_its_results(movies, tmp_path):
 
 
 # Crashes
-
-
-@pytest.mark.slow
-def test_a_small_soak(tmp_path, monkeypatch):
-    """24 movies, ten of them bad, a worker and then the run killed: see the script."""
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    soak = runpy.run_path(str(SOAK), run_name="soak")
-    figures = soak["soak"](tmp_path, 24)
-    assert soak["is_right"](figures), figures
-    assert figures["enhanced"] == figures["good"] == 14
-    assert len(figures["failures"]) == 10
-    assert 0 < figures["skipped_by_rerun"] < 14
 
 
 DEADLY = """

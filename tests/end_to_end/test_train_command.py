@@ -83,6 +83,10 @@ def test_a_run_is_resumed_with_its_own_data_only(capsys, tmp_path, options):
     assert code == 2 and "already holds a training run; add --resume" in err
     code, _, err = dstnet(capsys, "train", *options, "--steps", "4", "--resume")
     assert code == 2 and "other settings" in err
+    (tmp_path / "run" / "checkpoint.safetensors").rename(tmp_path / "kept")
+    code, _, err = dstnet(capsys, "train", *options, "--steps", "2", "--resume")
+    assert code == 2 and "already holds weights" in err
+    (tmp_path / "kept").rename(tmp_path / "run" / "checkpoint.safetensors")
     record = tmp_path / "run" / "run.json"
     values = json.loads(record.read_text())
     record.write_text(json.dumps({**values, "trained_on": {"another": "0"}}))

@@ -113,6 +113,24 @@ def test_ctrl_c_in_training_advises_what_goes_on(capsys, tmp_path, monkeypatch, 
     assert ("begins anew" in err) != has_checkpoint
 
 
+@pytest.mark.parametrize(
+    ("verb", "names"),
+    [
+        (("train",), ("settings.yaml", "run.json", "log.jsonl")),
+        (("adapt", "m.mrc"), ("settings.yaml", "outcome.json", "log.jsonl")),
+        (("simulate", "--shape", "128", "128", "--pixel-size", "4"), ("movies.star",)),
+    ],
+)
+def test_a_users_own_files_are_not_replaced_by_other_verbs(capsys, in_tmp_path, verb, names):
+    write_mrc("m.mrc", make_frames(3), 2.0, "x", stack=True)
+    for name in names:
+        in_tmp_path.joinpath(name).write_text("mine: 1\n")
+        code, _, err = command(capsys, *verb, "-o", ".", "--device", "cpu")
+        assert code == 2 and f"{name} " in err and "move it away" in err
+        assert in_tmp_path.joinpath(name).read_text() == "mine: 1\n"
+        in_tmp_path.joinpath(name).unlink()
+
+
 def test_what_nothing_foresaw_is_one_line(capsys, monkeypatch):
     def broken(*_, **__):
         raise KeyError("a\nb")
@@ -123,3 +141,21 @@ def test_what_nothing_foresaw_is_one_line(capsys, monkeypatch):
     err = capsys.readouterr().err
     assert ended.value.code == 2
     assert err.count("\n") == 1 and "unexpected KeyError at test_bad_days.py" in err
+
+
+@pytest.mark.parametrize(
+    ("occupancy", "b_factor", "said"),
+    [
+        ("  9.00", " 20.00", "an occupancy that is not between 0 and 1"),
+        (" -1.00", " 20.00", "an occupancy that is not between 0 and 1"),
+        ("   nan", " 20.00", "an occupancy that is not between 0 and 1"),
+        ("  1.00", " -5.00", "a B-factor that is not between 0 and 10000"),
+        ("  1.00", "  1e38", "a B-factor that is not between 0 and 10000"),
+        ("  1.00", "   nan", "a B-factor that is not between 0 and 10000"),
+    ],
+)
+def test_impossible_atoms_are_named(tmp_path, occupancy, b_factor, said):
+    row = ATOM.format("1.000").replace("  1.00 20.00 ", f"{occupancy}{b_factor} ")
+    (tmp_path / "a.pdb").write_text(row)
+    with pytest.raises(BadInputError, match=f"atom A/1/ALA/CA in .*a.pdb has {said}"):
+        read_structure(tmp_path / "a.pdb")

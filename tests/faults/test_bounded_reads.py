@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import signal
+import tracemalloc
 from pathlib import Path
 
 import imagecodecs
@@ -117,6 +118,9 @@ def _repeated(first: str, following: str) -> str:
         "a: &a [*a]",
         "a: " + "[" * 2000,
         "a: " + "{a: " * 60 + "}" * 60,
+        "a: " + "[" * 100_000,
+        "a: [" + "1," * 300_000 + "]",
+        "a: [" + "[]," * 100_000 + "]",
         "seed: " + ":".join(["1"] * 200_000),
         "seed: " + "1" * 1_000_000,
         "seed: 2001-99-99",
@@ -132,6 +136,15 @@ def test_yaml_is_bounded(tmp_path, text):
         SimulationSettings.from_yaml(path)
     assert str(path) in str(error.value)
     assert len(str(error.value)) < 2000
+
+
+def test_empty_settings_are_refused(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.touch()
+    with pytest.raises(SettingsError, match="it is empty"):
+        SimulationSettings.from_yaml(path)
+    path.write_text("# all as it is\n")
+    assert SimulationSettings.from_yaml(path) == SimulationSettings()
 
 
 def test_yaml_with_a_few_aliases_is_read(tmp_path):
@@ -228,6 +241,21 @@ def test_no_more_is_unpacked_than_the_header_says(tmp_path, monkeypatch, packed)
         CompressedMrcFrames(path)
 
 
+@pytest.mark.parametrize(("size", "said"), [(1 << 40, "copy it again"), (1 << 16, "are free")])
+def test_what_has_no_room_is_not_unpacked(tmp_path, monkeypatch, size, said):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    write_mrc(tmp_path / "a.mrc", np.ones((3, 64, 64), "u2"), 1.0, "x")
+    head = bytearray((tmp_path / "a.mrc").read_bytes()[:1024])
+    head[8:12] = (size >> 13).to_bytes(4, "little")  # frames of 8 KiB
+    path = tmp_path / "a.mrc.gz"
+    path.write_bytes(gzip.compress(bytes(head) + bytes(1 << 22)))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=1 << 15))
+    with pytest.raises(BadInputError, match=said):
+        CompressedMrcFrames(path)[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mrc", "a.mrc.gz"]
+
+
 def test_zstd_of_many_small_blocks(tmp_path):
     stack = np.random.default_rng(0).integers(0, 99, (2, 64, 64)).astype("u2")
     write_mrc(tmp_path / "a.mrc", stack, 1.0, "x", stack=True)
@@ -258,3 +286,13 @@ def test_tiff_of_absurdly_many_pages(tmp_path, monkeypatch):
     write_tiff(tmp_path / "b.tif", np.ones((4, 32, 32), "u1"), 1.0)
     with pytest.raises(BadInputError, match="more than 3 pages"):
         TiffFrames(tmp_path / "b.tif")
+
+
+def test_no_more_memory_is_taken_than_a_file_has_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"x" * 10)
+    tracemalloc.start()
+    try:
+        assert read_regular(tmp_path / "a", 1 << 30) == b"x" * 10
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()

@@ -349,7 +349,7 @@ def test_nothing_given(capsys, tmp_path):
 @pytest.mark.parametrize("option", [("--pixel-size", "0"), ("--pixel-size", "-1")])
 def test_impossible_pixel_size(enhance, good, option):
     code, _, err = enhance(good, *option)
-    assert code in (1, 2) and "pixel size" in err
+    assert code == 2 and "--pixel-size is" in err
 
 
 def test_other_settings_into_the_same_folder(enhance, good, tmp_path):
@@ -419,8 +419,8 @@ class Full:
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_write_that_fails_leaves_nothing_half_done(enhance, good, tmp_path, monkeypatch, number):
-    """The disk fills up within output `number`: what is there is whole, and the next run makes the
-    rest.
+    """The disk fills up within output `number`: of this movie there is nothing, and the next run
+    makes it.
     """
     real, written = process.write_mrc, []
 
@@ -438,8 +438,7 @@ def test_a_write_that_fails_leaves_nothing_half_done(enhance, good, tmp_path, mo
         and "free some space" in err.splitlines()[-1]
     )
     left = [p for p in (tmp_path / "out" / "micrographs").rglob("*") if p.is_file()]
-    assert sorted(left) == sorted(written), "no partial and no hidden file"
-    assert all(mrcfile.validate(p) for p in written)
+    assert not left and len(written) == number
     monkeypatch.undo()
     code, _, err = enhance(good, "--dose-per-frame", "2")
     assert code == 0 and "1 done" in err

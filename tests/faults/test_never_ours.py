@@ -3,6 +3,7 @@ tries.
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 from tiny import dstnet, make_frames
 
 from dstnet.errors import OutputError
-from dstnet.io import create_file, write_mrc
+from dstnet.io import Staged, create_file, write_mrc
 from dstnet.pipeline import process
 from dstnet.pipeline.record import MadeWith, Record
 from dstnet.pipeline.records import Records, read_records
+from dstnet.pipeline.task import Place
 
 FOREIGN = b"what somebody else put there"
 OUT = Path("out")
@@ -113,37 +115,101 @@ class _Killed(BaseException):
     pass
 
 
+def _killed_after(put, patched, run):
+    """Run until so many files of results are in their places, and no further."""
+
+    def put_some(staged):
+        for path, kept in list(staged.waiting.items())[:put]:
+            os.replace(kept, path)
+        raise _Killed
+
+    patched.setattr(Staged, "put_in_place", put_some)
+    try:
+        run()
+    finally:
+        patched.undo()
+
+
 @pytest.mark.parametrize("other", ["9", "1 --pixel-size 3"])
-@pytest.mark.parametrize("written", [0, 1, 2])
+@pytest.mark.parametrize("put", [0, 1, 2, 3])
 def test_a_run_killed_while_it_overwrites_leaves_nothing_under_the_old_record(
-    align, patched, other, written
+    align, patched, other, put
 ):
     assert align("--dose-per-frame", "1")[0] == 0
     whole = [SUM.read_bytes(), WEIGHTED.read_bytes()]
-    real, calls = process.write_mrc, []
-
-    def write(*arguments, **options):
-        if len(calls) == written:
-            raise _Killed
-        calls.append(arguments[0])
-        real(*arguments, **options)
-
-    patched.setattr(process, "write_mrc", write)
-    if written == 2:  # all but what says so
-        patched.setattr(Records, "add", lambda *_: (_ for _ in ()).throw(_Killed))
-        patched.setattr(process, "write_mrc", real)
     with pytest.raises(_Killed):
-        align("--overwrite", "--dose-per-frame", *other.split())
-    patched.undo()
+        _killed_after(
+            put, patched, lambda: align("--overwrite", "--dose-per-frame", *other.split())
+        )
     code, _, err = align("--dose-per-frame", "1")
     # The plain sum of both doses is the same, and so still the old record's.
-    is_old = written == 0 or (written == 1 and other == "9")
+    is_old = put == 0 or (put == 1 and other == "9")
     assert code == 0 and ("1 already there" if is_old else "1 done") in err
     assert [SUM.read_bytes(), WEIGHTED.read_bytes()] == whole
     code, out, _ = align("--dose-per-frame", "1")
     assert code == 0 and "already there" in out
     SUM.write_bytes(FOREIGN)
     refused(align("--dose-per-frame", "1"), "m_aligned.mrc")
+
+
+@pytest.mark.parametrize("put", [0, 1, 2])
+def test_foreign_bytes_where_a_killed_run_had_begun_stay(align, patched, put):
+    with pytest.raises(_Killed):
+        _killed_after(put, patched, align)
+    SUM.write_bytes(FOREIGN)
+    for _ in range(2):
+        refused(align(), "m_aligned.mrc")
+        assert SUM.read_bytes() == FOREIGN
+    SUM.unlink()
+    assert align()[0] == 0
+    assert not [p for p in SUM.parent.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("change", ["same size", "same size and older", "link", "dangling link"])
+def test_what_was_put_in_a_results_place_is_noticed_whatever_it_looks_like(align, change):
+    assert align()[0] == 0
+    status = SUM.stat()
+    foreign = bytes(status.st_size)
+    if "link" in change:
+        SUM.unlink()
+        SUM.symlink_to(Path("foreign.mrc").absolute())
+        if change == "link":
+            Path("foreign.mrc").write_bytes(foreign)
+    else:
+        SUM.write_bytes(foreign)
+        if "older" in change:
+            os.utime(SUM, ns=(0, status.st_mtime_ns - 10**12))
+    for _ in range(2):
+        refused(align(), "m_aligned.mrc")
+    assert not (OUT / "micrographs.star").exists()  # which lists what is whole
+    code, _, err = align("--overwrite")
+    assert code == 0 and "1 done" in err and (OUT / "micrographs.star").exists()
+    assert change != "link" or Path("foreign.mrc").read_bytes() == foreign
+
+
+def test_a_result_that_was_moved_and_linked_is_still_ours(align):
+    assert align()[0] == 0
+    SUM.rename("elsewhere.mrc")
+    SUM.symlink_to(Path("elsewhere.mrc").absolute())
+    os.utime("elsewhere.mrc")
+    code, out, _ = align()
+    assert code == 0 and "already there" in out and (OUT / "micrographs.star").exists()
+
+
+@pytest.mark.parametrize("put", [0, 1, 3])
+def test_a_killed_overwrite_of_other_settings_leaves_no_old_results(align, patched, put):
+    assert align()[0] == 0
+    old = SUM.read_bytes()
+    with pytest.raises(_Killed):
+        _killed_after(put, patched, lambda: align("--bin", "2", "--overwrite"))
+    assert not (OUT / "micrographs.star").exists()
+    refused(align(), "other settings")
+    code, _, err = align("--bin", "2")
+    assert code == 0 and "1 done" in err
+    binned = SUM.read_bytes()
+    assert len(binned) < len(old)
+    code, _, err = align("--overwrite")
+    assert code == 0 and "1 done" in err and SUM.read_bytes() == old
 
 
 # Tables, records and pages
@@ -166,6 +232,29 @@ def test_a_projects_own_files_are_not_replaced(align, name, text):
         refused(align(*more, out="."), name, "move it away")
     assert Path(name).read_text() == text
     assert sorted(p.name for p in Path().iterdir()) == sorted(["m.mrc", name])
+
+
+@pytest.mark.parametrize(
+    "text", ['{"version": "mine"}', '{"version": "1", "settings": {}, "movies": []}', "[1]", "mine"]
+)
+def test_a_users_provenance_among_our_records_is_not_replaced(align, text):
+    assert align()[0] == 0
+    (OUT / "provenance.json").write_text(text)
+    for more in ((), ("--overwrite",)):
+        refused(align(*more), "provenance.json", "move it away")
+    assert (OUT / "provenance.json").read_text() == text
+
+
+@pytest.mark.parametrize("length", [0, 1, 10, 30, 60, 200])
+def test_a_provenance_that_was_cut_off_is_made_again(align, length):
+    assert align()[0] == 0
+    path = OUT / "provenance.json"
+    whole = json.loads(path.read_text())
+    for filled in (b"", bytes(4000)):  # a power cut leaves zeros
+        path.write_bytes(path.read_bytes()[:length] + filled)
+        code, out, _ = align()
+        assert code == 0 and "already there" in out
+        assert json.loads(path.read_text()).keys() == whole.keys()
 
 
 @pytest.mark.parametrize("name", ["micrographs.star", "report.html"])
@@ -241,17 +330,51 @@ def test_two_doses_at_once_are_not_mixed(align, patched):
     assert code == 0 and codes == [0, 0] and WEIGHTED.read_bytes() == weighted
 
 
-def test_equal_runs_at_once_share(align, patched):
+@pytest.mark.parametrize(
+    ("moment", "dose"),
+    [
+        *((moment, "1") for moment in ("align", "_put_in_place", "claim", "put_in_place", "add")),
+        *((moment, "9") for moment in ("align", "_put_in_place", "claim")),
+    ],
+)
+def test_two_runs_at_once_share_or_one_is_refused(align, patched, moment, dose):
+    """The other runs from its beginning to its end at a moment of this one."""
+    at = {"claim": Place, "put_in_place": Staged, "add": Records}.get(moment, process)
+    real = getattr(at, moment)
+    others = []
+
+    def begin_other(*arguments, **options):
+        patched.undo()
+        others.append(align("--dose-per-frame", dose))
+        return real(*arguments, **options)
+
+    patched.setattr(at, moment, begin_other)
+    own = align("--dose-per-frame", "1")
+    ((other_code, _, other_err),) = others
+    if dose == "1":
+        assert own[0] == 0 and other_code == 0
+    else:
+        assert (own[0], other_code) in ((0, 1), (1, 0)), own[2] + other_err
+    winner = "1" if own[0] == 0 else "9"
+    code, out, _ = align("--dose-per-frame", winner)
+    assert code == 0 and "already there" in out
+    weighted = WEIGHTED.read_bytes()
+    assert align("--dose-per-frame", winner, "--overwrite")[0] == 0
+    assert WEIGHTED.read_bytes() == weighted
+    assert not [p for p in SUM.parent.iterdir() if p.name.startswith(".")]
+
+
+def test_a_run_whose_folder_is_given_to_other_settings_ends(align, patched):
     real = process.align
 
     def slowly(*arguments, **options):
         patched.undo()
-        assert align()[0] == 0
+        assert align("--bin", "2", "--overwrite")[0] == 0
         return real(*arguments, **options)
 
     patched.setattr(process, "align", slowly)
-    assert align()[0] == 0
-    code, out, _ = align()
+    refused(align(), "other settings meanwhile")
+    code, out, _ = align("--bin", "2")
     assert code == 0 and "already there" in out
 
 

@@ -611,7 +611,8 @@ def dm4_image(image: np.ndarray) -> bytes:
     sides = [dm4_data("", struct.pack("<I", side), 5) for side in image.shape[::-1]]
     kind = {"f": 6, "H": 4}[image.dtype.char]
     pixels = dm4_data("Data", image.tobytes(), 20, kind, image.size)
-    return dm4_folder("", dm4_folder("ImageData", pixels, dm4_folder("Dimensions", *sides)))
+    depth = dm4_data("DataType", struct.pack("<I", 2), 5)  # a name as long as a count
+    return dm4_folder("", dm4_folder("ImageData", depth, pixels, dm4_folder("Dimensions", *sides)))
 
 
 def test_dm4_references(tmp_path: Path):
@@ -624,9 +625,12 @@ def test_dm4_references(tmp_path: Path):
     (tmp_path / "g.dm4").write_bytes(data)
     np.testing.assert_array_equal(read_gain(tmp_path / "g.dm4"), gain[::-1])
     np.testing.assert_array_equal(read_dark(tmp_path / "g.dm4"), gain[::-1])
-    (tmp_path / "g.dm4").write_bytes(data[:3000])
-    with pytest.raises(BadInputError, match=r"g\.dm4 .*dm2mrc g.dm4 g.mrc"):
-        read_gain(tmp_path / "g.dm4")
+    at = data.index(b"%%%%") + 4
+    absurd = data[:at] + (1 << 62).to_bytes(8) + data[at + 8 :]
+    for damaged in (data[:3000], absurd):
+        (tmp_path / "g.dm4").write_bytes(damaged)
+        with pytest.raises(BadInputError, match=r"g\.dm4 .*dm2mrc g.dm4 g.mrc"):
+            read_gain(tmp_path / "g.dm4")
 
 
 @pytest.mark.parametrize("name", ["a.dm4", "a.dm3"])

@@ -6,6 +6,7 @@ import pytest
 import starfile
 
 from dstnet.errors import OutputError
+from dstnet.pipeline.journal import read_on
 from dstnet.pipeline.micrographs_star import Micrograph, write_micrographs_star
 from dstnet.pipeline.record import MadeWith, Record
 from dstnet.pipeline.records import Records, read_records
@@ -97,6 +98,32 @@ def test_the_same_again_goes_on(tmp_path):
         "b.mrc": "b.mrc is empty"
     }
     assert not (tmp_path / "micrographs.star").exists(), "its files are not there"
+
+
+def test_tables_have_what_other_runs_put_on_record_meanwhile(tmp_path):
+    """Of runs beside each other each reads anew what the others wrote, and nothing else."""
+    made_with = MadeWith.model_validate(MADE_WITH)
+    one, two = (Records(tmp_path, made_with, overwrite=False) for _ in range(2))
+    for name, records in (("a", one), ("b", two), ("c", one), ("d", two)):
+        records.add(Record.from_json({**FAILED, "input": name, "name": name}))
+        records.refresh()
+    assert list(one.refresh().records) == list("abcd")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dstnet.pipeline.records.read_records", None)
+        one.add(Record.from_json({**FAILED, "input": "e", "name": "e"}))
+        assert list(one.refresh().records) == list("abcde")
+    provenance = (tmp_path / "provenance.json").read_text()
+    assert provenance == json.dumps(json.loads(provenance), indent=2) + "\n"
+
+
+def test_a_journal_is_read_on_behind_its_last_complete_line(tmp_path):
+    path = tmp_path / "a.ledger"
+    path.write_text('{"n": 1}\nno JSON\n{"n":')
+    values, end = read_on(path, 0)
+    assert values == [{"n": 1}]
+    with open(path, "a") as file:
+        file.write(' 2}\n{"n": 3}\n')
+    assert read_on(path, end)[0] == [{"n": 2}, {"n": 3}]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"movies": 3}', '{"movies": []}'])

@@ -5,7 +5,7 @@ it, or refused.
 import numpy as np
 import pytest
 
-from dstnet.errors import BadInputError
+from dstnet.errors import BadInputError, SettingsError
 from dstnet.io import EerSettings, write_mrc
 from dstnet.pipeline import MovieSettings, read_inputs
 from dstnet.pipeline.settings import CameraReferences
@@ -315,7 +315,7 @@ def test_a_dose_of_0_is_not_known(project, cell):
         "rlnMicrographDoseRate is 0 in a.star, taken as not known: nothing is dose-weighted",
     )
     eer = EerSettings(exposure_per_fraction_e_per_a2=1.0)
-    with pytest.raises(BadInputError, match="exposure of a frame is 0 e-/Å2; pass a positive"):
+    with pytest.raises(SettingsError, match="--dose-per-frame is 0; 1e-06 to 10000 are allowed"):
         opened(project, loop(columns, "Movies/m.mrc 1.5 300"), exposure_e_per_a2=0.0, eer=eer)
 
 

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from dstnet.errors import BadInputError
+from dstnet.io.star import read_blocks
 from dstnet.io.star_table import read_star
 
 
@@ -91,3 +92,14 @@ def test_what_is_no_file(tmp_path):
     for name, says in (("pipe.star", "no regular file"), ("none.star", "No such file")):
         with pytest.raises(BadInputError, match=says):
             read_star(tmp_path / name)
+
+
+def test_a_table_that_is_mended_is_read_anew(tmp_path):
+    path = tmp_path / "m.star"
+    whole = "data_a\n\nloop_\n_b\n_c\n1 2\n3 4\n"
+    for broken in ("data_a\n\n", "data_a\n\nloop_\n_b\n_c\n1 2\n3 4 5\n"):
+        path.write_text(broken)
+        with pytest.raises(ValueError):
+            read_blocks(path)
+        path.write_text(whole)
+        assert read_blocks(path)["a"]["b"].tolist() == [1, 3]

@@ -27,16 +27,26 @@ _SAMPLE_PIXELS = 1 << 20
 _BLOCK = 8  # pixels a side of a neighbourhood
 
 
+# Of pixels: powers of Fourier terms go with the square of both, times the number of pixels.
+_GREATEST, _LEAST = 1e12, 1e-12
+
+
 def checked_frame(movie: Movie, index: int, device: Device = "cpu") -> Image:
     """Frame `index` (from 0) as a new float32 tensor on `device`.
 
     Raises
     ------
     BadInputError
-        If the frame is constant, holds NaN or infinity, or cannot be read.
+        If the frame is constant, holds NaN, infinity or numbers whose squares single precision
+        cannot hold, or cannot be read.
     """
     frame = movie.frame(index)
     low, high = torch.aminmax(frame)
+    if not -_GREATEST <= low <= high <= _GREATEST or 0 < high - low < _LEAST:
+        raise BadInputError(
+            f"frame {index + 1} of {movie.name} has values from {low:g} to {high:g}, which no"
+            f" camera gives; scale them to differ by {_LEAST:g} to {_GREATEST:g}, as counts do"
+        )
     if low == high:
         raise BadInputError(
             f"frame {index + 1} of {movie.name} is constant (all {low:g}); leave out that frame or"

@@ -5,7 +5,9 @@ torch is imported by the verbs that need it, when they run: help answers at once
 
 import errno
 import io
+import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,9 +24,9 @@ from dstnet.cli.gain import check
 from dstnet.cli.models import models
 from dstnet.cli.simulate import simulate
 from dstnet.cli.train import train
-from dstnet.errors import DstnetError, printable
+from dstnet.errors import DstnetError, SettingsError, printable
 from dstnet.runs import keep_freed_memory, limit_libraries, stop_signals
-from dstnet.runs.signals import TERMINATED
+from dstnet.runs.signals import INTERRUPTED, TERMINATED
 from dstnet.version import __version__
 
 app = App(
@@ -56,12 +58,20 @@ app.command(dataset)
 _ERRORS_OF_OUTPUT = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 
 
+# Of verbs that do not leave a result after the other.
+_HOW_TO_GO_ON: dict[str, str] = dict.fromkeys(
+    ("adapt", "gain", "models", "train"), "the same command begins anew"
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit code: 0 all done, 1 some inputs failed, 2 bad usage
     or nowhere to write.
     """
     limit_libraries()
     keep_freed_memory()
+    # It tells of folders in which it cannot keep its fonts; pictures come out all the same.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # Where they are closed; else the first file that is opened would take their place.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
@@ -69,20 +79,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # nothing written may end a run
     try:
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        _refuse_empty(given)
         with stop_signals():
-            code = app(arguments, exit_on_error=False, result_action="return_value")
-    except CycloptsError:
-        code = 2  # cyclopts has printed what was wrong
+            code = app(given, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        said = printable(" ".join(str(error).split()))
+        print(f"dstnet: error: {said} (dstnet --help, dstnet VERB --help)", file=sys.stderr)
+        code = 2
     except DstnetError as error:
         print(f"dstnet: error: {error}", file=sys.stderr)
         code = 2
     except (KeyboardInterrupt, SystemExit) as end:
-        code = end.code if isinstance(end, SystemExit) else 130
-        if code in (130, TERMINATED):
-            how = "interrupted" if code == 130 else "ended by SIGTERM"
-            advice = "finished results are complete, the same command goes on from them"
-            if isinstance(end, KeyboardInterrupt) and end.args:
-                advice = str(end)
+        code = end.code if isinstance(end, SystemExit) else INTERRUPTED
+        if code in (INTERRUPTED, TERMINATED):
+            how = "interrupted" if code == INTERRUPTED else "ended by SIGTERM"
+            verb = given[0] if given else ""
+            advice = _HOW_TO_GO_ON.get(
+                verb, "finished results are complete, the same command goes on from them"
+            )
+            advice = getattr(end, "__notes__", [advice])[-1]
             print(f"dstnet: {how}; {advice}", file=sys.stderr)
     except BrokenPipeError:
         code = 1
@@ -108,6 +124,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"dstnet: error: {_unexpected(error)}", file=sys.stderr)
         code = 2
     sys.exit(code or 0)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse empty values: as paths they would be the folder where one is."""
+    for before, value in zip(["", *arguments], arguments, strict=False):
+        if not value or re.fullmatch(r"--[a-z0-9-]+=", value):
+            what = value or before or "the first argument"
+            raise SettingsError(f"{what}: an empty value was given; give one, or leave it out")
 
 
 def _unexpected(error: Exception) -> str:

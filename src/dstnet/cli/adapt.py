@@ -13,6 +13,7 @@ from dstnet.cli.options import (
     Movies,
     Output,
     SettingsFile,
+    Whole,
     reporting,
     settings_from,
 )
@@ -34,17 +35,17 @@ def adapt(
         ),
     ] = None,
     steps: Annotated[
-        int | None,
+        Whole | None,
         Parameter(
             help="Most optimiser steps; the run ends earlier where nothing is gained any more."
         ),
     ] = None,
     patches: Annotated[
-        int | None,
+        Whole | None,
         Parameter(help="Most patches a side for local motion; 0: of the whole field only."),
     ] = None,
     seed: Annotated[
-        int | None, Parameter(help="Of crops, of what is held out, and of the steps.")
+        Whole | None, Parameter(help="Of crops, of what is held out, and of the steps.")
     ] = None,
     movie: MovieOptions | None = None,
     references: ReferenceOptions | None = None,
@@ -73,6 +74,7 @@ def adapt(
     taken = movie_settings(movie)
     camera = camera_references(references)
 
+    camera.corrections(camera.gain, camera.defects)  # what cannot be read is refused once
     said: set[str] = set()
 
     def opened(source: InputMovie) -> Movie:

@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from dstnet.cli.gain import ReferenceOptions
 from dstnet.cli.movies import MovieOptions, SumOptions
-from dstnet.cli.options import Device, Json, Movies, Output, SettingsFile, settings_from
+from dstnet.cli.options import Device, Json, Movies, Output, SettingsFile, Whole, settings_from
 from dstnet.cli.output_options import OutputOptions, requested_outputs
 from dstnet.cli.run_options import MovieRunOptions
 
@@ -29,7 +29,7 @@ def enhance(
     ] = False,
     outputs: OutputOptions | None = None,
     groups: Annotated[
-        int | None,
+        Whole | None,
         Parameter(
             # The second is how versions before 0.8 call it.
             name=["--groups", "--fractions"],
@@ -47,7 +47,7 @@ def enhance(
         ),
     ] = None,
     tile: Annotated[
-        int | None,
+        Whole | None,
         Parameter(help="Side of the network's tiles in pixels of 2 Å; smaller takes less memory."),
     ] = None,
     sums: SumOptions | None = None,

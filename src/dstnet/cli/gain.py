@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from dstnet.cli.options import Json, Movies, Reporter, reporting, settings_from
+from dstnet.cli.options import Json, Movies, Reporter, Whole, reporting, settings_from
 from dstnet.core.progress import progress, working_on
 from dstnet.errors import BadInputError, DstnetError, SettingsError
 
@@ -38,11 +38,11 @@ class ReferenceOptions:
         bool | None, Parameter(negative=(), help="Swap rows and columns of gain and dark.")
     ] = None
     gain_rotate: Annotated[
-        Literal[0, 90, 180, 270] | None,
+        Whole | None,
         Parameter(
             help=(
-                "Then rotate them: counter-clockwise with row 0 at the bottom, as MotionCor's"
-                " RotGain and RELION's gain_rot 1, 2, 3."
+                "Then rotate them by 0, 90, 180 or 270 degrees: counter-clockwise with row 0 at the"
+                " bottom, as MotionCor's RotGain and RELION's gain_rot 1, 2, 3."
             )
         ),
     ] = None

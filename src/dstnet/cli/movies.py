@@ -3,12 +3,12 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from dstnet.cli.gain import ReferenceOptions
-from dstnet.cli.options import chosen_device, frame_range, reporting
+from dstnet.cli.options import Whole, chosen_device, frame_range, reporting
 from dstnet.cli.run_options import MovieRunOptions
 from dstnet.cli.summary import NumberedRecords, say_summary, say_threads
 from dstnet.errors import BadInputError, SettingsError
@@ -67,7 +67,7 @@ class MovieOptions:
         ),
     ] = None
     eer_frames: Annotated[
-        int | None,
+        Whole | None,
         Parameter(help="Raw EER frames that make one frame; 40 without this and the next."),
     ] = None
     eer_exposure: Annotated[
@@ -77,7 +77,7 @@ class MovieOptions:
         ),
     ] = None
     eer_upsampling: Annotated[
-        Literal[1, 2, 4] | None,
+        Whole | None,
         Parameter(help="EER grid: 1 the camera's own (4k), 2 (8k) or 4 (16k)."),
     ] = None
     packed_4_bit: Annotated[
@@ -97,7 +97,7 @@ class SumOptions:
     """How motion is found and sums are written; None was not given."""
 
     patches: Annotated[
-        int | None,
+        Whole | None,
         Parameter(help="Most patches a side for local motion; 0: of the whole field only."),
     ] = None
     bin: Annotated[

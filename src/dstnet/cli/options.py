@@ -17,6 +17,20 @@ from dstnet.errors import SettingsError, printable
 if TYPE_CHECKING:
     from dstnet.core.settings import Settings
 
+    Whole = int
+else:
+
+    class Whole(int):
+        """A whole number as an option: 1.5 is none, where cyclopts would round it."""
+
+        def __new__(cls, text: str) -> int:
+            if len(text) > _MOST_DIGITS:
+                raise ValueError(text)
+            return int(text)
+
+    Whole.__name__ = "whole number"  # as errors call it
+
+
 Movies = Annotated[
     list[str],
     Parameter(
@@ -26,6 +40,7 @@ Movies = Annotated[
         )
     ),
 ]
+_MOST_DIGITS = 15
 LOG_SECONDS = 30.0  # between lines that say how far a long movie is
 TERMINAL_SECONDS = 2.0
 
@@ -49,6 +64,18 @@ Device = Annotated[
         ),
     ),
 ]
+
+
+@contextmanager
+def advising(advice: Callable[[], str]) -> Iterator[None]:
+    """Where the block is interrupted, `advice` says how to go on, and not what is true of most
+    verbs.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as end:
+        end.add_note(advice())
+        raise
 
 
 def settings_from(kind: "type[Settings]", file: Path | None, **options: Any) -> Any:

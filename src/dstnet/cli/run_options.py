@@ -7,10 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from dstnet.cli.options import Whole
 from dstnet.errors import SettingsError
 
 if TYPE_CHECKING:
     from dstnet.runs import Shard, SlurmSettings, Workplace
+
+
+_MOST_PROCESSES = 1024  # of a machine, and threads of one; more is a slip
+
+
+_MOST_SECONDS = 1e7  # some months
+
+
+def _seconds(_type: object, value: float | None) -> None:
+    """Refuse what is no time to wait."""
+    if value is not None and not 0 <= value <= _MOST_SECONDS:
+        raise ValueError(f"Must be between 0 and {_MOST_SECONDS:.0f} seconds.")
 
 
 @Parameter(name="*", group="The run")
@@ -19,18 +32,18 @@ class RunOptions:
     """How many movies are worked on, and where; None was not given."""
 
     workers: Annotated[
-        int | None,
+        Whole | None,
         Parameter(
             name=["--workers", "-j"],
             help=(
                 "Processes of their own, each a movie at a time: a crash then costs one movie one"
                 " try."
             ),
-            validator=Number(gte=1),
+            validator=Number(gte=1, lte=_MOST_PROCESSES),
         ),
     ] = None
     retries: Annotated[
-        int | None,
+        Whole | None,
         Parameter(
             help="How often a movie is tried again whose worker died.", validator=Number(gte=0)
         ),
@@ -45,11 +58,11 @@ class RunOptions:
         Path | None, Parameter(help="Work on the workers of this dask scheduler.")
     ] = None
     slurm_jobs: Annotated[
-        int | None,
+        Whole | None,
         Parameter(help="Work on so many SLURM jobs, submitted from here.", validator=Number(gte=1)),
     ] = None
     slurm_partition: Annotated[str | None, Parameter(help="With --slurm-jobs.")] = None
-    slurm_cores: Annotated[int | None, Parameter(help="With --slurm-jobs: cores of each.")] = None
+    slurm_cores: Annotated[Whole | None, Parameter(help="With --slurm-jobs: cores of each.")] = None
     slurm_memory: Annotated[
         str | None, Parameter(help="With --slurm-jobs: memory of each, such as 8GB.")
     ] = None
@@ -124,10 +137,10 @@ class MovieRunOptions(RunOptions):
     """Those of verbs that work on movie files; None was not given."""
 
     threads: Annotated[
-        int | None,
+        Whole | None,
         Parameter(
             help="Of each worker; without it, the processors that this job may use are shared.",
-            validator=Number(gte=1),
+            validator=Number(gte=1, lte=_MOST_PROCESSES),
         ),
     ] = None
     watch: Annotated[
@@ -136,14 +149,14 @@ class MovieRunOptions(RunOptions):
             help=(
                 "Look for new inputs every so many seconds, and wait for those still being written."
             ),
-            validator=Number(gt=0),
+            validator=[Number(gt=0), _seconds],
         ),
     ] = None
     watch_settle: Annotated[
         float | None,
         Parameter(
             help="With --watch: seconds for which a file must not have changed.",
-            validator=Number(gte=0),
+            validator=_seconds,
         ),
     ] = None
     watch_idle: Annotated[
@@ -151,7 +164,8 @@ class MovieRunOptions(RunOptions):
         Parameter(
             help=(
                 "With --watch: end after so many seconds without anything new; else Ctrl-C ends it."
-            )
+            ),
+            validator=_seconds,
         ),
     ] = None
 

@@ -12,6 +12,7 @@ from dstnet.cli.options import (
     Output,
     Reporter,
     SettingsFile,
+    Whole,
     reporting,
     settings_from,
 )
@@ -71,21 +72,21 @@ def simulate(
         ),
     ] = False,
     movies: Annotated[
-        int | None,
+        Whole | None,
         Parameter(help="How many; without it the recipe's number, or 1.", validator=Number(gte=1)),
     ] = None,
     seed: Annotated[
-        int,
+        Whole,
         Parameter(help="Of the first movie; each next one has the next.", validator=Number(gte=0)),
     ] = 0,
     pixel_size: Annotated[
         float | None, Parameter(name=["--pixel-size", "--apix", "--angpix"], help="Å.")
     ] = None,
     shape: Annotated[
-        tuple[int, int] | None,
+        tuple[Whole, Whole] | None,
         Parameter(negative=(), help="Height and width of a frame in pixels."),
     ] = None,
-    frames: Annotated[int | None, Parameter(help="Frames of a movie.")] = None,
+    frames: Annotated[Whole | None, Parameter(help="Frames of a movie.")] = None,
     dose_per_frame: Annotated[float | None, Parameter(help="e-/Å2 of one frame.")] = None,
     settings: SettingsFile = None,
     format: Annotated[

@@ -12,6 +12,8 @@ from dstnet.cli.options import (
     Json,
     Output,
     SettingsFile,
+    Whole,
+    advising,
     chosen_device,
     reporting,
     settings_from,
@@ -49,8 +51,8 @@ def train(
     model: Annotated[
         str | None, Parameter(name=["--model", "-m"], help="Network to train (see dstnet models).")
     ] = None,
-    steps: Annotated[int | None, Parameter(help="Optimiser steps.")] = None,
-    seed: Annotated[int | None, Parameter(help="Of crops, initial weights and poses.")] = None,
+    steps: Annotated[Whole | None, Parameter(help="Optimiser steps.")] = None,
+    seed: Annotated[Whole | None, Parameter(help="Of crops, initial weights and poses.")] = None,
     settings: SettingsFile = None,
     resume: Annotated[
         bool, Parameter(negative=(), help="Go on from the run's last checkpoint.")
@@ -111,7 +113,7 @@ def train(
                 write(record)
             report(_line(record, chosen.steps), record.numbers())
 
-        try:
+        with advising(lambda: _how_to_go_on((output / CHECKPOINT_NAME).exists())):
             path = train_run(
                 output,
                 data or [],
@@ -121,9 +123,6 @@ def train(
                 say=report.say,
                 report=report_record,
             )
-        except KeyboardInterrupt:
-            has_checkpoint = (output / CHECKPOINT_NAME).exists()
-            raise KeyboardInterrupt(_how_to_go_on(has_checkpoint)) from None
     if first:
         report.say(f"weights in {path}")
     return 0

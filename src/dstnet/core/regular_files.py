@@ -13,6 +13,7 @@ from pathlib import Path
 TABLE_BYTES = 128 << 20
 # Settings, cards and records of one run.
 RECORD_BYTES = 16 << 20
+_PIECE_BYTES = 1 << 20
 
 
 def open_regular(path: Path | str, most_bytes: int | None = None) -> BufferedReader:
@@ -56,11 +57,14 @@ def read_regular(path: Path | str, most_bytes: int = RECORD_BYTES) -> bytes:
     OSError, ValueError
         As `open_regular`; also if the file grows beyond `most_bytes` meanwhile.
     """
+    content = bytearray()
     with open_regular(path, most_bytes) as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise OSError(f"it is larger than {most_bytes >> 20} MiB")
-    return content
+        # In pieces: a reader makes room beforehand for all that it is asked for.
+        while piece := file.read(_PIECE_BYTES):
+            content += piece
+            if len(content) > most_bytes:
+                raise OSError(f"it is larger than {most_bytes >> 20} MiB")
+    return bytes(content)
 
 
 def read_regular_text(path: Path | str, most_bytes: int = RECORD_BYTES) -> str:

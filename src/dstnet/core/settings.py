@@ -51,16 +51,18 @@ class Settings(BaseModel):
             not allowed.
         """
         try:
-            values = read_yaml(path) or {}
+            values = read_yaml(path)
         except (OSError, ValueError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())[:_MOST_CHARACTERS]
             raise SettingsError(
                 f"cannot read settings from {path}: {reason}; give a YAML file of 'name: value'"
                 " lines"
             ) from None
+        if values is None and Path(path).stat().st_size > 0:  # comments alone
+            values = {}
         if not isinstance(values, dict):
             raise SettingsError(
-                f"{path} holds no settings (a {type(values).__name__}); give a YAML file of 'name:"
+                f"{path} holds no settings ({_kind(values)}); give a YAML file of 'name:"
                 " value' lines"
             )
         return cls.checked({**cls.unwrapped(values), **overrides}, str(path))
@@ -75,6 +77,10 @@ class Settings(BaseModel):
     def to_yaml(self) -> str:
         """These settings as YAML that `from_yaml` reads back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _kind(value: object) -> str:
+    return "it is empty" if value is None else f"a {type(value).__name__}"
 
 
 def _shown(value: object) -> str:

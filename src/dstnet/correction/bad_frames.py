@@ -17,6 +17,7 @@ BEAM_OFF = 0.1  # of the usual mean: no exposure, so none is counted
 _SIGMA_OF_MEDIAN_DISTANCE = 1.4826
 _LEAST_FRAMES = 4  # fewer have no usual mean
 _NEIGHBOURS = 9
+_HOTTEST = 1e30
 _NONE = np.empty(0, np.intp)
 
 
@@ -91,8 +92,13 @@ class FrameScan:
                 self._faults[number] = fault
                 continue
             self._means[number] = mean
-            total += frame
+            with np.errstate(over="ignore", invalid="ignore"):  # pixels of 1e38
+                total += frame
         self.count = len(self._means)
+        with np.errstate(invalid="ignore"):
+            is_finite = np.isfinite(total.sum(dtype=np.float64))
+        if not is_finite:
+            total = np.nan_to_num(total, posinf=_HOTTEST, neginf=-_HOTTEST)
         self.mean = total / max(self.count, 1)
         self.never_finite = _NONE
         if self._never_finite is not None and len(self.numbers) > 1:

@@ -39,6 +39,8 @@ def trimmed_mean_std(values: np.ndarray) -> tuple[float, float]:
     return float(mean), float(deviation) / _TRIMMED
 
 
+# Pixels of 1e38 make sums infinite: they are found all the same.
+@np.errstate(over="ignore", invalid="ignore")
 def find_bad_pixels(
     mean: np.ndarray,
     sigmas: float = 6.0,

@@ -19,9 +19,9 @@ from dstnet.dataset.splits import NEVER_TRAINED
 from dstnet.errors import BadInputError, DstnetError, SettingsError
 from dstnet.io import atomic_path
 from dstnet.io.star import write_star
+from dstnet.pipeline.ownership import MANIFEST, MOVIES, PARTICLES, TABLE_MARK, refuse_foreign
 from dstnet.version import __version__
 
-MANIFEST = "manifest.json"
 MOST_BYTES = 4 << 30  # some 2 kB a movie
 # What RELION calls the movies of an optics group apart by.
 OPTICS_COLUMNS = (
@@ -131,8 +131,10 @@ def write_tables(folder: Path, recipe: dict[str, Any]) -> None:
     Raises
     ------
     OutputError
-        If they cannot be written.
+        If they cannot be written, or files of these names lie there that are not ours.
     """
+    for name in (MOVIES, PARTICLES, MANIFEST):
+        refuse_foreign(folder / name)
     movies = complete_movies(folder)
     if not movies:
         return
@@ -186,7 +188,8 @@ def _write_movies_star(
     """As RELION's movie import writes them."""
     rows = [(_movie_name(movie), number) for movie, number in zip(movies, numbers, strict=True)]
     table = pd.DataFrame(rows, columns=["rlnMicrographMovieName", "rlnOpticsGroup"])
-    write_star(folder / "movies.star", {"optics": _optics_table(groups), "movies": table})
+    tables = {"optics": _optics_table(groups), "movies": table}
+    write_star(folder / MOVIES, tables, comment=TABLE_MARK)
 
 
 def _write_particles_star(
@@ -211,8 +214,8 @@ def _write_particles_star(
     optics = _optics_table(groups)
     optics.insert(2, "rlnMicrographPixelSize", optics["rlnMicrographOriginalPixelSize"])
     particles = pd.concat(filled, ignore_index=True)
-    tables_of_file = {"optics": optics, "particles": particles}
-    write_star(folder / "particles.star", tables_of_file, float_format="%.9g")
+    blocks = {"optics": optics, "particles": particles}
+    write_star(folder / PARTICLES, blocks, float_format="%.9g", comment=TABLE_MARK)
 
 
 def _entry(movie: SimulatedMovie) -> MovieEntry | None:

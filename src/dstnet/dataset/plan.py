@@ -12,6 +12,7 @@ from dstnet.dataset.record import MovieFormat, MovieRecord
 from dstnet.dataset.simulated_movie import SimulatedMovie
 from dstnet.dataset.species_store import Outline, SpeciesStore
 from dstnet.errors import OutputError, SettingsError
+from dstnet.pipeline.ownership import MANIFEST, MOVIES, PARTICLES, refuse_foreign
 from dstnet.potential.potential import MAX_BOX
 from dstnet.runs import Shard
 from dstnet.simulation import SimulationSettings
@@ -207,7 +208,7 @@ def _presence(movie: SimulatedMovie, movie_format: MovieFormat, expected: bool) 
         formats = movie.formats
         if not formats or not written.is_file():
             return "missing"
-        if formats != (movie_format,) or written.read_text() != movie.record.to_yaml():
+        if formats != (movie_format,) or not movie.is_recorded():
             return "other"
         return "complete" if movie.is_complete(movie_format, expected) else "missing"
     except OSError as error:
@@ -240,6 +241,8 @@ def _check_folder(folder: Path, needed_bytes: int) -> None:
             f"cannot write into {folder}: no permission for {existing}; choose a folder that you"
             " may write to"
         )
+    for name in (MOVIES, PARTICLES, MANIFEST):
+        refuse_foreign(folder / name)
     free = shutil.disk_usage(existing).free
     needed = needed_bytes + SPARE_BYTES
     if needed_bytes and needed > free:

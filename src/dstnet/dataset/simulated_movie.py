@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import starfile
 import yaml
 
 from dstnet.core.plain_yaml import read_yaml
-from dstnet.core.regular_files import TABLE_BYTES, open_regular, read_regular_text
+from dstnet.core.regular_files import TABLE_BYTES, read_regular_text
 from dstnet.core.shapes import Trajectory
 from dstnet.correction.corrections import Corrections, CorrectionSettings
 from dstnet.dataset.layout import RECORD_ENDING, MovieFiles
@@ -35,6 +34,7 @@ from dstnet.io import (
     open_movie,
 )
 from dstnet.io.reference import read_defects, read_gain
+from dstnet.io.star import read_blocks
 from dstnet.motion import Motion
 from dstnet.movie import Movie
 from dstnet.simulation import MovieSimulator
@@ -108,7 +108,11 @@ class SimulatedMovie(MovieFiles):
         paths += [self.truth_path(ending) for ending in truth_endings(expected)]
         if not all(path.is_file() for path in paths):
             return False
-        return self.record_path.read_text() == self.record.to_yaml()
+        return self.is_recorded()
+
+    def is_recorded(self) -> bool:
+        """Whether the record on disk is this movie's; it must be there."""
+        return self.record_path.read_bytes() == self.record.to_yaml().encode()
 
     # Reading
 
@@ -227,9 +231,7 @@ class SimulatedMovie(MovieFiles):
         """
         path = self.truth_path("particles.star")
         try:
-            open_regular(path, TABLE_BYTES).close()
-            tables = starfile.read(path, always_dict=True)
-            return pd.DataFrame(tables["particles"])  # pyright: ignore[reportArgumentType, reportCallIssue]
+            return pd.DataFrame(read_blocks(path)["particles"])
         except (OSError, ValueError, KeyError) as error:
             raise BadInputError(
                 f"cannot read the particles in {path}: {one_line(error)}; simulate this movie again"

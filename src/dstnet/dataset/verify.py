@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dstnet.dataset.manifest import MANIFEST, Manifest, complete_movies
+from dstnet.dataset.manifest import Manifest, complete_movies
 from dstnet.dataset.movie_facts import FileFacts, file_facts
+from dstnet.pipeline.ownership import MANIFEST
 
 
 @dataclass

@@ -2,7 +2,7 @@
 complete or not at all.
 """
 
-from dstnet.io.atomic import atomic_path, create_file, ensure_writable_folder
+from dstnet.io.atomic import Staged, atomic_path, create_file, ensure_writable_folder
 from dstnet.io.compressed_mrc import CompressedMrcFrames
 from dstnet.io.eer import EerFrames, EerSettings
 from dstnet.io.movie_file import open_movie, write_movie
@@ -14,6 +14,7 @@ __all__ = [
     "EerFrames",
     "EerSettings",
     "MrcFrames",
+    "Staged",
     "TiffFrames",
     "atomic_path",
     "create_file",

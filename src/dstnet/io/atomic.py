@@ -4,11 +4,12 @@ renamed.
 
 import errno
 import os
-import secrets
-import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from dstnet.errors import OutputError
 from dstnet.io.leftovers import hidden_path
@@ -35,14 +36,18 @@ def _discard(temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+Put = Callable[[Path, Path], None]  # puts a complete file, the first, in the place of the second
+
+
 @contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, put: Put = os.replace) -> Iterator[Path]:
     """Yield a path to write to; once the block ends well, what lies there replaces `path` in one
     step.
 
     The path yielded is a hidden name in the same folder with the same suffix; an empty file lies
     there, whose permissions the result gets, as the umask has them. If the block fails, for
-    whatever reason, nothing is left behind and an older file at `path` stays as it was.
+    whatever reason, nothing is left behind and an older file at `path` stays as it was. `put` is
+    `os.replace`, or a `Staged` that keeps the file for later.
 
     Raises
     ------
@@ -54,19 +59,71 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     temporary = hidden_path(path)
     try:
         temporary.touch(exist_ok=False)
-        mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
-        # safetensors puts a file of its own there, which its owner alone may read.
-        if stat.S_IMODE(temporary.stat().st_mode) != mode:
-            temporary.chmod(mode)
-        with open(temporary, "rb+") as file:
-            # Else a crash of the machine could leave the new name on an empty file.
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        # Else a crash of the machine could leave the new name on an empty file.
+        flush_to_disk(temporary)
+        put(temporary, path)
     except OSError as error:
         raise _output_error(path, error) from error
     finally:
         _discard(temporary)
+
+
+class Staged:
+    """Complete files that wait, under hidden names, until all of them are put in their places.
+
+    To be given as `put` to what writes them; those that wait when the block ends are removed.
+
+    Attributes
+    ----------
+    waiting
+        Where they lie, by where they belong.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: dict[Path, Path] = {}
+
+    def __call__(self, temporary: Path, path: Path) -> None:
+        """Keep a complete file."""
+        kept = hidden_path(path)
+        os.replace(temporary, kept)
+        self.waiting[path] = kept
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        for kept in self.waiting.values():
+            _discard(kept)
+
+    def put_in_place(self) -> None:
+        """Put all files in their places, in the order in which they came.
+
+        Raises
+        ------
+        OutputError
+            If that cannot be done; those before it are in theirs.
+        """
+        for path, kept in list(self.waiting.items()):
+            try:
+                os.replace(kept, path)
+            except OSError as error:
+                raise _output_error(path, error) from error
+            del self.waiting[path]
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file is on the disk: a full one, or a full quota, may say so no sooner.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def create_file(path: Path, text: str) -> bool:
@@ -107,13 +164,11 @@ def ensure_writable_folder(path: Path | str) -> Path:
         If it cannot be made, is no folder, or no file can be created in it.
     """
     path = Path(path)
-    probe = path / f".{secrets.token_hex(6)}"
     try:
         path.mkdir(parents=True, exist_ok=True)
         # Creating a file is the only honest test: permission bits mean little to network file
-        # systems and to root.
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        # systems and to root. This one has no name that a kill could leave behind.
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         if path.exists() and not path.is_dir():
             raise OutputError(

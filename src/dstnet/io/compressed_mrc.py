@@ -11,6 +11,7 @@ import gzip
 import lzma
 import mmap
 import os
+import shutil
 import tempfile
 import weakref
 import zlib
@@ -29,6 +30,7 @@ PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 _GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ"
 _CHUNK_BYTES = 1 << 22
 _START_BYTES = 1 << 22  # that the first blocks of a zstd file hold at most
+_MOST_TIMES = 1000  # as many bytes as packed; counts of a camera make some ten
 
 
 def is_packed(head: bytes) -> bool:
@@ -107,6 +109,7 @@ class CompressedMrcFrames(MrcFrames):
 
     def _temporary(self, unpack: Callable[[BinaryIO], None]) -> BinaryIO:
         """A new nameless file that `unpack` has filled."""
+        self._refuse_what_has_no_room()
         try:
             file = cast(BinaryIO, tempfile.TemporaryFile(prefix="dstnet-"))  # noqa: SIM115  it is closed with the reader
             try:
@@ -127,6 +130,27 @@ class CompressedMrcFrames(MrcFrames):
             raise BadInputError(
                 f"cannot unpack {self.path} into {_folder()}: {error.strerror or error}; {remedy}"
             ) from error
+
+    def _refuse_what_has_no_room(self) -> None:
+        """Refuse what its header says would fill a disk, before it does."""
+        most = self._most_bytes
+        packed = self.path.stat().st_size
+        if most > max(_MOST_TIMES * packed, _START_BYTES):
+            raise BadInputError(
+                f"{self.path} has {packed / 1e6:.3g} MB packed where its header says"
+                f" {most / 1e9:.3g} GB of frames, {_MOST_TIMES} times as much and more; copy it"
+                " again"
+            )
+        try:
+            free = shutil.disk_usage(tempfile.gettempdir()).free
+        except OSError:
+            return  # making the file will say why
+        if most > free:
+            raise BadInputError(
+                f"cannot unpack {self.path} into {_folder()}: its header says {most / 1e9:.3g} GB"
+                f" of frames, and {free / 1e9:.3g} GB are free there; free some space, or set"
+                " TMPDIR to a larger folder"
+            )
 
     def _unpack_stream(self, file: BinaryIO) -> None:
         most = self._most_bytes

@@ -4,11 +4,13 @@ dm4 is there; movies, and DM3, are to be converted.
 
 import importlib
 import importlib.util
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from dstnet.core.regular_files import open_regular
 from dstnet.errors import BadInputError
 
 SUFFIXES = (".dm3", ".dm4")
@@ -21,6 +23,32 @@ def to_be_converted(path: Path, why: str = "which cannot be read") -> BadInputEr
         f"{path} is a Digital Micrograph file, {why}; convert it: dm2mrc {path.name} {target}"
         f" (IMOD) or e2proc2d.py {path.name} {target} (EMAN2)"
     )
+
+
+class _Counted:
+    """A DM4 file whose directory is refused where it counts more than the file has bytes: the
+    package would make room for it.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, os.SEEK_END)
+        self.seek = file.seek
+        self.tell = file.tell
+        self.is_directory = True
+        self._name_length = 0
+
+    def read(self, length: int) -> bytes:
+        """The next bytes; in the directory eight are a count, but for names, whose length stands
+        before them in two.
+        """
+        data = self._file.read(length)
+        is_name = length == self._name_length
+        self._name_length = int.from_bytes(data) if length == 2 else 0
+        is_count = self.is_directory and length == 8 and not is_name
+        if is_count and int.from_bytes(data) > self._size:
+            raise ValueError("it counts more than it holds")
+        return data
 
 
 def read_dm4(path: Path) -> np.ndarray:
@@ -36,9 +64,12 @@ def read_dm4(path: Path) -> np.ndarray:
         raise to_be_converted(path)
     dm4: Any = importlib.import_module("dm4")  # not above: few need it
     try:
-        with dm4.DM4File.open(str(path)) as file:
+        with open_regular(path) as content:
+            counted = _Counted(content)
+            file = dm4.DM4File(counted)
             # A file holds images one behind the other, the first of them often a thumbnail.
             images = file.read_directory().named_subdirs["ImageList"].unnamed_subdirs
+            counted.is_directory = False
             stored = images[-1].named_subdirs["ImageData"]
             sides = [
                 int(file.read_tag_data(side))

@@ -5,8 +5,8 @@ first stored row.
 
 The header is read with mrcfile's description of it, but the data are not read through mrcfile's
 memory maps: a plain read of one frame turns a file that was cut off meanwhile, or a failing disk,
-into an error message, where a memory map would kill the process. It also keeps no file
-open, so that a reader can be sent to worker processes.
+into an error message, where a memory map would kill the process. It also keeps no file open, so
+that a reader can be sent to worker processes.
 """
 
 import operator
@@ -23,7 +23,7 @@ import mrcfile.utils
 import numpy as np
 
 from dstnet.errors import BadInputError
-from dstnet.io.atomic import atomic_path
+from dstnet.io.atomic import Put, atomic_path
 from dstnet.io.packed_counts import SAMPLE_BYTES, holds_packed, not_packed, note_on_packed, unpacked
 from dstnet.io.stored_frames import StoredFrames
 from dstnet.movie import FrameStack
@@ -42,8 +42,8 @@ _MODES = {
 _MODE_4BIT = 101
 _REFUSED_MODES = {3: "complex", 4: "complex", 16: "RGB"}
 # Beyond these a header is nonsense. They tell the byte order: a small number is huge in the other.
-_MAX_SIDE = 1 << 17
-_MAX_FRAMES = 1 << 20
+_SIDE = (1, 1 << 17)
+_LIMITS = {"nx": _SIDE, "ny": _SIDE, "nz": (1, 1 << 20), "mode": (0, 1023), "nsymbt": (0, 1 << 26)}
 # IMOD's flags, in the part of the header that MRC2014 leaves open (IMOD's description of its MRC
 # format, bytes 152 to 160).
 _IMOD_STAMP = 1146047817
@@ -137,7 +137,8 @@ class MrcFrames(StoredFrames):
             return True
         head, _ = self._head_and_size(self._start + SAMPLE_BYTES)
         sample = np.frombuffer(head, np.uint8)[self._start :]
-        return holds_packed(self.path, int(header["ny"]), int(header["nx"]), [sample], told)
+        shape = int(header["ny"]), int(header["nx"])
+        return bool(sample.size) and holds_packed(self.path, *shape, [sample], told)
 
     def _data_type(self, mode: int, flags: int) -> np.dtype:
         if self._packed or (mode == 0 and not flags & _IMOD_SIGNED_BYTES):
@@ -224,10 +225,7 @@ class MrcFrames(StoredFrames):
 
 def _is_sensible(header: np.void) -> bool:
     """Whether the numbers of a header can be those of a file."""
-    sides_fit = all(0 < header[side] <= _MAX_SIDE for side in ("nx", "ny"))
-    frames_fit = 0 < header["nz"] <= _MAX_FRAMES
-    mode_fits = 0 <= header["mode"] < 1024
-    return bool(sides_fit and frames_fit and mode_fits and header["nsymbt"] >= 0)
+    return all(least <= header[name] <= most for name, (least, most) in _LIMITS.items())
 
 
 def _imod_flags(header: np.void, order: str) -> int:
@@ -254,18 +252,18 @@ def write_mrc(
     *,
     stack: bool = False,
     origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    put: Put = os.replace,
 ) -> None:
-    """Write an image, an image stack or a volume as an MRC2014 file, atomically; the header's
-    statistics are those of the data.
+    """Write an image, an image stack or a volume as an MRC2014 file, atomically (see `atomic_path`,
+    also of `put`); the header's statistics are those of the data.
 
     Parameters
     ----------
     path
         The file to write; one of that name is replaced.
     array
-        ``[y, x]``, ``[frame, y, x]``, or frames ``[y, x]`` in any iterable; taken frame by frame,
-        so they may lie in a file or be made one after the other. float32, float16, int8, int16 or
-        uint16, kept as they are.
+        ``[y, x]``, ``[frame, y, x]``, or frames ``[y, x]`` in any iterable, taken one by one.
+        float32, float16, int8, int16 or uint16, kept as they are.
     pixel_size_angstrom
         Pixel size, the same along all axes.
     label
@@ -273,7 +271,7 @@ def write_mrc(
     stack
         Three dimensions are a stack of images; otherwise a volume.
     origin_angstrom
-        Where (x, y, z) the first pixel lies, in Angstrom: the header's own.
+        Where (x, y, z) the first pixel lies.
 
     Raises
     ------
@@ -299,7 +297,7 @@ def write_mrc(
     is_volume = not image and not stack
     header = _new_header(mode, label, origin_angstrom, is_volume)
     statistics = _Statistics()
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path, put) as temporary, open(temporary, "wb") as file:
         file.write(header.tobytes())  # room for the true one, written last
         for frame in chain([first], frames):
             if frame.shape != first.shape or frame.dtype != dtype:

@@ -13,6 +13,8 @@ from dstnet.core.shapes import Image, Shape, Stack
 from dstnet.errors import BadInputError
 from dstnet.movie.exposure import Exposure
 
+_PIXEL_SIZES_ANGSTROM = (1e-3, 1e5)  # beyond, a header holds something else
+
 
 @runtime_checkable
 class FrameStack(Protocol):
@@ -77,10 +79,11 @@ class Movie:
                 f"{self.name}: frames have shape {tuple(self.frames.shape)}; a movie is [frame, y,"
                 " x]"
             )
-        if not 0 < self.pixel_size_angstrom < math.inf:
+        least, most = _PIXEL_SIZES_ANGSTROM
+        if not least <= self.pixel_size_angstrom <= most:
             raise BadInputError(
-                f"{self.name}: pixel size is {self.pixel_size_angstrom} Å; pass a positive"
-                " --pixel-size"
+                f"{self.name}: pixel size is {self.pixel_size_angstrom} Å; pass --pixel-size,"
+                f" {least:g} to {most:g}"
             )
         if not 10 <= self.voltage_kv <= 3000:
             raise BadInputError(

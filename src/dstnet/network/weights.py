@@ -4,7 +4,6 @@ with the package.
 
 import hashlib
 import json
-import os
 from collections.abc import Collection
 from difflib import get_close_matches
 from importlib import resources
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 
 from dstnet.core.regular_files import open_regular, read_regular_text
 from dstnet.core.settings import Settings
-from dstnet.errors import SettingsError, WeightsError
-from dstnet.io import atomic_path
+from dstnet.errors import OutputError, SettingsError, WeightsError
+from dstnet.io.atomic import atomic_path, flush_to_disk
 from dstnet.network.architectures import build
 from dstnet.network.blocks import MovieNetwork
 
@@ -87,15 +86,26 @@ def save_weights(network: nn.Module, card: ModelCard, path: Path) -> ModelCard:
     content = save(halves)
     card = card.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
     card_path = path.with_suffix(".json")
-    with atomic_path(path) as weights:
-        # On the disk before the card is there: a full one may say so no sooner.
-        with open(weights, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        with atomic_path(card_path) as temporary:
-            temporary.write_text(card.model_dump_json(indent=2) + "\n")
+    card_before = card_path.read_bytes() if card_path.is_file() else None
+    try:
+        with atomic_path(path) as weights:
+            weights.write_bytes(content)
+            flush_to_disk(weights)  # before the card is there
+            with atomic_path(card_path) as temporary:
+                temporary.write_text(card.model_dump_json(indent=2) + "\n")
+    except OutputError:
+        _put_back(card_path, card_before)
+        raise
     return card
+
+
+def _put_back(card_path: Path, content: bytes | None) -> None:
+    """The card as it was before weights that did not come."""
+    if content is None:
+        card_path.unlink(missing_ok=True)
+    elif card_path.read_bytes() != content:
+        with atomic_path(card_path) as temporary:
+            temporary.write_bytes(content)
 
 
 def released() -> dict[str, Path]:

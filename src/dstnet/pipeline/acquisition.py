@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dstnet.errors import BadInputError
+from dstnet.errors import BadInputError, SettingsError
 from dstnet.io import EerSettings
 from dstnet.io.movie_file import PIXEL_SIZE_RANGE_ANGSTROM, stored_pixel_size_angstrom
 from dstnet.pipeline.star_row import PARTICLE, SUM_COLUMN, StarRow
@@ -17,6 +17,9 @@ DEFAULT_VOLTAGE_KV = 300.0
 
 _VOLTAGE_RANGE_KV = (10.0, 3000.0)
 _MOST_EXPOSURE_E_PER_A2 = 1e4
+_MOST_PIXEL_ANGSTROM = 1e5
+_MOST_ABERRATION_MM = 100.0
+_LEAST = 1e-6  # of what must be more than 0
 # For the tables that RELION goes on from: option, and what is allowed.
 _ABERRATION = "rlnSphericalAberration"
 _CONTRAST = "rlnAmplitudeContrast"
@@ -49,6 +52,11 @@ class GivenValues:
         For the tables that RELION goes on from.
     eer
         How raw frames of EER movies are made into frames.
+
+    Raises
+    ------
+    SettingsError
+        If a value is impossible.
     """
 
     pixel_size_angstrom: float | None = None
@@ -58,6 +66,20 @@ class GivenValues:
     spherical_aberration_mm: float | None = None
     amplitude_contrast: float | None = None
     eer: EerSettings = field(default_factory=EerSettings)
+
+    def __post_init__(self) -> None:
+        for value, option, least, most in (
+            (self.pixel_size_angstrom, "--pixel-size", _LEAST, _MOST_PIXEL_ANGSTROM),
+            (self.exposure_e_per_a2, "--dose-per-frame", _LEAST, _MOST_EXPOSURE_E_PER_A2),
+            (self.pre_exposure_e_per_a2, "--pre-exposure", 0, _MOST_EXPOSURE_E_PER_A2),
+            (self.voltage_kv, "--voltage", *_VOLTAGE_RANGE_KV),
+            (self.spherical_aberration_mm, "--cs", 0, _MOST_ABERRATION_MM),
+            (self.amplitude_contrast, "--amplitude-contrast", 0, 1),
+        ):
+            if value is not None and not least <= value <= most:
+                raise SettingsError(
+                    f"{option} is {value:g}; {least:g} to {most:g} are allowed, or leave it out"
+                )
 
 
 class Acquisition:
@@ -248,14 +270,9 @@ class Acquisition:
         Raises
         ------
         BadInputError
-            If an option or the STAR file says what no exposure can be.
+            If the STAR file says what no exposure can be.
         """
         given = self._given.exposure_e_per_a2
-        if given is not None and not given > 0:
-            raise BadInputError(
-                f"{self._path}: exposure of a frame is {given:g} e-/Å2; pass a positive"
-                " --dose-per-frame, or none"
-            )
         return self._number(given, "--dose-per-frame", " e-/Å2", self._star_exposure)
 
     def _star_exposure(self) -> float | None:
@@ -355,17 +372,13 @@ class Acquisition:
             if replaced is not None:
                 values.pop(column, None)  # it is no longer true
         for column, value, option, most in (
-            (_ABERRATION, given.spherical_aberration_mm, "--cs", 100.0),
+            (_ABERRATION, given.spherical_aberration_mm, "--cs", _MOST_ABERRATION_MM),
             (_CONTRAST, given.amplitude_contrast, "--amplitude-contrast", 1.0),
         ):
 
             def told(column: str = column, most: float = most, option: str = option) -> Any:
                 return self._cell(column, 0, most, option)
 
-            if value is not None and not 0 <= value <= most:
-                raise BadInputError(
-                    f"{self._path}: {option} is {value:g}; 0 to {most:g} are allowed"
-                )
             number = self._number(value, option, "", told)
             if number is not None:
                 values[column] = number

@@ -18,6 +18,8 @@ from dstnet.pipeline.naming import movie_identity, result_name
 from dstnet.pipeline.star_inputs import FileFinder, FoundMovie, reason, star_movies
 from dstnet.pipeline.star_row import StarRow
 
+_LONGEST_PATH = 4096  # bytes, of any path
+
 
 class NothingThereError(BadInputError):
     """A folder or a pattern names no movie, which may change."""
@@ -189,12 +191,37 @@ def _is_pattern(argument: str) -> bool:
 
 
 def _matching(pattern: str, report: Report) -> Iterator[FoundMovie]:
-    matches = map(Path, glob.glob(pattern, recursive=True))
+    matches = map(Path, _glob(pattern))
     paths = sorted(path for path in matches if not os.path.isdir(path))
     if not paths:
         raise NothingThereError(f"no file matches {pattern}; check the pattern")
     for path in without_other_files(paths):
         yield from _from_file(path, report)
+
+
+def _glob(pattern: str) -> set[str]:
+    """What matches a wildcard; with ``**`` each folder once, though links may lead to it again and
+    again.
+    """
+    if os.path.basename(pattern) == "**":
+        pattern += "/*"
+    start, deep, rest = f"/{pattern}".partition("/**/")
+    if not deep:
+        return set(glob.glob(pattern))
+    start = start[1:] + "/" if start else pattern[:1] * pattern.startswith("/")
+    found = set()
+    seen = set()
+    waiting = sorted(glob.glob(start)) if start else [""]
+    while waiting:
+        folder = waiting.pop(0)
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        here = glob.escape(folder)
+        found |= _glob(here + rest)
+        waiting += sorted(glob.glob(f"{here}*/"))
+    return found
 
 
 def _in_folder(folder: Path) -> Iterator[FoundMovie]:
@@ -233,7 +260,12 @@ def _listed(path: Path) -> Iterator[FoundMovie]:
         raise BadInputError(f"cannot read the list {path}: {reason(error)}; {advice}") from error
     finder = FileFinder(path)
     is_empty = True
-    for line in lines:
+    for number, line in enumerate(lines, 1):
+        if len(line) > _LONGEST_PATH:
+            raise BadInputError(
+                f"cannot read the list {path}: line {number} has {len(line)} characters, more than"
+                f" a path may have; {advice}"
+            )
         name = _listed_name(line.removesuffix("\r"), finder)
         if not name:
             continue

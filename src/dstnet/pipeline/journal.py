@@ -1,11 +1,11 @@
 """Files that grow by a line of JSON each time something is put on record: one writer a file."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dstnet.core.regular_files import read_regular
+from dstnet.core.regular_files import open_regular
 from dstnet.errors import OutputError
 
 MOST_BYTES = 1 << 30  # 5 kB a movie, more or less
@@ -38,9 +38,30 @@ def read_values(path: Path) -> Iterator[Any]:
     OSError, ValueError
         If it cannot be read, is no regular file, or is larger than `MOST_BYTES`.
     """
-    for line in read_regular(path, MOST_BYTES).decode(errors="replace").splitlines():
+    with open_regular(path, MOST_BYTES) as file:
+        yield from _values(file)
+
+
+def read_on(path: Path, start: int) -> tuple[list[Any], int]:
+    """What such a file has on record behind byte `start`, in lines that are complete by now, and
+    where these end.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `read_values`.
+    """
+    with open_regular(path, MOST_BYTES) as file:
+        file.seek(start)
+        content = file.read()
+    complete = content[: content.rfind(b"\n") + 1]
+    return list(_values(complete.splitlines())), start + len(complete)
+
+
+def _values(lines: Iterable[bytes]) -> Iterator[Any]:
+    for line in lines:
         try:
-            value = json.loads(line)
+            value = json.loads(line.decode(errors="replace"))
         except (ValueError, RecursionError):
             continue
         yield value

@@ -1,115 +1,105 @@
-"""What workers write on record of the files of results themselves: before they touch them, and once
-they are complete.
+"""What is put on record of the files of results before they appear: a file is ours if it is as one
+of these lines, or a movie's record, says. Nothing else is.
 
-A file is ours if it is as it was written, or if writing it was begun and never ended (a killed
-run). Each worker appends to a file of its own, ``records/*.ledger``.
+Files of results are complete, under hidden names, when they are put on record, and only then get
+their own names. Wherever a run is killed, what lies under such a name is what was there before or
+what was put on record. Each worker appends to a file of its own, ``records/*.ledger``.
 """
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dstnet.pipeline.file_state import FileState, is_in_state
-from dstnet.pipeline.journal import append_line, read_values
-from dstnet.pipeline.record import Results
+from dstnet.pipeline.file_state import FileState
+from dstnet.pipeline.journal import append_line, read_on
+
+FOLDER = "records"
 
 
-@dataclass
-class Claims:
-    """What the ledgers of a folder say, by path from it.
+@dataclass(frozen=True, slots=True)  # two a movie are held
+class Claim:
+    """One line's word on one file.
 
     Attributes
     ----------
-    begun
-        Attempts to write a file that did not end, and what each made it from.
-    written
-        The states of a file as it was written, and what it was made from.
+    state
+        As it was before it got its name.
+    made_from
+        Equal for results that were made from the same in the same way.
+    run
+        That made it.
     """
 
-    begun: dict[str, dict[str, str]] = field(default_factory=dict)
-    written: dict[str, list[tuple[FileState, str]]] = field(default_factory=dict)
-
-    def holds(self, folder: Path, file: str, made_from: str) -> bool:
-        """Whether a file is one of ours that was made from this, or is being made from it."""
-        if made_from in self.begun.get(file, {}).values():
-            return True
-        states = (state for state, of in self.written.get(file, ()) if of == made_from)
-        return any(is_in_state(folder / file, state) for state in states)
+    state: FileState
+    made_from: str
+    run: str
 
 
 class Ledger:
-    """One worker's part of the ledgers."""
+    """All ledgers of a folder, as they are by now, and one worker's part of them.
 
-    def __init__(self) -> None:
-        self._name = f"{secrets.token_hex(8)}.ledger"
+    Parameters
+    ----------
+    folder
+        Of the run.
+    run
+        Its name, without a dash at its end.
+    """
 
-    def begin(self, folder: Path, files: Iterable[str], made_from: str) -> str:
-        """Put on record that files are about to be written; gives the attempt's name.
+    def __init__(self, folder: Path, run: str) -> None:
+        self._folder = folder / FOLDER
+        self._name = f"{run}-{secrets.token_hex(8)}.ledger"
+        self._read: dict[str, tuple[dict[str, list[Claim]], int]] = {}  # by name; to which byte
 
-        Raises
-        ------
-        OutputError
-            If it cannot be written.
-        """
-        attempt = secrets.token_hex(4)
-        self._append(folder, {"begun": attempt, "of": made_from, "files": list(files)})
-        return attempt
-
-    def end(
-        self, folder: Path, attempts: Iterable[str], made_from: str, written: Mapping[str, Any]
-    ) -> None:
-        """Put on record that files are complete, in which state, and of which attempts that is the
-        end.
+    def add(self, made_from: str, states: Mapping[str, FileState]) -> None:
+        """Put on record which files, by path from the run's folder, are about to appear.
 
         Raises
         ------
         OutputError
             If it cannot be written.
         """
-        line = {"ended": list(attempts), "of": made_from, "files": dict(written)}
-        self._append(folder, line)
+        append_line(self._folder / self._name, {"of": made_from, "files": dict(states)})
 
-    def _append(self, folder: Path, line: dict[str, Any]) -> None:
-        append_line(folder / "records" / self._name, line)
+    def claims(self, file: str) -> list[Claim]:
+        """What all ledgers say of a file by now; damaged and unfinished lines say nothing."""
+        return [claim for claims in self._by_ledger() for claim in claims.get(file, ())]
 
+    def all_claims(self) -> dict[str, list[Claim]]:
+        """What all ledgers say, by file."""
+        found: dict[str, list[Claim]] = {}
+        for claims in self._by_ledger():
+            for file, own in claims.items():
+                found.setdefault(file, []).extend(own)
+        return found
 
-def read_claims(folder: Path) -> Claims:
-    """What all ledgers of a folder say; unfinished lines are passed over."""
-    claims = Claims()
-    ended: list[tuple[str, str]] = []
-    for line in _lines(folder):
-        try:
-            made_from = str(line["of"])
-            if "begun" in line:
-                for file in line["files"]:
-                    claims.begun.setdefault(file, {})[str(line["begun"])] = made_from
-                continue
-            for file, (size, modified, digest) in line["files"].items():
-                claims.written.setdefault(file, []).append(((size, modified, digest), made_from))
-                ended += ((file, attempt) for attempt in line["ended"])
-        except (KeyError, TypeError, ValueError, AttributeError):
-            continue
-    for file, attempt in ended:
-        if file in claims.begun:
-            claims.begun[file].pop(attempt, None)
-    claims.begun = {file: attempts for file, attempts in claims.begun.items() if attempts}
-    return claims
+    def _by_ledger(self) -> Iterator[dict[str, list[Claim]]]:
+        for path in sorted(self._folder.glob("*.ledger")):
+            claims, read_bytes = self._read.get(path.name, ({}, 0))
+            # Asked for each movie, and of many movies they are long: only what is new is read.
+            with suppress(OSError, ValueError):
+                if path.stat().st_size != read_bytes:
+                    lines, read_bytes = read_on(path, read_bytes)
+                    _add_claims(claims, lines, path)
+                    self._read[path.name] = claims, read_bytes
+            yield claims
 
 
-def is_broken_off(folder: Path, results: Results, begun: Mapping[str, object]) -> bool:
-    """Whether a run that was killed has written over one of the files of results."""
-    states = results.states()
-    return any(
-        file in begun and (state is None or not is_in_state(folder / file, state))
-        for file, state in states.items()
-        if (folder / file).is_file()
-    )
+def _add_claims(claims: dict[str, list[Claim]], lines: Iterable[Any], path: Path) -> None:
+    run, _, _ = path.stem.rpartition("-")
+    for line in lines:
+        for file, claim in _line_claims(line, run):
+            claims.setdefault(file, []).append(claim)
 
 
-def _lines(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted((folder / "records").glob("*.ledger")):
-        with suppress(OSError):
-            yield from read_values(path)
+def _line_claims(line: Any, run: str) -> list[tuple[str, Claim]]:
+    try:
+        return [
+            (file, Claim((int(size), int(modified_ns), str(digest)), str(line["of"]), run))
+            for file, (size, modified_ns, digest) in line["files"].items()
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return []

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from dstnet.io.atomic import Put
 from dstnet.io.star import star_name, write_star
 from dstnet.motion import Motion, RelionMovie
 from dstnet.movie import Movie
@@ -43,8 +44,8 @@ class MotionFile:
     voltage_kv: float | None
     references: RelionReferences
 
-    def write(self, path: Path) -> None:
-        """Write the file.
+    def write(self, path: Path, put: Put) -> None:
+        """Write the file, see `dstnet.io.atomic_path`.
 
         Raises
         ------
@@ -52,7 +53,7 @@ class MotionFile:
             If it cannot be written.
         """
         tables = self.motion.to_relion(self._described())
-        write_star(path, tables, float_format="%.9g")
+        write_star(path, tables, float_format="%.9g", put=put)
 
     def _described(self) -> RelionMovie:
         movie = self.movie

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote_to_bytes
 
-import starfile
-
-from dstnet.core.regular_files import open_regular, read_regular
+from dstnet.core.regular_files import open_regular
 from dstnet.errors import BadInputError
 from dstnet.io.movie_file import movie_stem
+from dstnet.io.star import read_blocks
 from dstnet.io.star_table import read_star
 from dstnet.pipeline.inputs import InputMovie
 
@@ -31,7 +30,6 @@ _BLOCK_LINE = re.compile(rf"^\s*{_MOTION_BLOCK}\s*$", re.MULTILINE)
 _LOOP_LINE = re.compile(r"^\s*loop_\s*$", re.MULTILINE)  # names may hold it too
 _COMPARED_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 14  # of a motion file: its general values and the start of its shifts
-_MOST_COLUMNS = 1000  # of all its tables; RELION has some 40
 _NEW_FILES_SECONDS = 5.0  # a folder is looked through again no sooner
 
 
@@ -274,20 +272,12 @@ def read_tables(path: Path) -> dict[str, Any]:
         If it cannot be read.
     """
     try:
-        _refuse_too_many_columns(read_regular(path))
-        blocks = starfile.read(path, always_dict=True)
-    except Exception as error:  # a damaged file surfaces as nearly every kind of error
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return read_blocks(path)
+    except (OSError, ValueError) as error:
         raise BadInputError(
-            f"cannot read the motion in {path}: {reason}; give a STAR file of a motion correction"
+            f"cannot read the motion in {path}: {getattr(error, 'strerror', None) or error}; give a"
+            " STAR file of a motion correction"
         ) from None
-    return {str(name): block for name, block in blocks.items()}
-
-
-def _refuse_too_many_columns(content: bytes) -> None:
-    count = content.count(b"\n_")
-    if count > _MOST_COLUMNS:
-        raise ValueError(f"it names {count} columns")
 
 
 def _head(path: Path) -> str:

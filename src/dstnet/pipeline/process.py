@@ -3,7 +3,7 @@
 import errno
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -17,7 +17,7 @@ from dstnet.core.progress import working_on
 from dstnet.correction import Corrections
 from dstnet.enhancement import Needs, Restorer
 from dstnet.errors import BadInputError, DstnetError, OutputError, printable
-from dstnet.io import ensure_writable_folder, write_mrc
+from dstnet.io import Staged, ensure_writable_folder, write_mrc
 from dstnet.movie import Movie
 from dstnet.movie.frame_cache import FrameCache
 from dstnet.pipeline.file_state import FileState, FileVersion, file_sha256, file_state, file_version
@@ -34,7 +34,7 @@ from dstnet.pipeline.products import (
 from dstnet.pipeline.record import Cost, Record, Results, Source
 from dstnet.pipeline.relion_references import ReferenceWriter
 from dstnet.pipeline.settings import RunSettings
-from dstnet.pipeline.task import Task, complete_results, refuse_others, result_paths
+from dstnet.pipeline.task import Place, Task, result_paths
 from dstnet.runs import peak_memory_bytes
 
 # Rounding to half precision may add this share of an image's own deviation; raw counts of 10,000 a
@@ -89,7 +89,8 @@ class MovieProcessor:
         self._device = device
         self._restorer = settings.restorer(device)
         self._reference_writer = ReferenceWriter()
-        self._ledger = Ledger()
+        self._made_with = settings.made_with()
+        self._ledger = lru_cache(maxsize=1)(Ledger)
         # Of the last gains: movies of one camera come together.
         self._corrections = lru_cache(maxsize=2)(
             lambda gain, defects, _digests: settings.references.corrections(gain, defects)
@@ -137,12 +138,16 @@ class MovieProcessor:
         products = chosen_products(
             self._settings.products, raw, is_enhanced=self._restorer is not None
         )
-        paths = result_paths(task, products)
-        if complete := complete_results(task, source, paths):
-            if task.begun:  # and came no further than this
-                self._end(task, (), source, paths)
+        place = Place(
+            task,
+            source.digest(self._made_with),
+            result_paths(task, products),
+            self._ledger(task.folder, task.run),
+        )
+        place.refuse_others()
+        if complete := place.complete_results(source):
             return task.record(status="skipped", results=self._with_optics(complete, task.movie))
-        results = self._make(task, raw, source, products, paths)
+        results = self._make(place, raw, source, products)
         cost = Cost(
             seconds=round(time.perf_counter() - started, 2),
             cpu_seconds=round(time.process_time() - cpu, 2),
@@ -193,14 +198,15 @@ class MovieProcessor:
 
     def _make(
         self,
-        task: Task,
+        place: Place,
         raw: Movie,
         made_from: Source,
         products: list[Product],
-        paths: dict[str, Path],
     ) -> Results:
         """Make and write the results of a movie that was opened as `raw`."""
         settings = self._settings
+        task = place.task
+        paths = place.paths
         source = task.movie
         camera = settings.references
         gain = camera.gain_of(source)
@@ -216,17 +222,6 @@ class MovieProcessor:
             self._checked(product.image(images), paths[product.kind], movie) for product in products
         ]
         ensure_writable_folder(paths[MOTION].parent)
-        refuse_others(task, made_from, paths.values())  # what came while it was worked on
-        own_files = (path.relative_to(task.folder).as_posix() for path in paths.values())
-        attempt = self._ledger.begin(task.folder, own_files, made_from.digest())
-        for product, image in zip(products, checked, strict=True):
-            write_mrc(
-                paths[product.kind],
-                image.cpu().numpy(),
-                aligned.pixel_size_angstrom,
-                product.label,
-                stack=image.ndim == 3,
-            )
         references = self._reference_writer.references(
             task.folder, gain, corrections, raw, corrected
         )
@@ -239,10 +234,20 @@ class MovieProcessor:
             settings.movies.known_voltage_kv(source),
             references,
         )
-        motion_file.write(paths[MOTION])
-        written = self._end(task, (attempt,), made_from, paths)
+        with Staged() as staged:
+            for product, image in zip(products, checked, strict=True):
+                write_mrc(
+                    paths[product.kind],
+                    image.cpu().numpy(),
+                    aligned.pixel_size_angstrom,
+                    product.label,
+                    stack=image.ndim == 3,
+                    put=staged,
+                )
+            motion_file.write(paths[MOTION], staged)
+            written = _put_in_place(place, staged)
         shifts = aligned.motion.global_shift_angstrom.tolist()
-        files = paths | references.written(task.folder)
+        files = {**paths, **references.written(task.folder)}
         total, early, late = aligned.motion.path_lengths_angstrom(movie.exposure)
         restored_notes = images.restored.notes if images.restored else ()
         notes = (
@@ -258,24 +263,11 @@ class MovieProcessor:
             shifts_angstrom=[[round(y, 3), round(x, 3)] for y, x in shifts],
             accumulated_motion_angstrom=(round(total, 3), _rounded(early), _rounded(late)),
             notes=[printable(note) for note in notes],
-            files={kind: p.relative_to(task.folder).as_posix() for kind, p in files.items()},
+            files={kind: task.file(path) for kind, path in files.items()},
             optics=settings.movies.optics(source),
             noise_scale=images.restored.noise_scale if images.restored else None,
             written=written,
         )
-
-    def _end(
-        self, task: Task, attempts: Iterable[str], made_from: Source, paths: dict[str, Path]
-    ) -> dict[str, FileState]:
-        """Put on record that files are complete, also of attempts before; their states by kind."""
-        written = {kind: state for kind, path in paths.items() if (state := file_state(path))}
-        states = {
-            paths[kind].relative_to(task.folder).as_posix(): state
-            for kind, state in written.items()
-        }
-        ended = set(attempts).union(*task.begun.values())
-        self._ledger.end(task.folder, sorted(ended), made_from.digest(), states)
-        return written
 
     def _images(self, movie: Movie, source: InputMovie) -> Images:
         """Align and enhance a movie."""
@@ -333,6 +325,23 @@ class MovieProcessor:
                 f" {float(image.mean()):.4g}, deviation {deviation:.4g}); write float32"
             )
         return half
+
+
+def _put_in_place(place: Place, staged: Staged) -> dict[str, FileState]:
+    """Put complete files in their places, unless equal ones came there meanwhile; the states of
+    what then lies there, by kind.
+    """
+    place.refuse_others()  # what came while the movie was worked on
+    if there := place.made_meanwhile():
+        return there
+    states = {
+        kind: state
+        for kind, path in place.paths.items()
+        if (state := file_state(staged.waiting[path])) is not None
+    }
+    place.claim(states)
+    staged.put_in_place()
+    return states
 
 
 def _corrected(raw: Movie, corrections: Corrections | None) -> Movie:

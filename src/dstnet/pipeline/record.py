@@ -122,9 +122,10 @@ class Source(_Stored):
         """Whether the movie's file had this size and time of change."""
         return (self.size_bytes, self.modified_ns) == version
 
-    def digest(self) -> str:
-        """Equal for sources that make the same results of a file of one version."""
-        values = self._compared(), self.size_bytes, self.modified_ns
+    def digest(self, made_with: MadeWith) -> str:
+        """Equal for what makes the same results of a file of one version."""
+        own = self._compared(), self.size_bytes, self.modified_ns
+        values = made_with.model_dump(), *own
         return sha256(repr(values).encode(errors="surrogateescape")).hexdigest()[:_DIGEST_LENGTH]
 
     def differences(self, other: "Source") -> list[str]:

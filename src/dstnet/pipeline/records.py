@@ -7,10 +7,11 @@ nothing locked and nothing deleted, which is safe on network file systems and un
 
 import json
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,15 +19,16 @@ from pydantic import ValidationError
 from dstnet.core.regular_files import read_regular_text
 from dstnet.errors import OutputError
 from dstnet.io import atomic_path, create_file, ensure_writable_folder
-from dstnet.pipeline.file_state import FileState, is_in_state
+from dstnet.pipeline.file_state import FileState, FileVersion, file_version, is_in_state
 from dstnet.pipeline.journal import MOST_BYTES, append_line, read_values
-from dstnet.pipeline.ledger import Ledger, is_broken_off, read_claims
+from dstnet.pipeline.ledger import FOLDER, Claim, Ledger
 from dstnet.pipeline.micrographs_star import Micrograph, write_micrographs_star
 from dstnet.pipeline.naming import movie_identity
 from dstnet.pipeline.ownership import PAGE, PROVENANCE, TABLE, refuse_foreign
 from dstnet.pipeline.record import MadeWith, Record
 
 _REFRESH_ROUNDS = 5
+_NO_DIGEST = "?"  # of no file
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,10 @@ class Records:
 
     Attributes
     ----------
+    run
+        This run's name.
     earlier
-        What it says, and what was added since, by name.
+        What the folder's records say, and what was added since, by name.
     unlisted
         Movies left out of ``micrographs.star`` when it was last written, since their results have
         names that it cannot hold.
@@ -99,15 +103,21 @@ class Records:
         self.made_with = made_with
         stored = self._opened(overwrite)
         self.earlier = dict(stored.records)
-        self._begun = _unrecorded(folder, self.earlier.values())
         self.unlisted: list[str] = []
         runs = [record.run for record in stored.records.values()]
         runs += map(_run_number, _journal_paths(folder))
         self._run = 1 + max(runs, default=0)
         self._latest = ""
-        name = f"{self._run:06d}-{secrets.token_hex(4)}.jsonl"
-        self._path = ensure_writable_folder(folder / "records") / name
+        self.run = f"{self._run:06d}-{secrets.token_hex(4)}"
+        self._path = ensure_writable_folder(folder / FOLDER) / f"{self.run}.jsonl"
+        self._ledger = Ledger(folder, self.run)
+        self._left = _left_by_others(self._ledger, self.earlier.values())
         append_line(self._path, made_with.model_dump())
+        self._own: dict[str, Record] = {}
+        # What was read last of all runs, and of which files; what this run has made of it.
+        self._stored = StoredRun()
+        self._read: dict[Path, int] | None = None
+        self._written: FileVersion | None = None
 
     def _opened(self, overwrite: bool) -> StoredRun:
         """What the folder holds of this run's settings, once it is put on record that it is
@@ -117,7 +127,7 @@ class Records:
         stored = read_records(self.folder)
         if stored.made_with is None:
             # Of runs that begin at once, one is the first.
-            if create_file(path, _provenance(self.made_with, stored)):
+            if create_file(path, "".join(_provenance(self.made_with, stored))):
                 return stored
             stored = read_records(self.folder)
         if stored.made_with is None:
@@ -133,20 +143,18 @@ class Records:
                 f"{self.folder} holds results made with other {' and '.join(different)}; pass"
                 " --overwrite, or choose another folder"
             )
-        # Should this run be broken off, the next may go on with replacing them.
-        replaced = _files_as_written(self.folder, stored.records.values())
-        Ledger().begin(self.folder, replaced, "")
+        # Their files stay ours, should this run be broken off before it has replaced all.
+        Ledger(self.folder, "replaced").add("", _states(self.folder, stored.records.values()))
+        write_micrographs_star(self.folder, [])
         _write_provenance(self.folder, self.made_with, StoredRun())
         return StoredRun()
 
-    def begun(self, files: Iterable[str]) -> dict[str, Collection[str]]:
-        """Of files, those that were written before this run without a record of it, with the
-        attempts that did not end.
-        """
-        return {file: tuple(self._begun[file]) for file in files if file in self._begun}
+    def left(self, files: Iterable[str]) -> dict[str, Sequence[FileState]]:
+        """States in which runs before this one left files, beside those that their records say."""
+        return {file: self._left[file] for file in files if file in self._left}
 
-    def add(self, record: Record) -> None:
-        """Put on record what came of one input.
+    def add(self, record: Record) -> Record:
+        """Put on record what came of one input; it is given back as it stands there.
 
         Raises
         ------
@@ -157,27 +165,46 @@ class Records:
         self._latest = max(self._latest, record.time)
         record = record.model_copy(update={"run": self._run, "time": self._latest})
         append_line(self._path, record.to_json())
-        self.earlier[record.name] = record
+        self.earlier[record.name] = self._own[record.name] = record
+        return record
 
-    def refresh(self) -> None:
+    def refresh(self) -> StoredRun:
         """Write ``provenance.json`` and ``micrographs.star`` from what all runs have put on
-        record.
+        record, and give that back.
 
         Raises
         ------
         OutputError
-            If they cannot be written.
+            If they cannot be written, or the folder is another run's by now.
         """
+        stored = StoredRun()
         for _ in range(_REFRESH_ROUNDS):
             before = _journals(self.folder)
-            stored = read_records(self.folder)
-            _write_provenance(self.folder, self.made_with, stored)
-            micrographs = _micrographs(self.folder, stored.movies)
+            stored = self._all()
+            if stored.made_with != self.made_with:
+                raise OutputError(
+                    f"{self.folder} was given to results made with other settings meanwhile, by a"
+                    " run with --overwrite; choose another folder for one of them"
+                )
+            self._written = _write_provenance(self.folder, self.made_with, stored)
+            micrographs = _micrographs(self.folder, stored.movies, self._ledger)
             self.unlisted = write_micrographs_star(self.folder, micrographs)
             # Another run may have finished, and written newer tables, meanwhile; ours would then be
             # the older.
             if _journals(self.folder) == before:
                 break
+        return stored
+
+    def _all(self) -> StoredRun:
+        """What all runs have put on record, read anew only where others have written since."""
+        others = {path: n for path, n in _journals(self.folder).items() if path != self._path}
+        if others != self._read or file_version(self.folder / PROVENANCE) != self._written:
+            self._stored = read_records(self.folder)
+            self._read = others
+        found = dict(self._stored.records)
+        _take_newer(found, tuple(self._own.values()))
+        made_with = self._stored.made_with or self.made_with
+        return StoredRun(made_with, dict(sorted(found.items())))
 
 
 def now() -> str:
@@ -202,11 +229,16 @@ def read_records(folder: Path) -> StoredRun:
         return StoredRun()
     found = {record.name: record for record in listed}
     for path in _journal_paths(folder):
-        for record in _journal(path, made_with):
-            known = found.get(record.name)
-            if known is None or record.order >= known.order:
-                found[record.name] = record
+        _take_newer(found, _journal(path, made_with))
     return StoredRun(made_with, dict(sorted(found.items())))
+
+
+def _take_newer(found: dict[str, Record], records: Iterable[Record]) -> None:
+    """Add records, by name, that are not older than those that are there."""
+    for record in records:
+        known = found.get(record.name)
+        if known is None or record.order >= known.order:
+            found[record.name] = record
 
 
 def _made_with(stored: dict[str, Any]) -> MadeWith:
@@ -244,7 +276,7 @@ def _records_of(values: Iterable[Any]) -> Iterator[Record]:
 
 
 def _journal_paths(folder: Path) -> list[Path]:
-    return sorted((folder / "records").glob("*.jsonl"))
+    return sorted((folder / FOLDER).glob("*.jsonl"))
 
 
 def _journals(folder: Path) -> dict[Path, int]:
@@ -258,73 +290,71 @@ def _run_number(path: Path) -> int:
     return int(number) if dash and number.isdecimal() else 0
 
 
-def _write_provenance(folder: Path, made_with: MadeWith, stored: StoredRun) -> None:
+def _write_provenance(folder: Path, made_with: MadeWith, stored: StoredRun) -> FileVersion | None:
+    """Write ``provenance.json``; its version."""
     target = folder / PROVENANCE
     refuse_foreign(target)
     with atomic_path(target) as path:
-        path.write_text(_provenance(made_with, stored))
+        with open(path, "w") as file:
+            file.writelines(_provenance(made_with, stored))
+        return file_version(path)
 
 
-def _provenance(made_with: MadeWith, stored: StoredRun) -> str:
-    written = {
+def _provenance(made_with: MadeWith, stored: StoredRun) -> Iterator[str]:
+    """The text of ``provenance.json`` in pieces: of many movies it is long."""
+    head = {
         **made_with.model_dump(),
         "written": now(),
         "failures": {record.input: record.error for record in stored.failures},
-        "movies": [record.to_json() for record in stored.movies],
     }
-    return json.dumps(written, indent=2) + "\n"
+    yield json.dumps(head, indent=2).removesuffix("\n}")
+    yield ',\n  "movies": ['
+    separator = "\n"
+    for record in stored.movies:
+        yield separator + indent(json.dumps(record.to_json(), indent=2), "    ")
+        separator = ",\n"
+    yield "\n  ]\n}\n"
 
 
-def _files_as_written(folder: Path, records: Iterable[Record]) -> list[str]:
-    """The files of results that lie in a folder as they are on record."""
-    files = []
+def _states(folder: Path, records: Iterable[Record]) -> dict[str, FileState]:
+    """The states of the files of results, as records say; of before 0.9, as they are now."""
+    states = {}
     for record in records:
         for file, state in record.results.states().items() if record.results else ():
-            path = folder / file
-            if path.is_file() and (state is None or is_in_state(path, state)):
-                files.append(file)
-    return files
+            version = file_version(folder / file)
+            if state is None and version is not None:
+                state = (*version, _NO_DIGEST)
+            if state is not None:
+                states[file] = state
+    return states
 
 
-def _unrecorded(folder: Path, records: Iterable[Record]) -> dict[str, Collection[str]]:
-    """Files that killed runs, or runs at work, have begun to write or written without a record of
-    it, with the attempts that did not end.
-    """
-    on_record: dict[str, FileState | None] = {}
+def _left_by_others(ledger: Ledger, records: Iterable[Record]) -> dict[str, tuple[FileState, ...]]:
+    """By file, the states on record in ledgers that no record of a movie says."""
+    recorded: dict[str, FileState | None] = {}
     for record in records:
         if record.results is not None:
-            on_record |= record.results.states()
-    claims = read_claims(folder)
-    found: dict[str, Collection[str]] = dict(claims.begun)
-    for file, written in claims.written.items():
-        recorded = on_record.get(file)
-        others = [state for state, _ in written if state != recorded]
-        if not others or file in found or (recorded and is_in_state(folder / file, recorded)):
-            continue
-        if any(is_in_state(folder / file, state) for state in others):
-            found[file] = ()
-    return found
+            recorded |= record.results.states()
+    left = {}
+    for file, claims in ledger.all_claims().items():
+        states = tuple({claim.state for claim in claims} - {recorded.get(file)})
+        if states:
+            left[file] = states
+    return left
 
 
-def _micrographs(folder: Path, records: Iterable[Record]) -> list[Micrograph]:
-    """The complete results of a folder."""
-    records = list(records)
+def _micrographs(folder: Path, records: Iterable[Record], ledger: Ledger) -> list[Micrograph]:
+    """The results of a folder that are as their records say."""
     found = []
-    begun = _unrecorded(folder, records)
     for record in records:
         source = record.source
         results = record.results
-        if source is None or results is None:
-            continue
-        files = {kind: folder / name for kind, name in results.files.items()}
-        if not all(path.is_file() for path in files.values()):
-            continue
-        if is_broken_off(folder, results, begun):
+        if source is None or results is None or not _lies_there(folder, record, ledger):
             continue
         found.append(
             Micrograph(
                 movie=str(record.movie),
-                files=files,
+                files={kind: folder / name for kind, name in results.files.items()},
                 optics=results.optics,
                 movie_pixel_size_angstrom=source.pixel_size_angstrom,
                 pixel_size_angstrom=results.output_pixel_size_angstrom,
@@ -333,3 +363,30 @@ def _micrographs(folder: Path, records: Iterable[Record]) -> list[Micrograph]:
             )
         )
     return found
+
+
+def _lies_there(folder: Path, record: Record, ledger: Ledger) -> bool:
+    """Whether a movie's results are as its record says."""
+    assert record.results is not None
+    for file, state in record.results.states().items():
+        path = folder / file
+        version = file_version(path)
+        if not path.is_file() or version is None:
+            return False
+        if state is not None and state[:2] == version:
+            continue
+        if state is not None and state[0] != version[0]:
+            return False
+        if any(_is_another(claim, version, state) for claim in ledger.claims(file)):
+            return False
+        # Of a copied folder not every file is read for a table: those of movies that were refused
+        # alone.
+        if record.status == "failed" and state is not None and not is_in_state(path, state):
+            return False
+    return True
+
+
+def _is_another(claim: Claim, version: FileVersion, recorded: FileState | None) -> bool:
+    """Whether a file of this version is what a ledger says, and not what is recorded."""
+    *claimed, digest = claim.state
+    return tuple(claimed) == version and (recorded is None or recorded[2] != digest)

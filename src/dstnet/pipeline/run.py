@@ -20,7 +20,7 @@ from dstnet.pipeline.ownership import PAGE, PROVENANCE, TABLE
 from dstnet.pipeline.process import MovieJob
 from dstnet.pipeline.products import possible_files
 from dstnet.pipeline.record import Record, Status
-from dstnet.pipeline.records import Records
+from dstnet.pipeline.records import Records, StoredRun
 from dstnet.pipeline.refreshing import Refresher
 from dstnet.pipeline.relion_references import FOLDER as REFERENCES
 from dstnet.pipeline.settings import RunSettings
@@ -56,7 +56,7 @@ def run_files(
     overwrite: bool = False,
     begin: Callable[[], None] = lambda: None,
     report: Callable[[Record], None] = lambda record: None,
-    write_more: Callable[[], object] = lambda: None,
+    write_more: Callable[[StoredRun], object] = lambda stored: None,
 ) -> Summary:
     """Work on every input, into `folder`; a bad one is recorded and the others go on. Complete
     results are skipped.
@@ -83,7 +83,8 @@ def run_files(
     report
         Gets each input's record as it is finished.
     write_more
-        Called after the tables were written, as the run goes (see `Refresher`) and at its end.
+        Called after the tables were written, with what they are made of, as the run goes (see
+        `Refresher`) and at its end.
 
     Raises
     ------
@@ -115,8 +116,7 @@ def run_files(
         refused = shared_motion(settings.motion_from, filter(None, inputs))
 
     def write() -> None:
-        records.refresh()
-        write_more()
+        write_more(records.refresh())
 
     begin()
     tables = Refresher(write)
@@ -131,9 +131,8 @@ def run_files(
     finished: dict[int, Record] = {}
     try:
         for outcome in outcomes:
-            record = _record(outcome)
+            record = records.add(_record(outcome))
             finished[outcome.index] = record
-            records.add(record)
             tables.finished()
             report(record)
     except KeyboardInterrupt:
@@ -191,9 +190,7 @@ def _tasks(
         task = _task(movie, records, files, overwrite)
         if all(taken.get(file) == movie.path for file in files):
             # It changed after it had come: what is on record by now is of what it was.
-            written_now = dict.fromkeys(files, ())
-            begun = {**written_now, **task.begun}
-            task = replace(task, before=None, overwrite=True, begun=begun, notes=(_REPLACED,))
+            task = replace(task, before=None, overwrite=True, notes=(_REPLACED,))
         for file in files:
             if taken.get(file, movie.path) != movie.path:
                 task = _refused(task, taken[file], "rename one of them, or give it another folder")
@@ -214,11 +211,12 @@ def _task(movie: InputMovie, records: Records, files: Iterable[str], overwrite: 
         movie,
         name,
         records.folder,
+        records.run,
         before=None,
         overwrite=overwrite,
         replaces_others=overwrite,
         known=known,
-        begun=records.begun(files),
+        left=records.left(files),
     )
     if before is None or before.source is None:
         return task

@@ -64,10 +64,9 @@ def watch(
                 found = []
                 tell(error)
             yield from arrivals.complete(found, now)
-        elif idle is not None and now - arrivals.last_change > idle:
+        if idle is not None and now - arrivals.last_change > idle:
             return
-        else:
-            yield None
+        yield None
 
 
 @dataclass

@@ -19,7 +19,7 @@ from dstnet.io import MrcFrames, atomic_path
 from dstnet.pipeline.ownership import PAGE, refuse_foreign
 from dstnet.pipeline.products import PRODUCTS
 from dstnet.pipeline.record import MadeWith, Record, Results
-from dstnet.pipeline.records import read_records
+from dstnet.pipeline.records import StoredRun, read_records
 from dstnet.report.picture import averaged_down
 
 MOST_PICTURES = 100  # movies shown with pictures: some 15 kB each
@@ -66,8 +66,9 @@ class RunPage:
         self._folder = folder
         self._drawn: dict[tuple[str, str], _Shown] = {}  # by a record's name and time
 
-    def write(self) -> None:
-        """Write the page, from the records and images of the folder.
+    def write(self, stored: StoredRun | None = None) -> None:
+        """Write the page, from the images of the folder and its records; without `stored`, those
+        are read.
 
         Raises
         ------
@@ -77,7 +78,7 @@ class RunPage:
             If the page cannot be written, or one that is not ours lies there.
         """
         refuse_foreign(self.path)
-        stored = read_records(self._folder)
+        stored = stored or read_records(self._folder)
         if stored.made_with is None:
             raise BadInputError(
                 f"{self._folder} holds no provenance.json of a run; give the output folder of"

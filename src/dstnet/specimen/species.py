@@ -26,6 +26,8 @@ from dstnet.potential import (
 from dstnet.specimen.sources import Entry, Source, StandIn
 from dstnet.structure import Atoms, fetch_structure, phantom, read_structure
 
+_MOST_DIGITS = 18  # of a seed
+
 
 class PoseSettings(Settings):
     """How a species' poses are distributed."""
@@ -169,7 +171,7 @@ def load_structure(source: Source | Path) -> Atoms:
     if isinstance(source, Entry | StandIn):
         return source.atoms()
     kind, _, rest = str(source).partition(":")
-    if kind == "phantom" and rest.isdecimal():
+    if kind == "phantom" and rest.isdecimal() and len(rest) <= _MOST_DIGITS:
         return phantom(int(rest))
     if kind == "pdb" and rest:
         return read_structure(fetch_structure(rest))

@@ -18,6 +18,9 @@ MAX_ATOMS = 5_000_000
 _MOST_BYTES = 1 << 29  # 100 an atom
 # Ten times what a PDB file can write; no complex is as large.
 _FARTHEST_ANGSTROM = 1e5
+# What lies beyond is no B-factor: an atom of 10,000 Å² is spread over 20 Å.
+_LARGEST_B_FACTOR = 1e4
+_ROUNDED_ONE = 1.05  # sums of rounded occupancies
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +102,9 @@ def read_structure(path: Path | str, *, assembly: bool = True) -> Atoms:
     Raises
     ------
     BadInputError
-        If the file is missing, is no structure, holds no atom to use, an unknown element or a
-        position that is not finite or absurdly far, a name that is no UTF-8, or if the complex has
-        more than `MAX_ATOMS` atoms.
+        If the file is missing, is no structure, holds no atom to use, an unknown element, a
+        position, a B-factor or an occupancy that is impossible, a name that is no UTF-8, or if the
+        complex has more than `MAX_ATOMS` atoms.
     """
     path = Path(path)
     try:
@@ -137,14 +140,20 @@ def _read(path: Path, assembly: bool) -> Atoms:
     _refuse_any(~is_placed, "no finite position", flat, path)
     is_far = np.asarray((np.abs(positions) > _FARTHEST_ANGSTROM).any(axis=1))
     _refuse_any(is_far, f"a coordinate beyond {_FARTHEST_ANGSTROM:.0f} Å", flat, path)
+    b_factors = np.array(flat.b_iso, dtype=np.float64)
+    is_b_factor = np.asarray((b_factors >= 0) & (b_factors <= _LARGEST_B_FACTOR))
+    what = f"a B-factor that is not between 0 and {_LARGEST_B_FACTOR:.0f} Å²"
+    _refuse_any(~is_b_factor, what, flat, path)
+    is_share = np.asarray((occupancies >= 0) & (occupancies <= _ROUNDED_ONE))
+    _refuse_any(~is_share, "an occupancy that is not between 0 and 1", flat, path)
     if not occupancies.any():
         raise BadInputError(f"every atom in {path} has occupancy 0; set the occupancy column to 1")
     atoms = Atoms(
         name=path.name.removesuffix(".gz").rsplit(".", 1)[0],
         positions_angstrom=positions,
         elements=elements,
-        b_factors=np.array(flat.b_iso, dtype=np.float32),
-        occupancies=occupancies,
+        b_factors=b_factors.astype(np.float32),
+        occupancies=occupancies.clip(max=1),
         residue_names=_texts(np.asarray(flat.residue_names)),
         title=_title(structure),
     )

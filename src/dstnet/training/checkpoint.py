@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dstnet.core.settings import Settings
@@ -145,8 +145,9 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], progress: Progress) 
     metadata = {"progress": state, "sha256": _digest(tensors, state)}
     try:
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata)
-    except (OutputError, SafetensorError) as error:
+            # Not by save_file, whose own temporary file would outlast a kill.
+            temporary.write_bytes(save(tensors, metadata))
+    except OutputError as error:
         raise OutputError(
             f"{error}; the checkpoint before it is kept: add --resume once that is repaired"
         ) from None

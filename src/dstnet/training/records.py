@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from dstnet.core.regular_files import read_regular_text
+from dstnet.core.regular_files import TABLE_BYTES, read_regular, read_regular_text
 from dstnet.core.settings import Settings
 from dstnet.errors import OutputError, SettingsError, WeightsError
 from dstnet.io import atomic_path
@@ -17,6 +18,7 @@ from dstnet.training.settings import TrainingSettings
 from dstnet.version import __version__
 
 SETTINGS_NAME, RECORD_NAME, LOG_NAME = "settings.yaml", "run.json", "log.jsonl"
+RECORDS = (SETTINGS_NAME, RECORD_NAME, LOG_NAME)
 
 
 class RunRecord(Settings):
@@ -69,6 +71,27 @@ class LogRecord:
         return {**found, **self.measures}
 
 
+def refuse_foreign_records(folder: Path) -> None:
+    """Refuse a folder with files under the names of a run's records that no run wrote.
+
+    Raises
+    ------
+    OutputError
+        If there is one.
+    """
+    try:
+        _read_record(folder / RECORD_NAME)
+        return
+    except WeightsError:
+        pass
+    for name in (RECORD_NAME, SETTINGS_NAME, LOG_NAME):
+        if os.path.lexists(folder / name):
+            raise OutputError(
+                f"{folder / name} is of no training run and is not replaced; choose another folder,"
+                " or move it away"
+            )
+
+
 def write_records(folder: Path, settings: TrainingSettings, record: RunRecord) -> None:
     """Write ``settings.yaml`` and ``run.json``.
 
@@ -77,10 +100,11 @@ def write_records(folder: Path, settings: TrainingSettings, record: RunRecord) -
     OutputError
         If they cannot be written.
     """
-    with atomic_path(folder / SETTINGS_NAME) as temporary:
-        temporary.write_text(settings.to_yaml())
+    # First what tells that the others are a run's.
     with atomic_path(folder / RECORD_NAME) as temporary:
         temporary.write_text(json.dumps(record.model_dump(mode="json"), indent=2) + "\n")
+    with atomic_path(folder / SETTINGS_NAME) as temporary:
+        temporary.write_text(settings.to_yaml())
 
 
 def check_same_run(folder: Path, settings: TrainingSettings, record: RunRecord) -> None:
@@ -148,12 +172,19 @@ def shorten_log(folder: Path, step: int) -> None:
 
     Raises
     ------
+    WeightsError
+        If it cannot be read.
     OutputError
         If it cannot be written.
     """
     path = folder / LOG_NAME
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = [line + "\n" for line in lines if _logged_step(line) <= step]
+    try:
+        log = read_regular(path, TABLE_BYTES).decode(errors="replace") if path.exists() else ""
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"cannot go on with {path}: {error}; move it away, or choose another folder"
+        ) from None
+    kept = [line + "\n" for line in log.splitlines() if _logged_step(line) <= step]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(kept))
 
@@ -162,5 +193,5 @@ def _logged_step(line: str) -> float:
     """The step of a line of the log; infinite where it is no complete record."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return math.inf

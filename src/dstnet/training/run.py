@@ -15,11 +15,11 @@ from dstnet.runs import processors
 from dstnet.specimen.species import ProjectionBank
 from dstnet.training.data import Sources
 from dstnet.training.process_group import Process, process_group
-from dstnet.training.records import LogRecord
+from dstnet.training.records import LogRecord, refuse_foreign_records
 from dstnet.training.settings import TrainingSettings
 from dstnet.training.species import PreparedSpecies, prepare
 from dstnet.training.stored_crops import check_movies
-from dstnet.training.trainer import CHECKPOINT_NAME, Trainer
+from dstnet.training.trainer import CHECKPOINT_NAME, WEIGHTS_NAME, Trainer
 
 
 def _silent(_: object) -> None:
@@ -72,11 +72,7 @@ def train_run(
             say = report = _silent
         # The run's folder and network are judged before the minutes that projections take.
         ensure_writable_folder(folder)
-        if not resume and (folder / CHECKPOINT_NAME).exists():
-            raise OutputError(
-                f"{folder} already holds a training run; add --resume to go on with it, or choose"
-                " another folder"
-            )
+        _refuse_what_is_there(folder, resume)
         _check_network(settings)
         trainer = _trainer(folder, data, settings, resume, process, say)
         found = processors()
@@ -86,6 +82,22 @@ def train_run(
         )
         trainer.train(report)
         return trainer.release()
+
+
+def _refuse_what_is_there(folder: Path, resume: bool) -> None:
+    """Refuse a folder with a run that is not to be gone on with, or a user's own files under the
+    names of a run's.
+    """
+    if resume:
+        return
+    if (folder / CHECKPOINT_NAME).exists():
+        raise OutputError(
+            f"{folder} already holds a training run; add --resume to go on with it, or choose"
+            " another folder"
+        )
+    if (folder / WEIGHTS_NAME).exists():
+        raise OutputError(f"{folder} already holds weights; choose another folder")
+    refuse_foreign_records(folder)
 
 
 def _check_network(settings: TrainingSettings) -> None:

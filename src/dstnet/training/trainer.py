@@ -24,6 +24,7 @@ from dstnet.training.data import Batches, Sources, load_batches, loader_processe
 from dstnet.training.objectives import Objective, Supervised
 from dstnet.training.process_group import Process
 from dstnet.training.records import (
+    RECORDS,
     LogRecord,
     RunRecord,
     append_log,
@@ -185,7 +186,9 @@ class Trainer:
     def _begin_folder(self) -> None:
         write_records(self.folder, self.settings, self.record)
         shorten_log(self.folder, self.progress.step)
-        remove_leftovers(self.folder, stem="checkpoint", older_than_seconds=0.0)
+        for name in (*RECORDS, CHECKPOINT_NAME, WEIGHTS_NAME):
+            stem = Path(name).stem
+            remove_leftovers(self.folder, stem=stem, older_than_seconds=0.0, below=False)
 
     def save(self) -> None:
         """Write the checkpoint, see `save_checkpoint`.

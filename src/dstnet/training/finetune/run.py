@@ -1,6 +1,7 @@
 """A fine-tuning from what opens a user's movies."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -8,11 +9,19 @@ import torch
 
 from dstnet.core.devices import resolve_device
 from dstnet.core.progress import working_on
-from dstnet.errors import BadInputError, DstnetError, OutputError, SettingsError
-from dstnet.io import atomic_path, ensure_writable_folder
+from dstnet.core.regular_files import read_regular_text
+from dstnet.errors import (
+    BadInputError,
+    DstnetError,
+    OutputError,
+    SettingsError,
+    WeightsError,
+)
+from dstnet.io.atomic import atomic_path, ensure_writable_folder, flush_to_disk
+from dstnet.io.leftovers import remove_leftovers
 from dstnet.movie import Movie
 from dstnet.network.blocks import MovieNetwork
-from dstnet.network.weights import ModelCard, load_weights, save_weights
+from dstnet.network.weights import ModelCard, load_weights, read_card, save_weights
 from dstnet.training.finetune.crops import MovieCrops, extract_crops, split_crops
 from dstnet.training.finetune.finetuning import Finetuning
 from dstnet.training.finetune.records import (
@@ -23,7 +32,9 @@ from dstnet.training.finetune.records import (
 )
 from dstnet.training.finetune.settings import FinetuneSettings
 
+SETTINGS_NAME, LOG_NAME, OUTCOME_NAME = "settings.yaml", "log.jsonl", "outcome.json"
 WEIGHTS_NAME = "weights.safetensors"
+_FILES = (SETTINGS_NAME, LOG_NAME, OUTCOME_NAME, WEIGHTS_NAME)
 
 
 def finetune_run(
@@ -70,8 +81,13 @@ def finetune_run(
     """
     ensure_writable_folder(folder)
     path = folder / WEIGHTS_NAME
-    if path.exists():
+    outcome_path = folder / OUTCOME_NAME
+    if path.exists() and (outcome_path.exists() or not _is_adapted(path)):
         raise OutputError(f"{folder} already holds weights; choose another folder")
+    _refuse_foreign(folder)
+    for name in _FILES:
+        remove_leftovers(folder, stem=Path(name).stem, older_than_seconds=0.0, below=False)
+    outcome_path.unlink(missing_ok=True)  # of an earlier run
     network, card = load_weights(settings.model)
     chosen = resolve_device(device)
     network = network.to(chosen)
@@ -80,12 +96,13 @@ def finetune_run(
     _check_frozen(network, card, settings)
     crops, failures = _extract_all(movies, network, card, settings, chosen, say)
     learn, judge = split_crops(crops, settings)
-    _write(folder / "settings.yaml", settings.to_yaml())
+    _write(folder / LOG_NAME, "")  # first: it tells that the others are ours
+    _write(folder / SETTINGS_NAME, settings.to_yaml())
     lines: list[str] = []
 
     def log(record: GainRecord) -> None:
         lines.append(json.dumps(record.model_dump(mode="json")) + "\n")
-        _write(folder / "log.jsonl", "".join(lines))
+        _write(folder / LOG_NAME, "".join(lines))
         report(record)
 
     outcome = Finetuning(learn, judge, network, card, settings, chosen).train(log)
@@ -100,12 +117,39 @@ def finetune_run(
         released=outcome.record,
         failures=failures,
     )
-    if outcome.network is not None and outcome.record is not None:
-        name = f"{card.name}-{folder.resolve().name}"
-        made = _card(card, name, settings, record, outcome.records[0], outcome.record)
-        save_weights(outcome.network, made, path)
-    _write(folder / "outcome.json", json.dumps(record.model_dump(mode="json"), indent=2) + "\n")
+    # On the disk before the weights are there, but under its name only once they are.
+    with atomic_path(outcome_path) as temporary:
+        temporary.write_text(json.dumps(record.model_dump(mode="json"), indent=2) + "\n")
+        flush_to_disk(temporary)
+        if outcome.network is not None and outcome.record is not None:
+            name = f"{card.name}-{folder.resolve().name}"
+            made = _card(card, name, settings, record, outcome.records[0], outcome.record)
+            save_weights(outcome.network, made, path)
     return (None if outcome.network is None else path), failures
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder with files under the names of ours that no fine-tuning wrote."""
+    try:
+        first, _, _ = read_regular_text(folder / LOG_NAME).partition("\n")
+        if not first or GainRecord.model_validate_json(first):
+            return
+    except (OSError, ValueError):
+        pass
+    for name in (LOG_NAME, SETTINGS_NAME, OUTCOME_NAME):
+        if os.path.lexists(folder / name):
+            raise OutputError(
+                f"{folder / name} is of no adaptation and is not replaced; choose another folder,"
+                " or move it away"
+            )
+
+
+def _is_adapted(path: Path) -> bool:
+    """Whether weights are a fine-tuning's."""
+    try:
+        return "adapted_from" in read_card(path).training
+    except WeightsError:
+        return False
 
 
 def _check_frozen(network: MovieNetwork, card: ModelCard, settings: FinetuneSettings) -> None:
