@@ -64,9 +64,11 @@ def _verify_file(folder: Path, name: str, expected: FileFacts, verdict: Verdict)
     if not path.resolve().is_relative_to(folder.resolve()):
         verdict.problems.append(f"{name}: lies outside the data set and is not read")
         return
+    again = "delete it and run the command that made the movies again"
     try:
         if not path.is_file():
             problem = "is missing"
+            again = "run the command that made the movies again"
         else:
             size = path.stat().st_size
             # A file of another size need not be read.
@@ -83,6 +85,4 @@ def _verify_file(folder: Path, name: str, expected: FileFacts, verdict: Verdict)
             )
     except OSError as error:
         problem = f"cannot be read: {error.strerror or error}"
-    verdict.problems.append(
-        f"{path} {problem}; delete it and run the command that made the movies again"
-    )
+    verdict.problems.append(f"{path} {problem}; {again}")
