@@ -1,0 +1,1 @@
+"""Methods scored side by side, by a truth, by what people marked, or by neither."""
