@@ -69,9 +69,9 @@ class Subject:
     Attributes
     ----------
     name
-        Of its file, without ending; unique in a run.
+        Of its file, without ending; unique in its data set.
     dataset
-        Its group in tables: the name of its folder.
+        Its group in tables: the name of its folder, unique in a run.
     path
         The file of the movie as the camera wrote it.
     digest
@@ -112,6 +112,8 @@ class Scene:
         What is known of it; None: nothing. Only methods that say so (`needs_truth`) may look.
     folder
         For files of other programs; empty at first, removed afterwards.
+    groupings
+        The groups of frames that the methods want of a movie.
     part
         "all" frames of the subject's file; else a half or a control, which only `aligned` holds.
     """
@@ -120,6 +122,7 @@ class Scene:
     aligned: AlignedMovie
     truth: Truth | None
     folder: Path
+    groupings: Callable[[Movie], tuple[Grouping, ...]] = lambda movie: ()
     part: Part = "all"
 
     @cached_property
@@ -133,9 +136,13 @@ class Scene:
         return self._half("odd", 1)
 
     def _half(self, part: Part, first: int) -> "Scene | None":
-        if len(self.aligned.movie) < 2:
+        movie = self.aligned.movie
+        if len(movie) < 2:
             return None
-        return replace(self, aligned=half_movie(self.aligned, first), part=part)
+        groupings = self.groupings(movie.subset(range(first, len(movie), 2)))
+        return replace(
+            self, aligned=half_movie(self.aligned, first, groupings=groupings), part=part
+        )
 
 
 @dataclass(frozen=True)
