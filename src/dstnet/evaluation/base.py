@@ -98,7 +98,7 @@ class Subject:
     ice: Callable[[], Movie] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself: hashable though it holds arrays
 class Scene:
     """A subject at work: aligned once for all methods.
 
@@ -230,7 +230,7 @@ class Control:
     total: Image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself: hashable though it holds arrays
 class Evaluated:
     """One output of one method on one scene, as a measure is given it.
 
