@@ -56,10 +56,13 @@ class Annotation:
         [particle, 2] (y, x) in pixels of the movie.
     diameter_angstrom
         Of the particles.
+    notes
+        What the user should know, a line each: picks that were scaled, a few outside of the field.
     """
 
     centres_px: np.ndarray
     diameter_angstrom: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class Subject:
     open
         Gives the movie, corrected for gain and defects.
     truth, annotation
-        Give what is known of it; None: nothing is.
+        Give what is known of it, the annotation of the movie as it was opened; None: nothing is.
+        What does not fit the movie raises BadInputError, and is left out.
     gain_path, defects_path
         Of the camera's references, for other programs; None: there are none.
     ice
@@ -92,7 +96,7 @@ class Subject:
     digest: str
     open: Callable[[], Movie]
     truth: Callable[[], Truth] | None = None
-    annotation: Callable[[], Annotation] | None = None
+    annotation: Callable[[Movie], Annotation] | None = None
     gain_path: Path | None = None
     defects_path: Path | None = None
     ice: Callable[[], Movie] | None = None
