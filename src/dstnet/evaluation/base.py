@@ -11,11 +11,18 @@ import torch
 
 from dstnet.alignment import AlignedMovie, Grouping, half_movie
 from dstnet.core.shapes import Image
+from dstnet.errors import BadInputError
 from dstnet.motion import Motion
 from dstnet.movie import Movie
 
 Part = Literal["all", "even", "odd", "noise", "shuffled", "ice"]
 Need = Literal["", "truth", "annotation", "halves", "noise", "shuffled", "ice"]
+
+
+class DoesNotFitError(BadInputError):
+    """A method cannot work on such a scene, by its nature: a single image where it needs frames, a
+    half where there are only results of the whole. It has no score there, and nothing failed.
+    """
 
 
 @dataclass(frozen=True)
@@ -201,8 +208,10 @@ class Candidate(Protocol):
 
         Raises
         ------
+        DoesNotFitError
+            If it is not meant for such scenes.
         DstnetError
-            If it cannot work on this scene; others go on.
+            If it fails on this scene; others go on.
         """
         ...
 
