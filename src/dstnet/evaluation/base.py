@@ -11,11 +11,18 @@ import torch
 
 from dstnet.alignment import AlignedMovie, Grouping, half_movie
 from dstnet.core.shapes import Image
+from dstnet.errors import BadInputError
 from dstnet.motion import Motion
 from dstnet.movie import Movie
 
 Part = Literal["all", "even", "odd", "noise", "shuffled", "ice"]
 Need = Literal["", "truth", "annotation", "halves", "noise", "shuffled", "ice"]
+
+
+class DoesNotFitError(BadInputError):
+    """A method cannot work on such a scene, by its nature: a single image where it needs frames, a
+    half where there are only results of the whole. It has no score there, and nothing failed.
+    """
 
 
 @dataclass(frozen=True)
@@ -56,10 +63,13 @@ class Annotation:
         [particle, 2] (y, x) in pixels of the movie.
     diameter_angstrom
         Of the particles.
+    notes
+        What the user should know, a line each: picks that were scaled, a few outside of the field.
     """
 
     centres_px: np.ndarray
     diameter_angstrom: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,8 @@ class Subject:
     open
         Gives the movie, corrected for gain and defects.
     truth, annotation
-        Give what is known of it; None: nothing is.
+        Give what is known of it, the annotation of the movie as it was opened; None: nothing is.
+        What does not fit the movie raises BadInputError, and is left out.
     gain_path, defects_path
         Of the camera's references, for other programs; None: there are none.
     ice
@@ -92,7 +103,7 @@ class Subject:
     digest: str
     open: Callable[[], Movie]
     truth: Callable[[], Truth] | None = None
-    annotation: Callable[[], Annotation] | None = None
+    annotation: Callable[[Movie], Annotation] | None = None
     gain_path: Path | None = None
     defects_path: Path | None = None
     ice: Callable[[], Movie] | None = None
@@ -197,8 +208,10 @@ class Candidate(Protocol):
 
         Raises
         ------
+        DoesNotFitError
+            If it is not meant for such scenes.
         DstnetError
-            If it cannot work on this scene; others go on.
+            If it fails on this scene; others go on.
         """
         ...
 
