@@ -22,7 +22,6 @@ from dstnet.evaluation.base import Curve, ScoredPicks, Subject
 from dstnet.io import atomic_path, ensure_writable_folder
 from dstnet.pipeline.ownership import PROVENANCE
 
-CROP_PX = 512  # side of what is kept to look at
 TRUTH = "truth"  # its crop's name beside the methods'
 _MOST_BYTES = 100_000_000
 
