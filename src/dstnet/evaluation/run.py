@@ -5,6 +5,7 @@ they are there.
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,13 +63,27 @@ class Evaluation:
     settings, candidates, measures
         How, what and by what.
     outcomes
-        A movie each, in their order.
+        A movie each, in their order; those of other shards as they are on record.
+    seconds
+        That this run took.
     """
 
     settings: EvaluationSettings
     candidates: tuple[Candidate, ...]
     measures: tuple[Measure, ...]
     outcomes: tuple[MovieOutcome, ...]
+    seconds: float
+
+    @property
+    def movies(self) -> list[MovieScores]:
+        """What is on record of each."""
+        return [outcome.scores for outcome in self.outcomes]
+
+    @property
+    def left_out(self) -> list[str]:
+        """A line on each thing that has no score though it should."""
+        names = {candidate.name for candidate in self.candidates}
+        return [line for movie in self.movies for line in movie.failures(names)]
 
 
 def evaluate(
@@ -106,6 +121,7 @@ def evaluate(
     SettingsError
         If there is no such measure, or the workplace cannot be used.
     """
+    started = time.perf_counter()
     digests = {candidate.name: _digest(candidate, settings) for candidate in candidates}
     job = EvaluationJob(settings, tuple(candidates), digests, folder)
     outcomes_of = prepare(job, workplace or Workplace())
@@ -118,8 +134,13 @@ def evaluate(
             report(finished[outcome.index])
     finally:
         outcomes.close()
-    ordered = tuple(finished[index] for index in sorted(finished))
-    return Evaluation(settings, tuple(candidates), chosen_measures(settings), ordered)
+    ordered = [
+        finished.get(index) or MovieOutcome(subject, read_scores(folder, subject))
+        for index, subject in enumerate(subjects)
+    ]
+    seconds = time.perf_counter() - started
+    measures = chosen_measures(settings)
+    return Evaluation(settings, tuple(candidates), measures, tuple(ordered), seconds)
 
 
 def shared(settings: EvaluationSettings) -> dict[str, Any]:
