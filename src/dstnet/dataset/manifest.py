@@ -10,7 +10,7 @@ from dstnet.errors import BadInputError, DstnetError
 from dstnet.io.star import write_star
 
 
-def _recorded_names(folder: Path) -> list[str]:
+def recorded_names(folder: Path) -> list[str]:
     """Names of the movies whose record is in a folder, in order."""
     ending = f"_{RECORD_ENDING}"
     records = sorted((folder / "truth").glob(f"*{ending}"))
@@ -25,7 +25,7 @@ def read_dataset(folder: Path) -> list[SimulatedMovie]:
     BadInputError
         If there is none, or a record cannot be read.
     """
-    movies = [SimulatedMovie.read(folder, name) for name in _recorded_names(folder)]
+    movies = [SimulatedMovie.read(folder, name) for name in recorded_names(folder)]
     if not movies:
         raise BadInputError(
             f"{folder} holds no movies with truths (truth/NAME_settings.yaml); give a folder that"
@@ -45,7 +45,7 @@ def write_movies_star(folder: Path) -> None:
     """
     group_numbers: dict[tuple[float, ...], int] = {}
     rows = []
-    for name in _recorded_names(folder):
+    for name in recorded_names(folder):
         try:
             movie = SimulatedMovie.read(folder, name)
         except DstnetError:

@@ -11,11 +11,18 @@ import torch
 
 from dstnet.alignment import AlignedMovie, Grouping, half_movie
 from dstnet.core.shapes import Image
+from dstnet.errors import BadInputError
 from dstnet.motion import Motion
 from dstnet.movie import Movie
 
 Part = Literal["all", "even", "odd", "noise", "shuffled", "ice"]
 Need = Literal["", "truth", "annotation", "halves", "noise", "shuffled", "ice"]
+
+
+class DoesNotFitError(BadInputError):
+    """A method cannot work on such a scene, by its nature: a single image where it needs frames, a
+    half where there are only results of the whole. It has no score there, and nothing failed.
+    """
 
 
 @dataclass(frozen=True)
@@ -56,10 +63,13 @@ class Annotation:
         [particle, 2] (y, x) in pixels of the movie.
     diameter_angstrom
         Of the particles.
+    notes
+        What the user should know, a line each: picks that were scaled, a few outside of the field.
     """
 
     centres_px: np.ndarray
     diameter_angstrom: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,9 +79,9 @@ class Subject:
     Attributes
     ----------
     name
-        Of its file, without ending; unique in a run.
+        Of its file, without ending; unique in its data set.
     dataset
-        Its group in tables: the name of its folder.
+        Its group in tables: the name of its folder, unique in a run.
     path
         The file of the movie as the camera wrote it.
     digest
@@ -79,7 +89,8 @@ class Subject:
     open
         Gives the movie, corrected for gain and defects.
     truth, annotation
-        Give what is known of it; None: nothing is.
+        Give what is known of it, the annotation of the movie as it was opened; None: nothing is.
+        What does not fit the movie raises BadInputError, and is left out.
     gain_path, defects_path
         Of the camera's references, for other programs; None: there are none.
     ice
@@ -92,13 +103,13 @@ class Subject:
     digest: str
     open: Callable[[], Movie]
     truth: Callable[[], Truth] | None = None
-    annotation: Callable[[], Annotation] | None = None
+    annotation: Callable[[Movie], Annotation] | None = None
     gain_path: Path | None = None
     defects_path: Path | None = None
     ice: Callable[[], Movie] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself: hashable though it holds arrays
 class Scene:
     """A subject at work: aligned once for all methods.
 
@@ -112,6 +123,8 @@ class Scene:
         What is known of it; None: nothing. Only methods that say so (`needs_truth`) may look.
     folder
         For files of other programs; empty at first, removed afterwards.
+    groupings
+        The groups of frames that the methods want of a movie.
     part
         "all" frames of the subject's file; else a half or a control, which only `aligned` holds.
     """
@@ -120,6 +133,7 @@ class Scene:
     aligned: AlignedMovie
     truth: Truth | None
     folder: Path
+    groupings: Callable[[Movie], tuple[Grouping, ...]] = lambda movie: ()
     part: Part = "all"
 
     @cached_property
@@ -133,9 +147,13 @@ class Scene:
         return self._half("odd", 1)
 
     def _half(self, part: Part, first: int) -> "Scene | None":
-        if len(self.aligned.movie) < 2:
+        movie = self.aligned.movie
+        if len(movie) < 2:
             return None
-        return replace(self, aligned=half_movie(self.aligned, first), part=part)
+        groupings = self.groupings(movie.subset(range(first, len(movie), 2)))
+        return replace(
+            self, aligned=half_movie(self.aligned, first, groupings=groupings), part=part
+        )
 
 
 @dataclass(frozen=True)
@@ -190,8 +208,10 @@ class Candidate(Protocol):
 
         Raises
         ------
+        DoesNotFitError
+            If it is not meant for such scenes.
         DstnetError
-            If it cannot work on this scene; others go on.
+            If it fails on this scene; others go on.
         """
         ...
 
@@ -223,7 +243,7 @@ class Control:
     total: Image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself: hashable though it holds arrays
 class Evaluated:
     """One output of one method on one scene, as a measure is given it.
 

@@ -1,0 +1,37 @@
+"""Settings of an evaluation."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from dstnet.alignment import AlignmentSettings
+from dstnet.core.randomness import Seed
+from dstnet.core.settings import Settings
+
+
+class EvaluationSettings(Settings):
+    """What is compared, and how."""
+
+    methods: tuple[str, ...] = Field(
+        default=(),
+        description="names of methods; none: all that need nothing installed and fit the movies",
+    )
+    external: dict[str, str] = Field(
+        default={}, description="results of other programs on disk, FOLDER:SUFFIX by name"
+    )
+    janni: Path | None = Field(default=None, description="JANNI's published weights, .h5")
+    topaz: str | None = Field(default=None, description="Topaz's program")
+    relion: str | None = Field(default=None, description="RELION's motion correction")
+    measures: tuple[str, ...] = Field(default=(), description="names of measures; none: all")
+    reference: str = Field(
+        default="sum", description="the method that all others are compared with"
+    )
+    controls: bool = Field(
+        default=False, description="whether methods are also given movies without particles"
+    )
+    border_px: int = Field(default=48, ge=0, description="left out at each side of all images")
+    resamples: int = Field(
+        default=10000, ge=100, description="of the movies, for the intervals of means (bootstrap)"
+    )
+    seed: Seed = Field(default=0, description="of controls and resamples")
+    alignment: AlignmentSettings = AlignmentSettings()
