@@ -16,7 +16,7 @@ from dstnet.alignment import Grouping
 from dstnet.core.regular_files import read_regular_text
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.errors import BadInputError, DstnetError
-from dstnet.evaluation.base import Made, Scene, Subject
+from dstnet.evaluation.base import DoesNotFitError, Made, Scene, Subject
 from dstnet.evaluation.plain_methods import RegistryCandidate
 from dstnet.io import atomic_path
 from dstnet.movie import Movie
@@ -59,14 +59,11 @@ class AdaptedCandidate:
         That the adapting started from.
     by_dataset
         What came of it, by the data set's name.
-    device
-        Where the network runs.
     """
 
     name: str
     model: str
     by_dataset: Mapping[str, Adapted]
-    device: str
     needs_truth: bool = False
 
     def groupings(self, movie: Movie) -> tuple[Grouping, ...]:
@@ -86,12 +83,12 @@ class AdaptedCandidate:
 
         Raises
         ------
-        BadInputError
-            If the data set has nothing to adapt to; or as `Restorer`.
+        DoesNotFitError
+            If the data set has nothing to adapt to. Other errors are those of `Restorer`.
         """
         adapted = self.by_dataset[scene.subject.dataset]
         if adapted.refused:
-            raise BadInputError(f"{scene.aligned.movie.name}: {adapted.note}")
+            raise DoesNotFitError(f"{scene.aligned.movie.name}: {adapted.note}")
         model = self.model if adapted.weights is None else str(adapted.weights)
         made = self._with(model)(scene)
         return Made(made.images, (*made.notes, adapted.note))
@@ -101,7 +98,7 @@ class AdaptedCandidate:
         return self._with(self.model)
 
     def _with(self, model: str) -> RegistryCandidate:
-        return RegistryCandidate(self.name, EnhancementSettings(model=model), self.device)
+        return RegistryCandidate(self.name, EnhancementSettings(model=model))
 
 
 def adapted_candidate(
@@ -126,7 +123,7 @@ def adapted_candidate(
     settings
         Of the adapting; their `model` is taken from the name.
     device
-        Where the network is trained and runs.
+        Where the network is trained.
     say
         Gets remarks.
 
@@ -153,7 +150,7 @@ def adapted_candidate(
         digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
         place = folder / f"{dataset}-{digest}"
         made[dataset] = _read(place) or _adapt(place, name, members, settings, device, say)
-    return AdaptedCandidate(name, model, made, device)
+    return AdaptedCandidate(name, model, made)
 
 
 def _adapt(
@@ -172,7 +169,9 @@ def _adapt(
         except DstnetError as error:
             say(f"{name}: {error}")
     if not movies:
-        return Adapted(None, f"{name} compares frames with frames, and this is a single image", True)
+        return Adapted(
+            None, f"{name} compares frames with frames, and this is a single image", True
+        )
     shutil.rmtree(folder, ignore_errors=True)  # what a run that was stopped left
     start = time.process_time()
     try:

@@ -20,6 +20,7 @@ from dstnet.errors import BadInputError
 from dstnet.evaluation.base import Annotation
 from dstnet.io.movie_file import movie_stem
 from dstnet.io.star_table import StarTable, read_star
+from dstnet.movie import Movie
 
 SUFFIXES = (".csv", ".star", ".box", ".txt", ".tsv")
 # After the movie's name, the likeliest first; RELION's pickers write the last ones.
@@ -31,7 +32,9 @@ _Y_NAMES = ("y", "rlncoordinatey", "y-coordinate", "y_coord", "y_px")
 _DIAMETER_NAMES = ("diameter",)  # CryoPPP's, in pixels
 _MOVIE_NAMES = ("rlnmicrographname", "micrographs filename", "image_name", "micrograph")
 _IMPORT_NUMBER = re.compile(r"^\d{15,}_")  # before a name, as CryoSPARC imports it
-_PROGRAM_ENDINGS = re.compile(r"(_patch_aligned|_rigid_aligned|_doseweighted|_noDW|_DW|_fractions)+$")
+_PROGRAM_ENDINGS = re.compile(
+    r"(_patch_aligned|_rigid_aligned|_doseweighted|_noDW|_DW|_fractions)+$"
+)
 _MOST_OUTSIDE = 0.25  # more are picks of another field or scale
 _FEW_PICKS = 20  # so many tell by their extent which scale they have
 _SHRUNK = 0.55
@@ -57,7 +60,7 @@ class Picks:
     diameter_px: float | None = None
 
 
-def find_picks(place: Path, name: str) -> Path | None:
+def annotation_file(place: Path, name: str) -> Path | None:
     """The file with a movie's picks; None where there is none.
 
     Parameters
@@ -83,25 +86,17 @@ def find_picks(place: Path, name: str) -> Path | None:
     return next((path for path in tables if _names_movie(path, name)), None)
 
 
-def read_annotation(
-    path: Path,
-    name: str,
-    shape: Shape,
-    pixel_size_angstrom: float,
-    diameter_angstrom: float | None = None,
-) -> tuple[Annotation, tuple[str, ...]]:
-    """Particles that people marked on a movie, and what was noticed.
+def read_annotation(path: Path, diameter_angstrom: float | None, movie: Movie) -> Annotation:
+    """Particles that people marked on a movie.
 
     Parameters
     ----------
     path
-        As `find_picks` gives it.
-    name
-        Of the movie's file, without suffix.
-    shape, pixel_size_angstrom
-        Of the movie.
+        As `annotation_file` gives it.
     diameter_angstrom
         Of the particles; None: as ``set.json`` beside the file or the file itself says.
+    movie
+        Named by its file.
 
     Raises
     ------
@@ -109,14 +104,15 @@ def read_annotation(
         If the file cannot be read, holds no picks of this movie, or those of another field or pixel
         size; or if no diameter is known.
     """
-    picks = read_picks(path, name)
+    picks = read_picks(path, movie_stem(Path(movie.name)))
+    pixel_size_angstrom = movie.pixel_size_angstrom
     notes = []
     own = picks.pixel_size_angstrom
     if own is not None and not math.isclose(own, pixel_size_angstrom, rel_tol=_SAME_PIXEL_SIZE):
         factor = own / pixel_size_angstrom
         picks = replace(picks, centres_px=picks.centres_px * factor)
         notes.append(f"{path}: picks at {own:g} Å/pixel, scaled to {pixel_size_angstrom:g} Å/pixel")
-    inside = _inside(picks.centres_px, shape, path)
+    inside = _inside(picks.centres_px, movie.shape, path)
     outside = len(picks.centres_px) - len(inside)
     if outside:
         notes.append(f"{path}: {outside} of {len(picks.centres_px)} picks lie outside the field")
@@ -128,7 +124,7 @@ def read_annotation(
             f"{path}: the particles' diameter is not known; pass --diameter, or write"
             f' {{"diameter_angstrom": 150}} into {_SET_NAME} beside it'
         )
-    return Annotation(inside, diameter), tuple(notes)
+    return Annotation(inside, diameter, tuple(notes))
 
 
 def read_picks(path: Path, name: str) -> Picks:

@@ -15,7 +15,7 @@ from dstnet.alignment import Grouping
 from dstnet.core.fourier import radial_frequency, resample
 from dstnet.core.shapes import Image, Shape
 from dstnet.errors import BadInputError, SettingsError
-from dstnet.evaluation.base import Made, Scene
+from dstnet.evaluation.base import DoesNotFitError, Made, Scene
 from dstnet.evaluation.results import read_image
 from dstnet.movie import Movie
 
@@ -77,7 +77,7 @@ class ExternalCandidate:
             If there is no image of this subject, or it does not show the sum's field.
         """
         if scene.part != "all":
-            raise BadInputError(f"{self.name} was made of the whole movie alone")
+            raise DoesNotFitError(f"{self.name} was made of the whole movie alone")
         path = self._path(scene.subject.name)
         image, notes = as_the_sum(
             read_image(path), scene.aligned.total.cpu(), scene.aligned.pixel_size_angstrom, path

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812  as torch's users call it
+import torch.nn.functional as F
 from torch import Tensor
 
 from dstnet.alignment import Grouping
+from dstnet.core.devices import Device
 from dstnet.core.shapes import Image
 from dstnet.enhancement.tiling import blend_tiles
 from dstnet.errors import BadInputError, SettingsError, WeightsError
@@ -54,14 +55,11 @@ class JanniCandidate:
         Its file of weights, in Keras' HDF5.
     source
         Which sum it is given.
-    device
-        Where the network runs.
     """
 
     name: str
     weights: Path
     source: Source
-    device: str
     needs_truth: bool = False
 
     def groupings(self, movie: Movie) -> tuple[Grouping, ...]:
@@ -85,8 +83,8 @@ class JanniCandidate:
         """
         image, notes = self.source(scene)
         layers = read_janni_weights(self.weights)
-        name = scene.aligned.movie.name
-        return Made({"micrograph": janni(image, layers, name, self.device)}, notes)
+        device = scene.aligned.total.device
+        return Made({"micrograph": janni(image, layers, scene.aligned.movie.name, device)}, notes)
 
 
 @lru_cache(maxsize=2)
@@ -123,7 +121,7 @@ def read_janni_weights(path: Path) -> Layers:
     return layers
 
 
-def janni(image: Image, layers: Layers, name: str = "image", device: str = "cpu") -> Image:
+def janni(image: Image, layers: Layers, name: str = "image", device: Device = "cpu") -> Image:
     """An image through JANNI's network.
 
     The network is given the image with mean zero and standard deviation one, clipped at three of

@@ -40,39 +40,32 @@ class RegistryCandidate:
         As in tables.
     settings
         Their `model` says which method.
-    device
-        Where it works.
     """
 
     name: str
     settings: EnhancementSettings
-    device: str = "cpu"
     needs_truth: bool = False
 
     def groupings(self, movie: Movie) -> tuple[Grouping, ...]:
         """What the method wants of the alignment."""
-        return self._restorer.needs(movie).groupings
+        return _restorer(self.settings).needs(movie).groupings
 
     def describe(self) -> dict[str, Any]:
         """See `Candidate`."""
-        return self._restorer.describe()
+        return _restorer(self.settings).describe()
 
     def __call__(self, scene: Scene) -> Made:
         """See `Candidate`; errors are those of `Restorer`."""
-        restorer = self._restorer
+        restorer = _restorer(self.settings, str(scene.aligned.total.device))
         outputs = [name for name in OUTPUTS if name in restorer.outputs]
         aligned = with_groups(scene.aligned, restorer.needs(scene.aligned.movie).groupings)
         restored = restorer(aligned, outputs=outputs)
         images = {name: restored.images[name].float().cpu() for name in outputs}
         return Made(images, restored.notes)
 
-    @property
-    def _restorer(self) -> Restorer:
-        return _restorer(self.settings, self.device)
-
 
 @lru_cache(maxsize=8)
-def _restorer(settings: EnhancementSettings, device: str) -> Restorer:
+def _restorer(settings: EnhancementSettings, device: str = "cpu") -> Restorer:
     return make_restorer(settings, device)
 
 
@@ -206,9 +199,7 @@ def block_matched(scene: Scene) -> Made:
 def _summed(scene: Scene, motion: Motion) -> Made:
     aligned = scene.aligned
     device = aligned.total.device
-    moved = accumulate(
-        aligned.movie, motion.to(device), binning=aligned.binning, device=device
-    )
+    moved = accumulate(aligned.movie, motion.to(device), binning=aligned.binning, device=device)
     return Made({"micrograph": moved.total.cpu()}, motion=motion)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from dstnet.errors import BadInputError, SettingsError
+from dstnet.evaluation.base import DoesNotFitError
 from dstnet.movie import Movie
 
 _VERSION_SECONDS = 60.0
@@ -199,10 +200,10 @@ def check_has_frames(name: str, movie: Movie) -> None:
 
     Raises
     ------
-    BadInputError
+    DoesNotFitError
         If the movie has one frame.
     """
     if len(movie) < 2:
-        raise BadInputError(
+        raise DoesNotFitError(
             f"{movie.name}: {name} needs a movie's frames, and this is a single image"
         )

@@ -135,7 +135,6 @@ def relion_corrected(scene: Scene, program: str, seconds_allowed: float) -> Corr
         pixel = movie.pixel_size_angstrom
         images = (movie.frame(index).cpu().numpy() for index in range(len(movie)))
         write_mrc(frames, images, pixel, "corrected frames", stack=True)
-        movie.forget()
         command = [program, *_arguments(movie, scene.aligned.binning)]
         try:
             ran = run_program("relion", command, folder, movie.name, seconds_allowed)

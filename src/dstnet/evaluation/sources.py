@@ -43,5 +43,3 @@ class Source:
             return dose_weighted_sum(scene.aligned).cpu(), ()
         corrected = relion_corrected(scene, self.relion, self.seconds_allowed)
         return corrected.micrograph, corrected.notes()
-
-

@@ -31,8 +31,6 @@ class TopazCandidate:
         Its path.
     source
         Which sum it is given.
-    device
-        "cpu", or "cuda" with a number.
     seconds_allowed
         For an image.
     """
@@ -40,7 +38,6 @@ class TopazCandidate:
     name: str
     program: str
     source: Source
-    device: str
     seconds_allowed: float
     needs_truth: bool = False
 
@@ -68,15 +65,17 @@ class TopazCandidate:
         name = scene.aligned.movie.name
         try:
             write_mrc(folder / "sum.mrc", image, pixel, "sum")
-            command = [self.program, "denoise", "sum.mrc", *self._arguments()]
+            command = [self.program, "denoise", "sum.mrc", *_arguments(scene.aligned.total.device)]
             ran = run_program("topaz", command, folder, name, self.seconds_allowed)
-            denoised = read_result(folder / "denoised" / "sum.mrc", scene.aligned.shape, "topaz", name)
+            denoised = read_result(
+                folder / "denoised" / "sum.mrc", scene.aligned.shape, "topaz", name
+            )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return Made({"micrograph": denoised}, notes, peak_bytes=ran.peak_bytes)
 
-    def _arguments(self) -> list[str]:
-        kind, _, number = self.device.partition(":")
-        device = number or "0" if kind == "cuda" else "-1"
-        threads = torch.get_num_threads()
-        return ["--output", "denoised", "--device", device, "--num-threads", str(threads)]
+
+def _arguments(device: torch.device) -> list[str]:
+    number = str(device.index or 0) if device.type == "cuda" else "-1"
+    threads = str(torch.get_num_threads())
+    return ["--output", "denoised", "--device", number, "--num-threads", threads]
