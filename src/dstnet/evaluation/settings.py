@@ -1,12 +1,14 @@
 """Settings of an evaluation."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from dstnet.alignment import AlignmentSettings
 from dstnet.core.randomness import Seed
 from dstnet.core.settings import Settings
+from dstnet.version import __version__
 
 
 class EvaluationSettings(Settings):
@@ -22,6 +24,9 @@ class EvaluationSettings(Settings):
     janni: Path | None = Field(default=None, description="JANNI's published weights, .h5")
     topaz: str | None = Field(default=None, description="Topaz's program")
     relion: str | None = Field(default=None, description="RELION's motion correction")
+    program_seconds: float = Field(
+        default=3600.0, gt=0, description="that another program may take for an image or movie"
+    )
     measures: tuple[str, ...] = Field(default=(), description="names of measures; none: all")
     reference: str = Field(
         default="sum", description="the method that all others are compared with"
@@ -35,3 +40,13 @@ class EvaluationSettings(Settings):
     )
     seed: Seed = Field(default=0, description="of controls and resamples")
     alignment: AlignmentSettings = AlignmentSettings()
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What decides all scores besides movies, methods and measures, as plain values."""
+        return {
+            "version": __version__,
+            "border_px": self.border_px,
+            "alignment": self.alignment.model_dump(mode="json"),
+            "seed": self.seed,
+        }
