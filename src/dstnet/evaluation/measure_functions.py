@@ -128,9 +128,12 @@ def against_truth(function: Callable[[Image, Image], float]) -> Callable[[Evalua
 
 
 def residual_to(finest_angstrom: float) -> Callable[[Evaluated], float]:
+    """Residual energy of what is coarser than a resolution."""
+
     def measure(e: Evaluated) -> float:
         assert e.target is not None
-        return residual_energy_to(e.image, e.target, _pixel(e), finest_angstrom, e.border_px)
+        inside = e.inside
+        return residual_energy_to(e.image[inside], e.target[inside], _pixel(e), finest_angstrom)
 
     return measure
 
@@ -168,6 +171,8 @@ def motion(part: str) -> Callable[[Evaluated], float]:
         if truth is None or truth.motion is None:
             return math.nan
         found = e.made.motion or e.scene.aligned.motion
+        if len(found.global_shift_angstrom) != len(truth.motion.global_shift_angstrom):
+            return math.nan  # frames were left out
         return getattr(motion_error(found, truth.motion, 1.0), part)  # in pixels of 1 Angstrom
 
     return measure
