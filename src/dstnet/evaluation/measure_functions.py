@@ -63,10 +63,9 @@ def _once(function: Callable[[Key], Value]) -> Callable[[Key], Value]:
 
 
 @_once
-def _with_truth(e: Evaluated) -> Rings | None:
-    """The image and its truth, ring by ring; None where there is no truth of this output."""
-    if e.target is None:
-        return None
+def _with_truth(e: Evaluated) -> Rings:
+    """The image and its truth, ring by ring."""
+    assert e.target is not None
     return compared(e.image[e.inside], e.target[e.inside], _pixel(e))
 
 
@@ -124,8 +123,7 @@ def against_truth(function: Callable[[Image, Image], float]) -> Callable[[Evalua
     """A measure of the pixels that count."""
 
     def measure(e: Evaluated) -> float:
-        if e.target is None:
-            return math.nan
+        assert e.target is not None
         return function(e.image[e.inside], e.target[e.inside])
 
     return measure
@@ -133,8 +131,7 @@ def against_truth(function: Callable[[Image, Image], float]) -> Callable[[Evalua
 
 def residual_to(finest_angstrom: float) -> Callable[[Evaluated], float]:
     def measure(e: Evaluated) -> float:
-        if e.target is None:
-            return math.nan
+        assert e.target is not None
         return residual_energy_to(e.image, e.target, _pixel(e), finest_angstrom, e.border_px)
 
     return measure
@@ -143,11 +140,7 @@ def residual_to(finest_angstrom: float) -> Callable[[Evaluated], float]:
 def of_rings(function: Callable[[Rings], float]) -> Callable[[Evaluated], float]:
     """A measure of the rings that image and truth share."""
 
-    def measure(e: Evaluated) -> float:
-        rings = _with_truth(e)
-        return math.nan if rings is None else function(rings)
-
-    return measure
+    return lambda e: function(_with_truth(e))
 
 
 def resolution(threshold: float) -> Callable[[Evaluated], float]:
@@ -156,22 +149,17 @@ def resolution(threshold: float) -> Callable[[Evaluated], float]:
 
 def frc(e: Evaluated) -> Curve:
     rings = _with_truth(e)
-    return Curve((), ()) if rings is None else _curve(rings, rings.correlation)
+    return _curve(rings, rings.correlation)
 
 
 def ssnr(e: Evaluated) -> Curve:
     rings = _with_truth(e)
-    if rings is None:
-        return Curve((), ())
     return _curve(rings, signal_to_noise(rings.pooled().correlation()))
 
 
 def exposure(function: Callable[[Rings, Rings], float]) -> Callable[[Evaluated], float]:
-    def measure(e: Evaluated) -> float:
-        rings = _with_truth(e)
-        return math.nan if rings is None else function(rings, _total_with_truth(e))
-
-    return measure
+    """A measure of what the image and the plain aligned sum share with the truth."""
+    return lambda e: function(_with_truth(e), _total_with_truth(e))
 
 
 def motion(part: str) -> Callable[[Evaluated], float]:

@@ -10,6 +10,7 @@ at.
 
 import json
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -100,16 +101,16 @@ class MovieScores(_Stored):
     problems: tuple[str, ...] = ()
     methods: dict[str, MethodScores] = {}
 
-    @property
-    def failures(self) -> list[str]:
-        """A line on each thing that was left out."""
+    def failures(self, methods: Collection[str]) -> list[str]:
+        """A line on each thing of the movie and of these methods that was left out."""
         lines = list(self.problems)
         for name, method in self.methods.items():
-            lines += [f"{name}: {problem}" for problem in method.problems]
+            if name in methods:
+                lines += [f"{name}: {problem}" for problem in method.problems]
         return [line if self.path in line else f"{self.path}: {line}" for line in lines]
 
 
-def claim_folder(folder: Path, shared: dict[str, Any], *, overwrite: bool = False) -> None:
+def claim_folder(folder: Path, shared: dict[str, Any], *, overwrite: bool = False) -> Path:
     """Make the folder of an evaluation, or make sure that it is one.
 
     Parameters
@@ -145,6 +146,7 @@ def claim_folder(folder: Path, shared: dict[str, Any], *, overwrite: bool = Fals
             )
     if known != shared:
         write_provenance(folder, shared, {})
+    return folder
 
 
 def write_provenance(folder: Path, shared: dict[str, Any], more: dict[str, Any]) -> None:

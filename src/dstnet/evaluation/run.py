@@ -5,10 +5,10 @@ they are there.
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from dstnet.alignment import AlignedMovie, Grouping, align
 from dstnet.core.progress import progress, working_on
@@ -31,7 +31,6 @@ from dstnet.evaluation.settings import EvaluationSettings
 from dstnet.evaluation.truths import checked_truth
 from dstnet.movie import Movie
 from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
-from dstnet.version import __version__
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,27 @@ class Evaluation:
     settings, candidates, measures
         How, what and by what.
     outcomes
-        A movie each, in their order.
+        A movie each, in their order; those of other shards as they are on record.
+    seconds
+        That this run took.
     """
 
     settings: EvaluationSettings
     candidates: tuple[Candidate, ...]
     measures: tuple[Measure, ...]
     outcomes: tuple[MovieOutcome, ...]
+    seconds: float
+
+    @property
+    def movies(self) -> list[MovieScores]:
+        """What is on record of each."""
+        return [outcome.scores for outcome in self.outcomes]
+
+    @property
+    def left_out(self) -> list[str]:
+        """A line on each thing that has no score though it should."""
+        names = {candidate.name for candidate in self.candidates}
+        return [line for movie in self.movies for line in movie.failures(names)]
 
 
 def evaluate(
@@ -106,10 +119,11 @@ def evaluate(
     SettingsError
         If there is no such measure, or the workplace cannot be used.
     """
+    started = time.perf_counter()
     digests = {candidate.name: _digest(candidate, settings) for candidate in candidates}
     job = EvaluationJob(settings, tuple(candidates), digests, folder)
     outcomes_of = prepare(job, workplace or Workplace())
-    claim_folder(folder, shared(settings), overwrite=overwrite)
+    claim_folder(folder, settings.shared, overwrite=overwrite)
     finished: dict[int, MovieOutcome] = {}
     outcomes = outcomes_of(subjects)
     try:
@@ -118,18 +132,13 @@ def evaluate(
             report(finished[outcome.index])
     finally:
         outcomes.close()
-    ordered = tuple(finished[index] for index in sorted(finished))
-    return Evaluation(settings, tuple(candidates), chosen_measures(settings), ordered)
-
-
-def shared(settings: EvaluationSettings) -> dict[str, Any]:
-    """What all scores of a folder share."""
-    return {
-        "version": __version__,
-        "border_px": settings.border_px,
-        "alignment": settings.alignment.model_dump(mode="json"),
-        "seed": settings.seed,
-    }
+    ordered = [
+        finished.get(index) or MovieOutcome(subject, read_scores(folder, subject))
+        for index, subject in enumerate(subjects)
+    ]
+    seconds = time.perf_counter() - started
+    measures = chosen_measures(settings)
+    return Evaluation(settings, tuple(candidates), measures, tuple(ordered), seconds)
 
 
 def chosen_measures(settings: EvaluationSettings) -> tuple[Measure, ...]:
@@ -150,7 +159,7 @@ def chosen_measures(settings: EvaluationSettings) -> tuple[Measure, ...]:
 
 def _digest(candidate: Candidate, settings: EvaluationSettings) -> str:
     """Of all that decides a method's scores besides the movie."""
-    text = json.dumps([shared(settings), candidate.describe()], sort_keys=True, default=str)
+    text = json.dumps([settings.shared, candidate.describe()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

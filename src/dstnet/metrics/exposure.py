@@ -8,20 +8,22 @@ sign of c is kept: where there is no signal, chance makes it negative as often a
 neither is taken for signal.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from dstnet.metrics.rings import Rings, correlation_area, signal_to_noise
+from dstnet.metrics.rings import Rings, signal_to_noise
 
 MOST = 100.0  # times: what is better is not told apart
 
 
 def exposure_by_correlation(image: Rings, total: Rings) -> float:
     """Times the exposure that the sum would need to have the image's area under its Fourier ring
-    correlation with the truth. No filter of rings changes it: smoothing earns nothing.
+    correlation with the truth, over the rings in which the sum shares anything with it that is
+    beyond chance. No filter of rings changes it: smoothing earns nothing.
 
     Parameters
     ----------
@@ -31,14 +33,17 @@ def exposure_by_correlation(image: Rings, total: Rings) -> float:
     Returns
     -------
     float
-        1 for the sum, 0 for an image that shares nothing with the truth, at most `MOST`.
+        1 for the sum, 0 for an image that shares nothing with the truth, at most `MOST`; not a
+        number where the sum itself shares nothing.
     """
-    inside = total.band()
+    inside = total.is_beyond_chance() & total.band()
+    if not bool(inside.any()):
+        return math.nan
 
     def area(times: float) -> float:
         return float(_correlation_at(total, times)[inside].mean())
 
-    return _times(area, correlation_area(image))
+    return _times(area, float(image.correlation[inside].mean()))
 
 
 def exposure_by_residual(image: Rings, total: Rings) -> float:

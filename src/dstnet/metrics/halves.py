@@ -10,12 +10,11 @@ from torch import Tensor
 from dstnet.core.fourier import radial_frequency
 from dstnet.core.shapes import Image
 from dstnet.metrics.image import best_shift
-from dstnet.metrics.rings import Rings
+from dstnet.metrics.rings import LEAST_ERRORS, Rings
 from dstnet.metrics.spectral import band_correlation
 
 COARSEST_ANGSTROM, FINEST_ANGSTROM = 150.0, 25.0  # where particles show
 SPAN_PX = 10
-_LEAST_ERRORS = 3.0  # that a correlation must be from zero to be divided by
 
 
 def shell_correlation(image: Image, other: Image, pixel_size_angstrom: float) -> float:
@@ -47,7 +46,7 @@ def shell_correlation(image: Image, other: Image, pixel_size_angstrom: float) ->
 
 def gain_over_raw(enhanced: float, raw: float, rings: Rings) -> float:
     """A half's shell correlation over that of the raw half; not a number where the raw one is
-    within `_LEAST_ERRORS` standard errors of nothing.
+    within `LEAST_ERRORS` standard errors of nothing.
 
     Parameters
     ----------
@@ -58,7 +57,7 @@ def gain_over_raw(enhanced: float, raw: float, rings: Rings) -> float:
     """
     terms = rings.terms[_shown(rings)]
     error = float(terms.reciprocal().sum().sqrt() / len(terms)) if len(terms) else math.inf
-    return enhanced / raw if raw > _LEAST_ERRORS * error else math.nan
+    return enhanced / raw if raw > LEAST_ERRORS * error else math.nan
 
 
 def amplitude_transfer(rings: Rings) -> Tensor:
@@ -84,18 +83,16 @@ def signal_transfer(enhanced: Rings, raw: Rings) -> Tensor:
     enhanced, raw
         Of either half with the raw other one.
     """
-    shared, shared_raw = enhanced.pooled().cross, raw.pooled()
-    least = _LEAST_ERRORS * raw.pooled_terms().rsqrt()
-    is_known = shared_raw.correlation() > least
-    transfer = torch.where(is_known, shared / shared_raw.cross, math.nan)
+    ratio = enhanced.pooled().cross / raw.pooled().cross
+    transfer = torch.where(raw.is_beyond_chance(), ratio, math.nan)
     return _relative(transfer, enhanced)
 
 
 def _relative(transfer: Tensor, rings: Rings) -> Tensor:
-    """A transfer over its mean where particles show."""
+    """A transfer over its mean size where particles show; as it is where that is nothing."""
     shown = transfer[_shown(rings)]
-    mean = float(shown[shown.isfinite()].mean())
-    return transfer / mean if mean > 0 else torch.zeros_like(transfer)
+    mean = float(shown[shown.isfinite()].mean().abs())
+    return transfer / mean if mean > 0 else transfer
 
 
 def _shown(rings: Rings) -> Tensor:

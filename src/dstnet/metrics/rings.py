@@ -17,9 +17,9 @@ FINEST_ANGSTROM = 4.0
 # Rings within this ratio are pooled where a threshold is looked for: the transfer function's zeros,
 # where nobody has anything, would be taken for the resolution.
 POOLED = 1.15
+LEAST_ERRORS = 3.0  # from zero, of what is more than chance
 # Of the terms, about so many are independent after the taper: (3/8)^2 / (35/128) an axis.
 INDEPENDENT = 0.264
-_FINER_THAN_ALL = 1e-3  # in Angstrom
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Rings:
     def band(
         self,
         coarsest_angstrom: float = COARSEST_ANGSTROM,
-        finest_angstrom: float = FINEST_ANGSTROM,
+        finest_angstrom: float = 0.0,
     ) -> Tensor:
-        """Which rings begin between two resolutions, [ring]."""
+        """Which rings begin between two resolutions, [ring]; by default up to Nyquist."""
         begins = self.frequency - self.step / 2
-        return (begins > 1 / coarsest_angstrom) & (begins < 1 / finest_angstrom)
+        return (begins > 1 / coarsest_angstrom) & (begins * finest_angstrom < 1)
 
     def pooled(self) -> RingPowers:
         """Powers summed over the rings around each, from its frequency over `POOLED` to its
@@ -68,9 +68,12 @@ class Rings:
         sums = (self._around(values) for values in (powers.cross, powers.own, powers.other))
         return RingPowers(*sums)
 
-    def pooled_terms(self) -> Tensor:
-        """Independent terms of each ring and those around it that `pooled` takes, [ring]."""
-        return self._around(self.terms)
+    def is_beyond_chance(self) -> Tensor:
+        """Whether the pooled correlation is more than `LEAST_ERRORS` standard errors of unrelated
+        images above zero, [ring].
+        """
+        error = self._around(self.terms).rsqrt()
+        return self.pooled().correlation() > LEAST_ERRORS * error
 
     def _around(self, values: Tensor) -> Tensor:
         k = self.frequency
@@ -124,31 +127,33 @@ def correlation_area(rings: Rings, finest_angstrom: float = FINEST_ANGSTROM) -> 
 
 
 def resolution_angstrom(rings: Rings, threshold: float) -> float:
-    """Where the Fourier ring correlation, pooled over neighbouring rings, first falls below a
-    threshold.
+    """The finest resolution at which the Fourier ring correlation, pooled over neighbouring rings,
+    reaches a threshold, and is beyond chance.
 
-    A correlation c with a truth without noise says that c^2 of the image's power is signal: a
-    quarter at 0.5, a fiftieth at 0.143. (0.143 between half-maps stands for 0.5 between the map of
-    all data and the truth: Rosenthal & Henderson, J. Mol. Biol. 333, 721 (2003).)
+    The last crossing counts, not the first: with little defocus nobody has much at the coarsest
+    frequencies, nor at the zeros of the transfer function. A correlation c with a truth without
+    noise says that c^2 of the image's power is signal: a quarter at 0.5, a fiftieth at 0.143.
+    (0.143 between half-maps stands for 0.5 between the map of all data and the truth: Rosenthal &
+    Henderson, J. Mol. Biol. 333, 721 (2003).)
 
     Returns
     -------
     float
-        From 200 Angstrom, where it is below from the start, as for an image that shares nothing, to
-        Nyquist, where it never is.
+        From 200 Angstrom, also where the threshold is never reached, as by an image that shares
+        nothing, to Nyquist, where it is reached until there.
     """
-    inside = rings.band(finest_angstrom=_FINER_THAN_ALL)
+    inside = rings.band()
     k = rings.frequency[inside]
     values = rings.pooled().correlation()[inside]
-    is_below = values < threshold
-    if not bool(is_below.any()):
-        return 1 / (rings.step * len(rings.terms))
-    first = int(is_below.int().argmax())
-    if first == 0:
+    is_reached = (values >= threshold) & rings.is_beyond_chance()[inside]
+    if not bool(is_reached.any()):
         return COARSEST_ANGSTROM
-    high, low = float(values[first - 1]), float(values[first])
-    part = (high - threshold) / (high - low)
-    return 1 / float(k[first - 1] + part * (k[first] - k[first - 1]))
+    last = int(is_reached.nonzero().max())
+    if last == len(k) - 1:
+        return 1 / (rings.step * len(rings.terms))
+    high, low = float(values[last]), min(float(values[last + 1]), threshold)
+    part = (high - threshold) / (high - low) if high > low else 0.0
+    return 1 / float(k[last] + part * (k[last + 1] - k[last]))
 
 
 def signal_to_noise(correlation: Tensor) -> Tensor:

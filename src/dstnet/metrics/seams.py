@@ -1,6 +1,5 @@
 """Traces of how an image was computed: borders of tiles, and the grid of a network's strides."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -69,14 +68,19 @@ def checkerboard_ratio(image: Image) -> float:
     for stride in STRIDES_PX:
         row, column = (ky * stride).round(), (kx * stride).round()
         away = torch.hypot(ky - row / stride, kx - column / stride)
-        # Rows of -1/2 and of 1/2 are the same.
-        cell = (row % stride * stride + column).long()
+        # Its first harmonics: what is finer is the grid of a smaller stride.
+        is_first = (row.abs() <= 1) & (column.abs() <= 1) & ((row != 0) | (column != 0))
+        # Each counts alike, however much power an image has there.
+        cell = ((row + 1) * 2 + column).long()
         on_grid, beside_grid = (
-            ring_mean(power[inside], cell[inside], stride * stride)
-            for inside in (away < ON_GRID, (away >= ON_GRID) & (away < BESIDE_GRID))
+            ring_mean(power[inside], cell[inside], 6)
+            for inside in (
+                is_first & (away < ON_GRID),
+                is_first & (away >= ON_GRID) & (away < BESIDE_GRID),
+            )
         )
-        of_frequencies = (on_grid + least) / (beside_grid + least)
-        is_there = on_grid > 0
-        is_there[0] = False  # the mean
-        ratios.append(float(of_frequencies[is_there].mean()))
-    return max(ratios) if not math.isnan(sum(ratios)) else 1.0
+        of_harmonics = (on_grid + least) / (beside_grid + least)
+        is_there = (on_grid > 0) & (beside_grid > 0)
+        if bool(is_there.any()):
+            ratios.append(float(of_harmonics[is_there].mean()))
+    return max(ratios, default=1.0)

@@ -2,20 +2,26 @@
 correlations, bars with intervals.
 """
 
+import json
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
+import yaml
 
 from dstnet.errors import printable
+from dstnet.evaluation import Evaluation
 from dstnet.evaluation.base import Curve, Measure
 from dstnet.evaluation.crops import STEP
-from dstnet.evaluation.records import TRUTH, MovieScores
-from dstnet.evaluation.tables import Table
+from dstnet.evaluation.records import TRUTH, MovieScores, read_crops, write_provenance
+from dstnet.evaluation.summary import summarised
+from dstnet.evaluation.tables import Table, write_tables
 from dstnet.io import atomic_path
 from dstnet.report.panels import ACCENT, INK, draw_scale_bar
 
@@ -35,6 +41,77 @@ _TEMPLATES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+
+def write_report(folder: Path, evaluation: Evaluation, left_out: Sequence[str]) -> Path:
+    """Write tables, figures, ``provenance.json`` and the page of an evaluation; gives the page.
+
+    Parameters
+    ----------
+    folder
+        Of the evaluation.
+    evaluation
+        What came of it.
+    left_out
+        A line on each thing that has no score though it should.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    """
+    settings = evaluation.settings
+    methods = [candidate.name for candidate in evaluation.candidates]
+    summary = summarised(
+        evaluation.movies,
+        methods,
+        evaluation.measures,
+        reference=settings.reference,
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )
+    tables = write_tables(folder, summary, evaluation.movies, evaluation.measures)
+    for table in tables:
+        _write_figures(folder, evaluation, methods, table)
+    about = _about(evaluation, left_out)
+    write_provenance(folder, settings.shared, about)
+    return write_page(folder, tables, about)
+
+
+def _write_figures(
+    folder: Path, evaluation: Evaluation, methods: Sequence[str], table: Table
+) -> None:
+    outcomes = [o for o in evaluation.outcomes if o.scores.dataset == table.dataset]
+    # The first of those that most methods were tried on: not chosen by how it looks.
+    first = max(outcomes, key=lambda outcome: len(outcome.scores.methods))
+    shown = Shown(first.scores, read_crops(folder, first.subject))
+    measure = table.columns[0] if table.columns else None
+    if any(name in shown.crops for name in methods):
+        write_panel(folder / f"panel-{table.dataset}.png", shown, methods, measure)
+    movies = [outcome.scores for outcome in outcomes]
+    write_curves(folder / f"frc-{table.dataset}.png", movies, methods)
+    if table.columns:
+        write_bars(folder / f"bars-{table.dataset}.png", table)
+
+
+def _about(evaluation: Evaluation, left_out: Sequence[str]) -> dict[str, Any]:
+    """What goes on record of an evaluation besides its scores."""
+    cpu_seconds = sum(
+        scores.cpu_seconds for movie in evaluation.movies for scores in movie.methods.values()
+    )
+    return {
+        "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+        "seconds_of_last_run": round(evaluation.seconds, 1),
+        "cpu_seconds_of_methods": round(cpu_seconds, 1),
+        "machine": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in ("numpy", "scipy", "torch")},
+        "settings": evaluation.settings.model_dump(mode="json"),
+        "methods": {c.name: c.describe() for c in evaluation.candidates},
+        "measures": [measure.name for measure in evaluation.measures],
+        "movies": [f"{m.dataset}/{m.name}: {m.path}" for m in evaluation.movies],
+        "left_out": list(left_out),
+    }
 
 
 @dataclass(frozen=True)
@@ -197,7 +274,8 @@ def write_page(folder: Path, tables: Sequence[Table], about: Mapping[str, Any]) 
         "title": printable(f"dstnet: evaluation {folder.absolute().name}"),
         "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
         "blocks": blocks,
-        "about": about,
+        "left_out": about["left_out"],
+        "about": yaml.safe_dump(json.loads(json.dumps(about, default=str)), sort_keys=False),
     }
     page = folder / PAGE
     with atomic_path(page) as path:
