@@ -68,6 +68,16 @@ def test_picks_of_every_kind_lie_where_they_were_made(tmp_path, name):
     assert not found.notes or "4 Å/pixel, scaled to 2 Å/pixel" in found.notes[0]
 
 
+def test_each_micrograph_has_the_pixel_size_of_its_optics_group(tmp_path):
+    path = tmp_path / "all.star"
+    path.write_text(
+        "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnMicrographPixelSize #2\n1 1.0\n2 4.0\n\n"
+        "data_particles\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n_rlnMicrographName #3\n"
+        "_rlnOpticsGroup #4\n20 30 a/mic_06.mrc 1\n20 30 a/mic_07.mrc 2\n"
+    )
+    assert read_annotation(path, 100.0, movie()).centres_px.tolist() == [[60.0, 40.0]]
+
+
 def test_no_file_is_none_and_another_movies_is_not_taken(tmp_path):
     (tmp_path / "mic_071_picks.csv").write_text("x,y\n1,1\n")
     (tmp_path / "all.star").write_text(star(2.0, names=("mic_071.mrc",)))

@@ -199,7 +199,7 @@ def import_bm3d() -> Any:
         If it is not installed.
     """
     try:
-        import bm3d
+        import bm3d  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise SettingsError(
             "bm3d is not installed; pip install dstnet[bm3d] (its licence allows non-commercial use"
