@@ -42,6 +42,7 @@ from dstnet.picking import pick_blobs
 Key = TypeVar("Key", Scene, Evaluated)
 Value = TypeVar("Value")
 
+PLAIN_SUM = "sum"  # name of the method
 _DEEP = -0.3  # of a `particles` image: darker pixels say that a particle is there
 
 
@@ -164,14 +165,18 @@ def exposure(function: Callable[[Rings, Rings], float]) -> Callable[[Evaluated],
 
 
 def motion(part: str) -> Callable[[Evaluated], float]:
-    """Of the method's own motion, or of that which its movie was aligned by."""
+    """Error of the method's own motion; of the alignment that all others share with the plain sum."""
 
     def measure(e: Evaluated) -> float:
         truth = e.scene.truth
         if truth is None or truth.motion is None:
             return math.nan
-        found = e.made.motion or e.scene.aligned.motion
-        if len(found.global_shift_angstrom) != len(truth.motion.global_shift_angstrom):
+        found = e.made.motion
+        if found is None and e.method == PLAIN_SUM:
+            found = e.scene.aligned.motion
+        if found is None or len(found.global_shift_angstrom) != len(
+            truth.motion.global_shift_angstrom
+        ):
             return math.nan  # frames were left out
         return getattr(motion_error(found, truth.motion, 1.0), part)  # in pixels of 1 Angstrom
 
