@@ -165,7 +165,9 @@ def exposure(function: Callable[[Rings, Rings], float]) -> Callable[[Evaluated],
 
 
 def motion(part: str) -> Callable[[Evaluated], float]:
-    """Error of the method's own motion; of the alignment that all others share with the plain sum."""
+    """Error of the method's own motion; that of the alignment which others share with the plain sum
+    stands with the plain sum.
+    """
 
     def measure(e: Evaluated) -> float:
         truth = e.scene.truth
