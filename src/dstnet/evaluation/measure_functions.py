@@ -31,6 +31,7 @@ from dstnet.metrics.picking import (
 )
 from dstnet.metrics.residual_spectrum import particles_left, taken_out, unevenness
 from dstnet.metrics.rings import (
+    SHORT_TAPER,
     Rings,
     compared,
     resolution_angstrom,
@@ -69,6 +70,13 @@ def _with_truth(e: Evaluated) -> Rings:
 
 
 @_once
+def _with_truth_for_exposure(e: Evaluated) -> Rings:
+    """The same with more independent terms: an exposure is told from small differences."""
+    assert e.target is not None
+    return compared(e.image[e.inside], e.target[e.inside], _pixel(e), taper=SHORT_TAPER)
+
+
+@_once
 def _clean_at_total(scene: Scene) -> Image:
     """The clean truth where the plain aligned sum has it."""
     assert scene.truth is not None
@@ -76,10 +84,11 @@ def _clean_at_total(scene: Scene) -> Image:
 
 
 @_once
-def _total_with_truth(e: Evaluated) -> Rings:
-    """The plain aligned sum and its truth, ring by ring."""
+def _total_for_exposure(e: Evaluated) -> Rings:
+    """The same of the plain aligned sum."""
     total = e.scene.aligned.total
-    return compared(total[e.inside], _clean_at_total(e.scene)[e.inside], _pixel(e))
+    clean = _clean_at_total(e.scene)
+    return compared(total[e.inside], clean[e.inside], _pixel(e), taper=SHORT_TAPER)
 
 
 @_once
@@ -161,7 +170,7 @@ def ssnr(e: Evaluated) -> Curve:
 
 def exposure(function: Callable[[Rings, Rings], float]) -> Callable[[Evaluated], float]:
     """A measure of what the image and the plain aligned sum share with the truth."""
-    return lambda e: function(_with_truth(e), _total_with_truth(e))
+    return lambda e: function(_with_truth_for_exposure(e), _total_for_exposure(e))
 
 
 def motion(part: str) -> Callable[[Evaluated], float]:
@@ -223,7 +232,7 @@ def contrast_of_image(e: Evaluated) -> float:
 @_once
 def contrast_of_gaussian(e: Evaluated) -> float:
     total = e.scene.aligned.total
-    sigma = nearest_gaussian(compared(e.image, total, _pixel(e), taper=False), _pixel(e))
+    sigma = nearest_gaussian(compared(e.image, total, _pixel(e), taper=0.0), _pixel(e))
     return _particle_contrast(e, gaussian_filtered(total, sigma))
 
 
