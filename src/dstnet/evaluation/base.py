@@ -11,11 +11,18 @@ import torch
 
 from dstnet.alignment import AlignedMovie, Grouping, half_movie
 from dstnet.core.shapes import Image
+from dstnet.errors import BadInputError
 from dstnet.motion import Motion
 from dstnet.movie import Movie
 
 Part = Literal["all", "even", "odd", "noise", "shuffled", "ice", "erased"]
 Need = Literal["", "truth", "annotation", "halves", "noise", "shuffled", "ice"]
+
+
+class DoesNotFitError(BadInputError):
+    """A method cannot work on such a scene, by its nature: a single image where it needs frames, a
+    half where there are only results of the whole. It has no score there, and nothing failed.
+    """
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ class Subject:
     ice: Callable[[], Movie] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself: hashable though it holds arrays
 class Scene:
     """A subject at work: aligned once for all methods.
 
@@ -201,8 +208,10 @@ class Candidate(Protocol):
 
         Raises
         ------
+        DoesNotFitError
+            If it is not meant for such scenes.
         DstnetError
-            If it cannot work on this scene; others go on.
+            If it fails on this scene; others go on.
         """
         ...
 
@@ -234,7 +243,7 @@ class Control:
     total: Image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself: hashable though it holds arrays
 class Evaluated:
     """One output of one method on one scene, as a measure is given it.
 

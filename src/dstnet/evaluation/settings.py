@@ -22,6 +22,9 @@ class EvaluationSettings(Settings):
     janni: Path | None = Field(default=None, description="JANNI's published weights, .h5")
     topaz: str | None = Field(default=None, description="Topaz's program")
     relion: str | None = Field(default=None, description="RELION's motion correction")
+    program_seconds: float = Field(
+        default=3600.0, gt=0, description="that another program may take for an image or movie"
+    )
     measures: tuple[str, ...] = Field(default=(), description="names of measures; none: all")
     reference: str = Field(
         default="sum", description="the method that all others are compared with"

@@ -82,9 +82,7 @@ class TruthFolder:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise BadInputError(
-                f"{folder} is no folder of truths; give one to --truth, or leave it"
-            )
+            raise BadInputError(f"{folder} is no folder of truths; give one to --truth")
         self.folder = folder
 
     def files(self, name: str) -> list[Path]:

@@ -5,6 +5,7 @@ empty field, recorded or simulated. What a method makes of it is measured agains
 particles.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -71,8 +72,11 @@ def relative_power(
     Returns
     -------
     float
-        0 where nothing is drawn.
+        0 where nothing is drawn; 1 where as much is drawn as of particles, and of a method that
+        draws nothing of either.
     """
-    drawn = control / float(control_sum.mean())
-    shown = particles / float(particles_sum.mean())
-    return float(drawn.var() / shown.var())
+    drawn = float((control / float(control_sum.mean())).var())
+    shown = float((particles / float(particles_sum.mean())).var())
+    if shown == 0:
+        return 1.0 if drawn == 0 else math.inf
+    return drawn / shown
