@@ -15,7 +15,7 @@ from dstnet.dataset.species_store import SpeciesStore
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.evaluation.base import Made, Subject
 from dstnet.evaluation.erased_particles import ErasedScores, PlacePicks, judge
-from dstnet.evaluation.erased_summary import best_threshold, summarise
+from dstnet.evaluation.erased_summary import summarise
 from dstnet.evaluation.twins import Twins, make_twins, share_noise, twins_of
 from dstnet.motion.simulated_motion import MotionSettings
 from dstnet.optics.ctf import OpticsSettings
@@ -27,7 +27,7 @@ STILL = MotionSettings(
     burst_angstrom=0, drift_angstrom_per_e=0, jitter_angstrom=0, local_angstrom=0
 )
 SETTINGS = SimulationSettings(
-    shape=(256, 256),
+    shape=(192, 192),
     pixel_size_angstrom=4.0,
     frames=2,
     exposure_e_per_a2=20.0,
@@ -68,7 +68,7 @@ class Told:
 
 def test_twins_differ_only_where_particles_are_erased(species, twins):
     whole = MovieSimulator(SETTINGS, [species], 3)
-    gone = [1, 4]
+    gone = [1]
     rest = MovieSimulator(SETTINGS, [species], 3, left_out=gone)
     particles = whole.truth.particles
     kept = [p for n, p in enumerate(particles) if n not in gone]
@@ -76,12 +76,12 @@ def test_twins_differ_only_where_particles_are_erased(species, twins):
     assert [(p.y_angstrom, p.x_angstrom) for p in rest.truth.particles] == places
     # What the truths differ by is, frame by frame, all that the expected frames differ by.
     missing = whole.truth.clean - rest.truth.clean
-    y, x = np.mgrid[:256, :256] * 4.0
-    is_far = np.ones((256, 256), bool)
+    y, x = np.mgrid[:192, :192] * 4.0
+    is_far = np.ones((192, 192), bool)
     for n in gone:
         away = np.hypot(y - particles[n].y_angstrom, x - particles[n].x_angstrom)
         is_far &= away > species.radius_angstrom + 150  # delocalisation to 8 Å at 1.2 um
-    assert is_far.mean() > 0.3
+    assert is_far.mean() > 0.15
     for full, part in zip(whole.expected_frames(), rest.expected_frames(), strict=True):
         difference = (full - part) / full.mean()
         assert difference.abs().max() > 0.05
@@ -108,7 +108,7 @@ def test_the_truth_invents_nothing_and_a_prejudice_everything(twins):
         return with_what_is_there(scene) + 150 * (twins.clean - scene.truth.clean)
 
     def nothing(scene):
-        return torch.randn(256, 256, generator=torch.Generator().manual_seed(1))
+        return torch.randn(192, 192, generator=torch.Generator().manual_seed(1))
 
     methods = [
         Told("truth", with_what_is_there),
@@ -119,7 +119,7 @@ def test_the_truth_invents_nothing_and_a_prejudice_everything(twins):
     scores, failures = judge(twins, SUBJECT, methods, SETTINGS)
     assert not failures
     rows = {row.method: row for row in summarise(scores)}
-    assert rows["truth"].places == len(twins.centres_px) >= 8
+    assert rows["truth"].places == len(twins.centres_px) >= 3
     assert rows["truth"].invented.value == pytest.approx(0, abs=0.01)
     assert rows["truth"].told_apart.value == 1
     assert rows["truth"].picked_present.value > 0.8
@@ -162,12 +162,9 @@ def test_figures_of_a_condition_by_hand():
     assert row.amplitude.value == 2
     # Pairs of present and erased: of 16, larger in 12, equal in 2.
     assert row.told_apart.value == pytest.approx((12 + 1) / 16)
-    assert best_threshold([one]) == 4.0
-    assert best_threshold([two]) == 2.2
-    # Movie a is judged by b's threshold, 2.2, and b by a's, 4.
+    # Movie a is judged by b's threshold, 2.2, and b by a's, halfway between 4 and 1.
     assert row.picked_present.value == pytest.approx(1 / 4)
     assert row.picked_erased.value == 0
-    assert math.isinf(best_threshold([scored("a", (1.0,), (0.0,))]))
 
 
 def test_a_movie_of_a_data_set_has_a_twin_as_long_as_it_comes_out_the_same(tmp_path, species):

@@ -5,7 +5,6 @@ places a method's image of either is fitted by what lies there in truth; the coe
 particle's own projection is how much of it is shown. In the twin it should be nothing.
 """
 
-import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,14 +36,14 @@ class PlacePicks:
     particles
         In the complete movie.
     at_present, at_erased
-        Of the pick at each place in the complete movie and in its twin; minus infinity: none.
+        Of the surest pick at each place in the complete movie and in its twin; None: there is none.
     """
 
     scores: tuple[float, ...]
     hits: tuple[bool, ...]
     particles: int
-    at_present: tuple[float, ...]
-    at_erased: tuple[float, ...]
+    at_present: tuple[float | None, ...]
+    at_erased: tuple[float | None, ...]
 
     def at(self, places: slice) -> "PlacePicks":
         """The same with some of the places."""
@@ -259,11 +258,13 @@ def _place_picks(twins: Twins, present: Picks, erased: Picks) -> PlacePicks:
     )
 
 
-def _surest_near(picks: Picks, places_px: np.ndarray, tolerance_px: float) -> tuple[float, ...]:
-    """Score of the surest pick near each place; minus infinity where there is none."""
-    surest = []
+def _surest_near(
+    picks: Picks, places_px: np.ndarray, tolerance_px: float
+) -> tuple[float | None, ...]:
+    """Score of the surest pick near each place; None where there is none."""
+    surest: list[float | None] = []
     for place in places_px:
         away = np.hypot(*(picks.centres_px - place).T)
         near = picks.scores[away < tolerance_px]
-        surest.append(float(near.max()) if len(near) else -math.inf)
+        surest.append(float(near.max()) if len(near) else None)
     return tuple(surest)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dstnet.evaluation.erased_particles import ErasedScores
+from dstnet.metrics.picking import best_threshold
 
 RESAMPLES = 1000
 INTERVAL = 2.5, 97.5  # percentiles: 95 %
@@ -100,13 +101,13 @@ def _row(movies: list[ErasedScores], seed: int) -> ErasedRow:
     def estimate(function: Callable[[Movies], float]) -> Estimate:
         return bootstrapped(function, movies if len(movies) > 1 else places, seed)
 
-    thresholds = {score.movie: best_threshold(_others(movies, score)) for score in movies}
+    thresholds = {score.movie: _threshold(_others(movies, score)) for score in movies}
 
     def picked(movies: Movies, is_present: bool) -> float:
         found = count = 0
         for score in movies:
             surest = score.picks.at_present if is_present else score.picks.at_erased
-            found += sum(value >= thresholds[score.movie] for value in surest)
+            found += sum(value is not None and value >= thresholds[score.movie] for value in surest)
             count += len(surest)
         return found / count if count else math.nan
 
@@ -126,6 +127,13 @@ def _row(movies: list[ErasedScores], seed: int) -> ErasedRow:
         picked_present=estimate(lambda movies: picked(movies, True)),
         picked_erased=estimate(lambda movies: picked(movies, False)),
     )
+
+
+def _threshold(movies: Movies) -> float:
+    """The picker's, of the best F1 of some movies together."""
+    scores = np.concatenate([score.picks.scores for score in movies])
+    hits = np.concatenate([score.picks.hits for score in movies]).astype(bool)
+    return best_threshold(scores, hits, sum(score.picks.particles for score in movies))
 
 
 def _others(movies: list[ErasedScores], score: ErasedScores) -> list[ErasedScores]:
@@ -169,19 +177,6 @@ def told_apart(movies: Movies) -> float:
     larger = (present[:, None] > erased).mean()
     equal = (present[:, None] == erased).mean()
     return float(larger + equal / 2)
-
-
-def best_threshold(movies: Movies) -> float:
-    """The score at which picks of some movies have the best F1; infinite where there is none."""
-    scores = np.concatenate([score.picks.scores for score in movies])
-    hits = np.concatenate([score.picks.hits for score in movies]).astype(bool)
-    particles = sum(score.picks.particles for score in movies)
-    if not len(scores):
-        return math.inf
-    order = np.argsort(-scores, kind="stable")
-    right = hits[order].cumsum()
-    f1 = 2 * right / (np.arange(1, len(right) + 1) + particles)
-    return float(scores[order][f1.argmax()])
 
 
 def bootstrapped(function: Callable[[Movies], float], units: Movies, seed: int) -> Estimate:

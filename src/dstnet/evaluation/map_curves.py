@@ -17,7 +17,7 @@ from dstnet.metrics.reconstruction import (
 )
 
 BLOCKS = 5  # of each half, drawn anew for intervals
-RESAMPLES = 20
+RESAMPLES = 12
 BIAS_FROM_ANGSTROM = 30.0  # coarser shells are few terms
 EDGE_ANGSTROM = 12.0  # of the mask
 ROOM_ANGSTROM = 4.0  # between particle and mask
