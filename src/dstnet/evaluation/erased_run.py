@@ -21,7 +21,7 @@ from dstnet.evaluation.scoring import said
 from dstnet.evaluation.settings import EvaluationSettings
 from dstnet.evaluation.twins import twins_of
 from dstnet.io import atomic_path, ensure_writable_folder
-from dstnet.runs import Workplace, WorkerCrash, prepare
+from dstnet.runs import WorkerCrash, Workplace, prepare
 
 _MOST_BYTES = 100_000_000
 

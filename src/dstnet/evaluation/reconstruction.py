@@ -37,7 +37,7 @@ from dstnet.potential import Potential, rotation_of_angles
 from dstnet.specimen.species import load_potential
 
 # Box over diameter: trilinear sharing is true, and delocalised detail within.
-BOX_OVER_DIAMETER = 2.0
+BOX_OVER_DIAMETER = 1.75
 CLEAN = "clean images"
 MATCHED = " (its own transfer known)"
 _RINGS = 60
@@ -89,14 +89,14 @@ def true_poses(simulated: SimulatedMovie, size: int) -> Poses:
     is_inside = ((centres > low) & (centres < np.array(settings.shape) - 1 - low)).all(1)
     kept = Slice(size).kept
     rotations, transfers = [], []
-    for row in table[is_inside].to_dict("records"):
-        angles = (row["rlnAngleRot"], row["rlnAngleTilt"], row["rlnAnglePsi"])
-        rotations.append(rotation_of_angles(*angles).numpy())
+    columns = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "dstnetHeight"]
+    for rot, tilt, psi, height in table[columns].to_numpy(float)[is_inside].tolist():
+        rotations.append(rotation_of_angles(rot, tilt, psi).numpy())
         transfer = contrast_transfer(
             (size, size),
             settings.pixel_size_angstrom,
             settings.optics,
-            settings.optics.defocus_angstrom - row["dstnetHeight"],
+            settings.optics.defocus_angstrom - height,
         )
         transfers.append(transfer.real.numpy()[kept])
     return Poses(centres[is_inside], np.array(rotations), np.array(transfers, np.float32))
