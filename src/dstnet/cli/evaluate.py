@@ -1,5 +1,6 @@
 """dstnet evaluate: methods side by side, in numbers and by eye."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,6 +106,8 @@ def evaluate(
     from dstnet.cli.movies import camera_references, devices, movie_settings
     from dstnet.evaluation import EvaluationSettings, SubjectOptions, find_subjects, make_candidates
     from dstnet.evaluation import evaluate as evaluate_subjects
+    from dstnet.evaluation.records import claim_folder
+    from dstnet.evaluation.run import chosen_measures
     from dstnet.report.evaluation import write_report
 
     chosen = settings_from(
@@ -128,10 +131,17 @@ def evaluate(
         movie_settings(movie), camera_references(references), truth, picks, diameter
     )
     subjects, unread = find_subjects(movies, options, report=remarks.append)
-    candidates = make_candidates(chosen)
+    chosen_measures(chosen)  # refused before anything is made
     with reporting(len(subjects), "evaluating", json) as report:
         for remark in remarks:
             report.say(remark)
+        candidates = make_candidates(
+            chosen,
+            subjects,
+            partial(claim_folder, output, chosen.shared, overwrite=run.overwrite),
+            device=workplace.devices[0],
+            say=report.say,
+        )
         say_threads(workplace, report)
         numbers = iter(range(1, len(subjects) + 1))
 

@@ -180,18 +180,17 @@ class Made:
 
 
 class Candidate(Protocol):
-    """A method under evaluation; picklable, and light until it is called.
+    """A method under evaluation; picklable, and light until it is called."""
 
-    Attributes
-    ----------
-    name
-        As in tables and files: "dstnet-3", "gaussian:20", "relion+topaz", ...
-    needs_truth
-        Whether it is told what no user knows; it is left out where there is no truth.
-    """
+    @property
+    def name(self) -> str:
+        """As in tables and files: "dstnet-3", "gaussian:20", "relion+topaz", ..."""
+        ...
 
-    name: str
-    needs_truth: bool
+    @property
+    def needs_truth(self) -> bool:
+        """Whether it is told what no user knows; it is left out where there is no truth."""
+        ...
 
     def groupings(self, movie: Movie) -> tuple[Grouping, ...]:
         """What it wants of the alignment."""

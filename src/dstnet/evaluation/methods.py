@@ -146,7 +146,7 @@ def default_methods(settings: EvaluationSettings) -> tuple[str, ...]:
 def make_candidates(
     settings: EvaluationSettings,
     subjects: Sequence[Subject] = (),
-    folder: Path | None = None,
+    folder: Callable[[], Path] | None = None,
     *,
     device: str = "cpu",
     say: Callable[[str], None] = lambda line: None,
@@ -158,7 +158,8 @@ def make_candidates(
     settings
         Of the evaluation.
     subjects, folder
-        What is evaluated, and where weights that are adapted to it go.
+        What is evaluated, and what makes the folder for weights that are adapted to it: last, once
+        all else was found to be there.
     device
         Where weights are adapted; all else works where a scene lies.
     say
@@ -175,22 +176,24 @@ def make_candidates(
     """
     names = settings.methods or default_methods(settings)
     externals = [external_candidate(name, place) for name, place in settings.external.items()]
-    made: list[Candidate] = []
-    for name in dict.fromkeys(names):
-        if name in settings.external:  # named to say its place in the order
+    made: dict[str, Candidate] = {}
+    # Those to be adapted, which may take long, once all others are known to be there.
+    for name in sorted(dict.fromkeys(names), key=lambda name: name.endswith(ADAPTED)):
+        if name in settings.external:
             continue
         if name.endswith(ADAPTED):
-            made.append(_adapted(name, settings, subjects, folder, device, say))
+            made[name] = _adapted(name, settings, subjects, folder, device, say)
         elif name in METHODS:
-            made.append(METHODS[name].make(name, settings))
+            made[name] = METHODS[name].make(name, settings)
         else:
-            made.append(_of_registry(name))
+            made[name] = _of_registry(name)
     for external in externals:
         if external.name in METHODS or external.name in OWN_METHODS or external.name in released():
             raise SettingsError(
                 f"--external {external.name}: a method is called so; give it another name"
             )
-    return [*made, *externals]
+    made |= {external.name: external for external in externals}
+    return [made[name] for name in dict.fromkeys((*names, *settings.external))]
 
 
 def _of_registry(name: str) -> Candidate:
@@ -208,12 +211,12 @@ def _adapted(
     name: str,
     settings: EvaluationSettings,
     subjects: Sequence[Subject],
-    folder: Path | None,
+    folder: Callable[[], Path] | None,
     device: str,
     say: Callable[[str], None],
 ) -> Candidate:
     if folder is None:
         raise SettingsError(f"{name}: no folder is given for weights that are adapted")
     finetuning = FinetuneSettings(alignment=settings.alignment, seed=settings.seed)
-    place = folder / "adapted" / name.replace("/", "_").replace("\\", "_")
+    place = folder() / "adapted" / name.replace("/", "_").replace("\\", "_")
     return adapted_candidate(name, subjects, place, finetuning, device=device, say=say)

@@ -110,7 +110,7 @@ class MovieScores(_Stored):
         return [line if self.path in line else f"{self.path}: {line}" for line in lines]
 
 
-def claim_folder(folder: Path, shared: dict[str, Any], *, overwrite: bool = False) -> None:
+def claim_folder(folder: Path, shared: dict[str, Any], *, overwrite: bool = False) -> Path:
     """Make the folder of an evaluation, or make sure that it is one.
 
     Parameters
@@ -146,6 +146,7 @@ def claim_folder(folder: Path, shared: dict[str, Any], *, overwrite: bool = Fals
             )
     if known != shared:
         write_provenance(folder, shared, {})
+    return folder
 
 
 def write_provenance(folder: Path, shared: dict[str, Any], more: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """RELION's own motion correction, as a program that the user has; GPL, so never a part of this.
 
 Version 3.1 and later (Zivanov et al. 2019, doi:10.1107/S205225251801463X). It gets the frames as
-all methods do, corrected for gain and defects, as an MRC stack; so its sums lie on the grid of ours,
-their rows in the same order, at the position of the first frame, as ours do.
+all methods do, corrected for gain and defects, as an MRC stack; so its sums lie on the grid of
+ours, their rows in the same order, at the position of the first frame, as ours do.
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from dstnet.alignment import AlignedMovie, Grouping, align
 from dstnet.core.progress import progress, working_on
@@ -32,7 +31,6 @@ from dstnet.evaluation.settings import EvaluationSettings
 from dstnet.evaluation.truths import checked_truth
 from dstnet.movie import Movie
 from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
-from dstnet.version import __version__
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def evaluate(
     digests = {candidate.name: method_digest(candidate, settings) for candidate in candidates}
     job = EvaluationJob(settings, tuple(candidates), digests, folder)
     outcomes_of = prepare(job, workplace or Workplace())
-    claim_folder(folder, shared(settings), overwrite=overwrite)
+    claim_folder(folder, settings.shared, overwrite=overwrite)
     finished: dict[int, MovieOutcome] = {}
     outcomes = outcomes_of(subjects)
     try:
@@ -141,16 +139,6 @@ def evaluate(
     seconds = time.perf_counter() - started
     measures = chosen_measures(settings)
     return Evaluation(settings, tuple(candidates), measures, tuple(ordered), seconds)
-
-
-def shared(settings: EvaluationSettings) -> dict[str, Any]:
-    """What all scores of a folder share."""
-    return {
-        "version": __version__,
-        "border_px": settings.border_px,
-        "alignment": settings.alignment.model_dump(mode="json"),
-        "seed": settings.seed,
-    }
 
 
 def chosen_measures(settings: EvaluationSettings) -> tuple[Measure, ...]:
@@ -171,7 +159,7 @@ def chosen_measures(settings: EvaluationSettings) -> tuple[Measure, ...]:
 
 def method_digest(candidate: Candidate, settings: EvaluationSettings) -> str:
     """Of all that decides a method's scores besides the movie."""
-    text = json.dumps([shared(settings), candidate.describe()], sort_keys=True, default=str)
+    text = json.dumps([settings.shared, candidate.describe()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

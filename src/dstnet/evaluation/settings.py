@@ -1,12 +1,14 @@
 """Settings of an evaluation."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from dstnet.alignment import AlignmentSettings
 from dstnet.core.randomness import Seed
 from dstnet.core.settings import Settings
+from dstnet.version import __version__
 
 
 class EvaluationSettings(Settings):
@@ -38,3 +40,13 @@ class EvaluationSettings(Settings):
     )
     seed: Seed = Field(default=0, description="of controls and resamples")
     alignment: AlignmentSettings = AlignmentSettings()
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What decides all scores besides movies, methods and measures, as plain values."""
+        return {
+            "version": __version__,
+            "border_px": self.border_px,
+            "alignment": self.alignment.model_dump(mode="json"),
+            "seed": self.seed,
+        }

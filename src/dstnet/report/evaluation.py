@@ -20,7 +20,6 @@ from dstnet.evaluation import Evaluation
 from dstnet.evaluation.base import Curve, Measure
 from dstnet.evaluation.crops import STEP
 from dstnet.evaluation.records import TRUTH, MovieScores, read_crops, write_provenance
-from dstnet.evaluation.run import shared
 from dstnet.evaluation.summary import summarised
 from dstnet.evaluation.tables import Table, write_tables
 from dstnet.io import atomic_path
@@ -74,7 +73,7 @@ def write_report(folder: Path, evaluation: Evaluation, left_out: Sequence[str]) 
     for table in tables:
         _write_figures(folder, evaluation, methods, table)
     about = _about(evaluation, left_out)
-    write_provenance(folder, shared(settings), about)
+    write_provenance(folder, settings.shared, about)
     return write_page(folder, tables, about)
 
 
