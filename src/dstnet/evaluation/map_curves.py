@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dstnet.evaluation.erased_summary import INTERVAL, Estimate
+from dstnet.evaluation.erased_summary import Estimate
 from dstnet.metrics.reconstruction import (
     HALF_MAPS_LEVEL,
     TRUTH_LEVEL,
@@ -16,8 +16,8 @@ from dstnet.metrics.reconstruction import (
     soft_ball,
 )
 
-BLOCKS = 5  # of each half, drawn anew for intervals
-RESAMPLES = 12
+BLOCKS = 6  # of each half, left out in turn for intervals
+STUDENT = 2.571  # 95 % of Student's t, of one degree of freedom less than blocks
 BIAS_FROM_ANGSTROM = 30.0  # coarser shells are few terms
 EDGE_ANGSTROM = 12.0  # of the mask
 ROOM_ANGSTROM = 4.0  # between particle and mask
@@ -85,7 +85,6 @@ def map_curves(
     truth: np.ndarray,
     pixel_size_angstrom: float,
     radius_angstrom: float,
-    seed: int = 0,
 ) -> MapCurves:
     """The curves of a method's map, within a soft ball around the particle.
 
@@ -101,21 +100,23 @@ def map_curves(
         Of both.
     radius_angstrom
         Of the particle.
-    seed
-        Of the resamples of blocks of particles.
     """
     judge = _Judge(truth, pixel_size_angstrom, radius_angstrom)
     ones = np.ones(BLOCKS)
     half_maps, confirmed = judge.correlations(gathered, [ones, ones])
     figures = judge.figures(half_maps, confirmed)
-    random = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(RESAMPLES):
-        times = random.multinomial(BLOCKS, ones / BLOCKS, size=2)
-        drawn.append(judge.figures(*judge.correlations(gathered, times)))
-    low, high = np.percentile(drawn, INTERVAL, axis=0)
+    without = []
+    for block in range(BLOCKS):
+        times = np.ones(BLOCKS)
+        times[block] = 0
+        without.append(judge.figures(*judge.correlations(gathered, [times, times])))
+    # Jackknife (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, 11.1): drawing blocks
+    # with replacement would make maps of fewer particles.
+    variance = (BLOCKS - 1) * np.var(without, axis=0)
+    errors = STUDENT * np.sqrt(variance)
     estimates = [
-        Estimate(*numbers) for numbers in zip(figures, low.tolist(), high.tolist(), strict=True)
+        Estimate(figure, figure - error, figure + error)
+        for figure, error in zip(figures, errors.tolist(), strict=True)
     ]
     shells = np.arange(len(half_maps)) / judge.box_angstrom
     return MapCurves(
@@ -142,7 +143,7 @@ class _Judge:
         self.judged = slice(first, int(0.8 * size / 2))
 
     def correlations(
-        self, gathered: Gathered, times: Sequence[np.ndarray] | np.ndarray
+        self, gathered: Gathered, times: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Of the half maps with each other, and of the whole with the truth; `times` says how often
         each block of each half counts.

@@ -138,8 +138,7 @@ def _maps(
     )
     truth = true_map(potential, size)
     curves = [
-        map_curves(name, particles, truth, pixel, radius, settings.seed)
-        for name, particles in gathered.items()
+        map_curves(name, particles, truth, pixel, radius) for name, particles in gathered.items()
     ]
     return DatasetMaps(
         digest=digest,

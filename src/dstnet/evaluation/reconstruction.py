@@ -9,6 +9,7 @@ is there: the gap is the bias of whoever refines with enhanced images.
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ from dstnet.specimen.species import load_potential
 
 # Box over diameter: trilinear sharing is true, and delocalised detail within.
 BOX_OVER_DIAMETER = 1.75
+EDGE = 0.1  # of the box, at each end, over which it falls to zero
 CLEAN = "clean images"
 MATCHED = " (its own transfer known)"
 _RINGS = 60
@@ -103,15 +105,24 @@ def true_poses(simulated: SimulatedMovie, size: int) -> Poses:
 
 
 def cut_box(image: Image, centre_px: np.ndarray, size: int) -> np.ndarray:
-    """A box [y, x] of an image, what was at `centre_px` (y, x) at its pixel [n // 2, n // 2]; it
-    wraps around within itself by less than a pixel.
+    """A box [y, x] of an image of mean zero, what was at `centre_px` (y, x) at its pixel
+    [n // 2, n // 2]; it falls to zero at its edges, so that their steps hide no faint detail.
     """
     row, column = np.rint(centre_px).astype(int)
     top, left = row - size // 2, column - size // 2
     box = image[top : top + size, left : left + size]
     rest_y, rest_x = (centre_px - (row, column)).tolist()
     spectrum = torch.fft.rfft2(box) * shift_phase((size, size), (-rest_y, -rest_x))
-    return torch.fft.irfft2(spectrum, s=(size, size)).numpy()
+    fall = _fall(size)
+    return torch.fft.irfft2(spectrum, s=(size, size)).numpy() * fall[:, None] * fall
+
+
+@lru_cache(maxsize=2)
+def _fall(size: int) -> np.ndarray:
+    """1 along a box's edge but for its ends, where it falls to 0 as a cosine, [pixel]."""
+    from_end = np.minimum(np.arange(size), np.arange(size)[::-1]) + 0.5
+    part = np.clip(from_end / (size * EDGE), 0, 1)
+    return 0.5 - 0.5 * np.cos(np.pi * part)
 
 
 def ring_transfer(image: Image, clean: Image, size: int) -> np.ndarray:

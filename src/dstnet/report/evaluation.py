@@ -26,7 +26,6 @@ from dstnet.io import atomic_path
 from dstnet.report.drawing import draw_line_style, new_figure, save_figure, style_axes
 from dstnet.report.panels import ACCENT, INK, draw_scale_bar
 
-
 PAGE = "evaluation.html"
 FURTHER = "erased.png", "maps-*.png"  # pictures of dstnet.report.trust
 COLUMNS = 5  # crops in a row of a panel

@@ -2,19 +2,23 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dstnet.evaluation.base import Candidate, Subject
+from dstnet.evaluation.erased_run import erase_particles
 from dstnet.evaluation.erased_summary import ErasedRow, Estimate
 from dstnet.evaluation.map_curves import MapCurves
-from dstnet.evaluation.map_run import DatasetMaps
+from dstnet.evaluation.map_run import DatasetMaps, reconstruct
+from dstnet.evaluation.settings import EvaluationSettings
 from dstnet.io import atomic_path
 from dstnet.report.drawing import draw_line_style, new_figure, save_figure, style_axes
 from dstnet.report.panels import ACCENT, INK, MUTED
+from dstnet.runs import Workplace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +43,68 @@ _DRAWN = {
     "told_apart": ("present and erased told apart", 1.0),
     "picked_erased": ("picked where erased", 0.0),
 }
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What goes beyond a table: the same methods on erased particles, and maps of their images.
+
+    Attributes
+    ----------
+    subjects, candidates
+        Simulated movies, and the methods.
+    folder
+        Of the evaluation.
+    settings
+        Of it.
+    structures
+        Folders of structure files.
+    """
+
+    subjects: Sequence[Subject]
+    candidates: Sequence[Candidate]
+    folder: Path
+    settings: EvaluationSettings
+    structures: tuple[Path, ...] = ()
+
+    def write_erased(self, workplace: Workplace, say: Callable[[str], None]) -> tuple[str, ...]:
+        """Erase particles and write what methods show there; a line on each thing left out.
+
+        Raises
+        ------
+        OutputError
+            If a file cannot be written.
+        """
+        erasure = erase_particles(
+            self.subjects,
+            self.candidates,
+            self.folder,
+            self.settings,
+            self.structures,
+            workplace=workplace,
+            report=say,
+        )
+        write_erased(self.folder, erasure.rows)
+        return erasure.left_out
+
+    def write_maps(self, say: Callable[[str], None]) -> tuple[str, ...]:
+        """Make maps and write what they promise; a line on each thing left out.
+
+        Raises
+        ------
+        OutputError
+            If a file cannot be written.
+        """
+        made = reconstruct(
+            self.subjects,
+            self.candidates,
+            self.folder,
+            self.settings,
+            self.structures,
+            report=say,
+        )
+        write_maps(self.folder, made.datasets)
+        return made.left_out
 
 
 def write_erased(folder: Path, rows: Sequence[ErasedRow]) -> None:
