@@ -40,12 +40,13 @@ def evaluate(
         ),
     ] = None,
     picks: Annotated[
-        Path | None,
+        list[Path] | None,
         Parameter(
+            negative=(),
             help=(
                 "Folder of marked particles: NAME_picks.csv, .star or .box, or CryoPPP's CSV;"
-                " their diameter stands in its set.json, or is given."
-            )
+                " their diameter stands in its set.json, or is given. May be given several times."
+            ),
         ),
     ] = None,
     diameter: Annotated[float | None, Parameter(help="Å, of the marked particles.")] = None,
@@ -70,6 +71,13 @@ def evaluate(
     ] = None,
     janni: Annotated[Path | None, Parameter(help="JANNI's published weights (.h5).")] = None,
     topaz: Annotated[str | None, Parameter(help="The program topaz, for topaz denoise.")] = None,
+    topaz_options: Annotated[
+        str | None,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="Further options of topaz denoise, '--patch-size 1280 --patch-padding 128'.",
+        ),
+    ] = None,
     relion: Annotated[
         str | None, Parameter(help="The program relion_run_motioncorr, version 3.1 or later.")
     ] = None,
@@ -145,6 +153,7 @@ def evaluate(
         external=_external(external),
         janni=janni,
         topaz=topaz,
+        topaz_options=topaz_options,
         relion=relion,
         measures=_names(measures),
         reference=reference,
@@ -156,7 +165,7 @@ def evaluate(
     workplace = run.workplace(devices(device))
     remarks: list[str] = []
     options = SubjectOptions(
-        movie_settings(movie), camera_references(references), truth, picks, diameter
+        movie_settings(movie), camera_references(references), truth, tuple(picks or ()), diameter
     )
     subjects, unread = find_subjects(movies, options, report=remarks.append)
     chosen_measures(chosen)  # refused before anything is made

@@ -92,7 +92,9 @@ def _source(name: str, settings: EvaluationSettings) -> Source:
 
 def _topaz(name: str, settings: EvaluationSettings) -> Candidate:
     program = find_program(settings.topaz, TOPAZ, "--topaz")
-    return TopazCandidate(name, program, _source(name, settings), settings.program_seconds)
+    source = _source(name, settings)
+    seconds = settings.program_seconds
+    return TopazCandidate(name, program, source, seconds, settings.topaz_options)
 
 
 def _janni(name: str, settings: EvaluationSettings) -> Candidate:

@@ -23,6 +23,7 @@ class EvaluationSettings(Settings):
     )
     janni: Path | None = Field(default=None, description="JANNI's published weights, .h5")
     topaz: str | None = Field(default=None, description="Topaz's program")
+    topaz_options: str = Field(default="", description="further options of topaz denoise")
     relion: str | None = Field(default=None, description="RELION's motion correction")
     program_seconds: float = Field(
         default=3600.0, gt=0, description="that another program may take for an image or movie"

@@ -36,7 +36,7 @@ class SubjectOptions:
     truth
         Folder of their truths, see `TruthFolder`; None: none is known.
     picks
-        Folder of their annotations; None: none is known.
+        Folders of their annotations, or tables of several movies'; the first that has a movie's.
     diameter_angstrom
         Of the particles there; None: as the folder says.
     """
@@ -44,7 +44,7 @@ class SubjectOptions:
     movies: MovieSettings = field(default_factory=MovieSettings)
     references: CameraReferences = field(default_factory=CameraReferences)
     truth: Path | None = None
-    picks: Path | None = None
+    picks: tuple[Path, ...] = ()
     diameter_angstrom: float | None = None
 
 
@@ -116,17 +116,18 @@ def _of_files(
     inputs: Iterable[InputMovie], options: SubjectOptions, report: Callable[[str], None]
 ) -> list[Subject]:
     truths = None if options.truth is None else TruthFolder(options.truth)
-    if options.picks is not None and not options.picks.is_dir():
-        raise BadInputError(f"{options.picks} is no folder of picks; give one to --picks")
+    for place in options.picks:
+        if not place.exists():
+            raise BadInputError(f"{place} is not there; give a folder of picks to --picks")
     found = []
     without: dict[str, list[str]] = {"--truth": [], "--picks": []}
     for source in inputs:
         name = source.name.rpartition("/")[2]
         truth = None if truths is None else truths.reader(name)
-        picks = None if options.picks is None else annotation_file(options.picks, name)
+        picks = next(filter(None, (annotation_file(p, name) for p in options.picks)), None)
         if truths is not None and truth is None:
             without["--truth"].append(name)
-        if options.picks is not None and picks is None:
+        if options.picks and picks is None:
             without["--picks"].append(name)
         gain = options.references.gain_of(source)
         defects = options.references.defects_of(source)

@@ -21,7 +21,7 @@ USUAL_NAME = "topaz"
 
 @dataclass(frozen=True)
 class TopazCandidate:
-    """``topaz denoise`` with its defaults, of a sum.
+    """``topaz denoise`` of a sum.
 
     Attributes
     ----------
@@ -33,12 +33,15 @@ class TopazCandidate:
         Which sum it is given.
     seconds_allowed
         For an image.
+    options
+        Beyond its defaults.
     """
 
     name: str
     program: str
     source: Source
     seconds_allowed: float
+    options: str = ""
     needs_truth: bool = False
 
     def groupings(self, movie: Movie) -> tuple[Grouping, ...]:
@@ -48,7 +51,8 @@ class TopazCandidate:
     def describe(self) -> dict[str, Any]:
         """See `Candidate`."""
         version = version_of(self.program)
-        return {"program": self.program, "version": version, **self.source.describe()}
+        described = {"program": self.program, "version": version, **self.source.describe()}
+        return {**described, "options": self.options} if self.options else described
 
     def __call__(self, scene: Scene) -> Made:
         """See `Candidate`.
@@ -65,7 +69,8 @@ class TopazCandidate:
         name = scene.aligned.movie.name
         try:
             write_mrc(folder / "sum.mrc", image, pixel, "sum")
-            command = [self.program, "denoise", "sum.mrc", *_arguments(scene.aligned.total.device)]
+            own = _arguments(scene.aligned.total.device)
+            command = [self.program, "denoise", "sum.mrc", *own, *self.options.split()]
             ran = run_program("topaz", command, folder, name, self.seconds_allowed)
             denoised = read_result(
                 folder / "denoised" / "sum.mrc", scene.aligned.shape, "topaz", name
