@@ -37,11 +37,12 @@ _MAP_COLUMNS = {
     "confirmed_angstrom": "truth at 0.5, Å",
     "bias": "promised - confirmed",
 }
-# In the figure: what is drawn, and where the perfect method lies.
+# In the figure: what is drawn, where the perfect method lies, and the range that is always shown.
 _DRAWN = {
-    "invented": ("drawn of erased particles", 0.0),
-    "told_apart": ("present and erased told apart", 1.0),
-    "picked_erased": ("picked where erased", 0.0),
+    "invented": ("drawn of erased particles", 0.0, (-0.1, 0.3)),
+    "scatter": ("scatter where erased", 0.0, (0.0, 0.6)),
+    "told_apart": ("present and erased told apart", 1.0, (0.45, 1.03)),
+    "picked_erased": ("picked where erased (faint: present)", 0.0, (-0.05, 1.05)),
 }
 
 
@@ -189,13 +190,18 @@ def draw_erased(path: Path, rows: Sequence[ErasedRow]) -> None:
     """
     conditions = sorted({(row.exposure_e_per_a2, row.contrast) for row in rows})
     entries = list(dict.fromkeys(entry_name(row) for row in rows))
-    figure = new_figure(4.3 * len(_DRAWN), 3.3 * len(conditions) + 0.6)
+    figure = new_figure(3.7 * len(_DRAWN), 2.9 * len(conditions) + 0.6)
     axes_of = figure.subplots(len(conditions), len(_DRAWN), squeeze=False, sharex=True)
     for across, condition in zip(axes_of, conditions, strict=True):
         exposure, contrast = condition
-        for axes, (name, (label, perfect)) in zip(across, _DRAWN.items(), strict=True):
+        for axes, (name, (label, perfect, shown)) in zip(across, _DRAWN.items(), strict=True):
             of_condition = [r for r in rows if (r.exposure_e_per_a2, r.contrast) == condition]
             _draw_by_size(axes, of_condition, entries, name)
+            if name == "picked_erased":
+                _draw_by_size(axes, of_condition, entries, "picked_present", alpha=0.3)
+            low, high = axes.get_ylim()
+            axes.set_ylim(min(low, shown[0]), max(high, shown[1]))
+            axes.margins(x=0.1)
             axes.axhline(perfect, color=INK, linewidth=0.8)
             axes.set_title(f"{label}\n{exposure:g} e⁻/Å², contrast {contrast:g}", fontsize=9.5)
             style_axes(axes)
@@ -206,7 +212,11 @@ def draw_erased(path: Path, rows: Sequence[ErasedRow]) -> None:
 
 
 def _draw_by_size(
-    axes: "Axes", rows: Sequence[ErasedRow], entries: Sequence[str], name: str
+    axes: "Axes",
+    rows: Sequence[ErasedRow],
+    entries: Sequence[str],
+    name: str,
+    alpha: float = 1.0,
 ) -> None:
     for number, entry in enumerate(entries):
         own = [row for row in rows if entry_name(row) == entry]
@@ -214,14 +224,16 @@ def _draw_by_size(
         if not own:
             continue
         # Side by side, so that intervals do not hide each other.
-        x = np.array([row.diameter_angstrom for row in own]) + 1.2 * (number - len(entries) / 2)
+        beside = 1.2 * (number - len(entries) / 2)
+        x = np.array([row.diameter_angstrom for row in own]) + beside
         estimates: list[Estimate] = [getattr(row, name) for row in own]
         y = np.array([estimate.value for estimate in estimates])
         low = y - np.array([estimate.low for estimate in estimates])
         high = np.array([estimate.high for estimate in estimates]) - y
         errors = np.clip(np.nan_to_num([low, high]), 0, None)
         style = draw_line_style(number, entry)
-        axes.errorbar(x, y, errors, label=entry, marker="o", markersize=3.5, capsize=2, **style)
+        style |= {"marker": "o", "markersize": 3.5, "capsize": 2, "alpha": alpha}
+        axes.errorbar(x, y, errors, label=entry, **style)
 
 
 def draw_maps(path: Path, maps: DatasetMaps) -> None:
