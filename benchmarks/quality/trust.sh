@@ -15,7 +15,7 @@ results=$here/../results
 methods=sum,dose-weighted-sum,wiener,dstnet-3
 
 for phantom in 83 101 82; do
-    for condition in weak:1.25:erased usual:6.25:erased strong:6.25:erased-strong; do
+    for condition in frame:0.25:erased few:1.25:erased faint:1.25:erased-faint usual:6.25:erased; do
         name=${condition%%:*}
         rest=${condition#*:}
         dstnet simulate phantom:$phantom --recipe "$examples/${rest#*:}.yaml" \

@@ -12,6 +12,7 @@ from dstnet.metrics.reconstruction import (
     resolution_angstrom,
     shell_correlation,
     soft_ball,
+    whitened,
 )
 from dstnet.optics.ctf import OpticsSettings, contrast_transfer
 from dstnet.potential import Projector, build_potential, random_rotation
@@ -100,6 +101,27 @@ def test_a_shared_error_is_promised_and_not_confirmed():
     # Of variance 1 + 1 + 1/2 one is the signal's.
     assert promised == pytest.approx(np.sqrt(2 / 2.5), abs=0.02)
     assert confirmed == pytest.approx(np.sqrt(1 / 2.5), abs=0.02)
+
+
+def test_coarse_detail_does_not_fill_fine_shells_of_whitened_maps():
+    random = np.random.default_rng(0)
+    size = 48
+    k = np.fft.fftfreq(size)
+    radius = np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2)
+
+    def falling(volume):
+        spectrum = np.fft.fftn(volume) * np.exp(-((radius / 0.1) ** 2))
+        return np.fft.ifftn(spectrum).real.astype(np.float32)
+
+    ball = soft_ball(size, 8.0, 2.0)
+    coarse = np.fft.fftn(random.normal(size=(size,) * 3)) * (radius < 0.1)
+    shared = falling(np.fft.ifftn(coarse).real)
+    halves = [shared + 0.1 * falling(random.normal(size=(size,) * 3)) for _ in range(2)]
+    fine = slice(14, None)
+    masked = shell_correlation(*(half * ball for half in halves))
+    assert masked[fine].min() > 0.5  # of the mask's edge
+    white = whitened(halves, halves[0] + halves[1])
+    assert abs(shell_correlation(*(half * ball for half in white))[fine].mean()) < 0.15
 
 
 def test_resolution_is_where_a_curve_first_falls():

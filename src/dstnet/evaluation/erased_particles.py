@@ -5,6 +5,7 @@ places a method's image of either is fitted by what lies there in truth; the coe
 particle's own projection is how much of it is shown. In the twin it should be nothing.
 """
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -98,13 +99,16 @@ def place_coefficients(
     radius_px
         Of the disc.
     """
-    height, width = image.shape
-    y, x = np.arange(height)[:, None], np.arange(width)
+    reach = math.ceil(radius_px)
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     coefficients = np.empty(len(centres_px))
     values = [a.double().numpy() for a in (missing, rest, image)]
     for number, (row, column) in enumerate(centres_px):
-        inside = (y - row) ** 2 + (x - column) ** 2 < radius_px**2
-        of_missing, of_rest, of_image = (a[inside] for a in values)
+        top, left = round(row) - reach, round(column) - reach
+        window = slice(top, top + 2 * reach + 1), slice(left, left + 2 * reach + 1)
+        rest_y, rest_x = row - round(row), column - round(column)
+        inside = (y - rest_y) ** 2 + (x - rest_x) ** 2 < radius_px**2
+        of_missing, of_rest, of_image = (a[window][inside] for a in values)
         terms = np.stack([of_missing, of_rest, np.ones(len(of_missing))], axis=1)
         scale = np.maximum(np.linalg.norm(terms, axis=0), 1e-30)
         fitted = np.linalg.lstsq(terms / scale, of_image, rcond=None)[0]

@@ -14,6 +14,7 @@ from dstnet.metrics.reconstruction import (
     resolution_angstrom,
     shell_correlation,
     soft_ball,
+    whitened,
 )
 
 BLOCKS = 6  # of each half, left out in turn for intervals
@@ -86,7 +87,7 @@ def map_curves(
     pixel_size_angstrom: float,
     radius_angstrom: float,
 ) -> MapCurves:
-    """The curves of a method's map, within a soft ball around the particle.
+    """The curves of a method's map, whitened, within a soft ball around the particle.
 
     Parameters
     ----------
@@ -138,7 +139,8 @@ class _Judge:
         self.box_angstrom = size * pixel_size_angstrom
         radius_px = (radius + ROOM_ANGSTROM) / pixel_size_angstrom
         self.ball = soft_ball(size, radius_px, EDGE_ANGSTROM / pixel_size_angstrom)
-        self.truth = truth * self.ball
+        (white,) = whitened([truth], truth)
+        self.truth = white * self.ball
         first = round(self.box_angstrom / BIAS_FROM_ANGSTROM)
         self.judged = slice(first, int(0.8 * size / 2))
 
@@ -153,7 +155,8 @@ class _Judge:
             for blocks, counts in zip(gathered.halves, times, strict=True)
         ]
         whole = FourierVolume.joined(halves, (1.0, 1.0))
-        one, other, both = (part.volume() * self.ball for part in (*halves, whole))
+        volumes = [part.volume() for part in (*halves, whole)]
+        one, other, both = (map_ * self.ball for map_ in whitened(volumes, volumes[-1]))
         return shell_correlation(one, other), shell_correlation(both, self.truth)
 
     def figures(self, half_maps: np.ndarray, confirmed: np.ndarray) -> tuple[float, float, float]:

@@ -19,7 +19,8 @@ from dstnet.simulation import MovieSimulator, SimulationSettings
 from dstnet.specimen.species import Species
 
 SHARE = 0.5  # of the particles that are erased
-BORDER_PX = 24  # besides a particle's own radius
+# Besides a particle's own radius: beyond the farthest that truths are moved to an image.
+BORDER_PX = 28
 # Of the shot noise's variance in a difference of frames: twins share their noise, and differ by the
 # particles' contrast alone.
 MOST_DIFFERENCE = 0.5
@@ -128,8 +129,8 @@ def twins_of(
     Raises
     ------
     BadInputError
-        If its structure is not at hand, it has several, or this version simulates another movie of
-        the same record.
+        If its structure is not at hand, it has several, no particle is far enough from the border,
+        or this version simulates another movie of the same record.
     """
     record, settings, name = simulated.record, simulated.settings, simulated.name
     if len(record.species) != 1:
@@ -147,6 +148,10 @@ def twins_of(
         raise BadInputError(
             f"{name} was simulated by version {record.version} and comes out otherwise now, so that"
             " no particles can be erased from it; simulate it again"
+        )
+    if not len(twins.centres_px):
+        raise BadInputError(
+            f"{name} has no particle to erase far enough from its border; simulate a larger field"
         )
     return replace(
         twins, complete=simulated.corrected(raw), erased=simulated.corrected(twins.erased)

@@ -125,9 +125,10 @@ class FourierVolume:
         size = self.size
         weight = _with_mirror(self.weight) + NOISE_TO_SIGNAL
         spectrum = _with_mirror(self.total) / weight
-        volume = np.fft.fftshift(np.asarray(scipy.fft.ifftn(spectrum)).real)
+        volume = np.fft.fftshift(np.real(np.asarray(scipy.fft.ifftn(spectrum))))
         taper = np.sinc((np.arange(size) - size // 2) / size) ** 2
-        return volume / (taper[:, None, None] * taper[:, None] * taper)
+        whole_taper = taper[:, None, None] * taper[:, None] * taper
+        return volume / whole_taper.astype(np.float32)
 
 
 def _with_mirror(spectrum: np.ndarray) -> np.ndarray:
@@ -164,6 +165,25 @@ def shell_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     cross = sums(np.real(of_a * of_b.conj()))
     power = sums(np.abs(of_a) ** 2) * sums(np.abs(of_b) ** 2)
     return np.divide(cross, np.sqrt(power), out=np.zeros_like(cross), where=power > 0)
+
+
+def whitened(volumes: Sequence[np.ndarray], like: np.ndarray) -> list[np.ndarray]:
+    """Cubes filtered so that each shell of `like` has mean power one.
+
+    What a mask spreads over the shells is then of none more than of others. Of a map that falls by
+    orders of magnitude, as of strongly filtered images, coarse detail would fill all fine shells.
+    """
+    size = len(like)
+    shell, counts = _shells(size)
+    spectrum = np.asarray(scipy.fft.rfftn(like))
+    power = np.bincount(shell, np.abs(spectrum.ravel()) ** 2 * counts)
+    terms = np.bincount(shell, counts)
+    amplitude = np.sqrt(power / np.maximum(terms, 1)).clip(min=1e-30)
+    transfer = (1 / amplitude)[shell].reshape(spectrum.shape).astype(np.float32)
+    return [
+        np.asarray(scipy.fft.irfftn(scipy.fft.rfftn(volume) * transfer, like.shape))
+        for volume in volumes
+    ]
 
 
 def soft_ball(size: int, radius_px: float, edge_px: float) -> np.ndarray:
