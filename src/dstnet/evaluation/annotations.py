@@ -8,8 +8,9 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def annotation_file(place: Path, name: str) -> Path | None:
             path = place / f"{name}{ending}{suffix}"
             if path.is_file():
                 return path
-    tables = [path for path in sorted(place.glob("*")) if path.suffix.lower() in (".star", ".csv")]
+    tables = [path for path in sorted(place.iterdir()) if path.suffix.lower() in (".star", ".csv")]
     return next((path for path in tables if _names_movie(path, name)), None)
 
 
@@ -197,18 +198,27 @@ def _from_star(path: Path, name: str) -> Picks:
 def _star_pixel_size(
     tables: Sequence[StarTable], table: StarTable, rows: Sequence[Sequence[str]], path: Path
 ) -> float | None:
-    """Of the micrographs that the coordinates count in: what RELION 3.1 and later say of optics
-    groups; earlier ones gave the detector's pixel and the magnification.
+    """Of the micrograph that the coordinates count in: what RELION 3.1 and later say of its optics
+    group; earlier ones gave the detector's pixel and the magnification.
     """
-    for holder, cells in [(table, rows), *((other, other.rows) for other in tables)]:
-        place = _column(holder.columns, ("rlnmicrographpixelsize",))
-        if place is not None and cells:
-            return _number(cells[0][place], path)
-    detector = _column(table.columns, ("rlndetectorpixelsize",))
-    magnification = _column(table.columns, ("rlnmagnification",))
-    if detector is None or magnification is None or not rows:
+    if not rows:
         return None
-    return 1e4 * _number(rows[0][detector], path) / _number(rows[0][magnification], path)
+    own = dict(zip(table.columns, rows[0], strict=True))
+    group = own.get("rlnOpticsGroup")
+    for other in tables:
+        if other is not table:
+            for optics in other.records(["rlnOpticsGroup", "rlnMicrographPixelSize"]):
+                if group is None or optics.get("rlnOpticsGroup") == group:
+                    own = {**optics, **own}
+    pixel = None
+    if "rlnMicrographPixelSize" in own:
+        pixel = _number(own["rlnMicrographPixelSize"], path)
+    elif "rlnDetectorPixelSize" in own and "rlnMagnification" in own:
+        magnification = _number(own["rlnMagnification"], path)
+        pixel = 1e4 * _number(own["rlnDetectorPixelSize"], path) / (magnification or math.nan)
+    if pixel is not None and not 0 < pixel < math.inf:
+        raise BadInputError(f"{path}: its micrographs' pixel size is {pixel}; mend the table")
+    return pixel
 
 
 # EMAN's boxes
@@ -230,29 +240,39 @@ def _from_box(path: Path) -> Picks:
 
 
 def _from_columns(path: Path, name: str) -> Picks:
-    lines = _lines(path)
-    if not lines:
+    columns, rows = _table(path)
+    if not columns:
         return Picks(np.zeros((0, 2)))
-    sign = next((sign for sign in ",;\t" if sign in lines[0]), None)
-    if sign is None:
-        rows = [line.split() for line in lines]
-    else:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=sign)]
-    columns = rows[0]
-    if all(_is_number(cell) for cell in columns[:2]):
-        columns = ["x", "y"]
-    else:
-        rows = rows[1:]
     if _column(columns, _X_NAMES) is None or _column(columns, _Y_NAMES) is None:
         raise BadInputError(
             f"{path} has no columns x and y (nor rlnCoordinateX, X-Coordinate, x_coord); its first"
-            f" line is {lines[0][:80]!r}"
+            f" line has {', '.join(columns)[:80]!r}"
         )
     rows = _rows_of_movie(columns, rows, name)
     place = _column(columns, _DIAMETER_NAMES)
-    diameters = [] if place is None else [_number(row[place], path) for row in rows]
+    diameters = [
+        _number(row[place], path) for row in rows if place is not None and place < len(row)
+    ]
     diameter = float(np.median(diameters)) if diameters else None
     return Picks(_centres(columns, rows, path), diameter_px=diameter)
+
+
+def _table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Names of columns, and rows; the first two are x and y where no line has names."""
+    lines = _lines(path)
+    if not lines:
+        return [], []
+    sign = next((sign for sign in ",;\t" if sign in lines[0]), None)
+    try:
+        if sign is None:
+            rows = [line.split() for line in lines]
+        else:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=sign)]
+    except csv.Error as error:
+        raise BadInputError(f"cannot read the picks in {path}: {error}; give a text file") from None
+    if all(_is_number(cell) for cell in rows[0][:2]):
+        return ["x", "y"], rows
+    return rows[0], rows[1:]
 
 
 def _lines(path: Path) -> list[str]:
@@ -288,35 +308,44 @@ def _rows_of_movie(
     place = _column(columns, _MOVIE_NAMES)
     if place is None:
         return list(rows)
-    return [row for row in rows if place < len(row) and _is_movie(row[place], name)]
+    return [row for row in rows if place < len(row) and _is_among(name, _names_of(row[place]))]
 
 
 def _names_movie(path: Path, name: str) -> bool:
     """Whether a table has a column of movies, and this one is among them."""
+    status = path.stat()
+    return _is_among(name, _movies_in(path, status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=16)
+def _movies_in(path: Path, time_ns: int, size: int) -> frozenset[str]:
+    """All names that a table's movies go by; none where it names no movies."""
+    tables = [_table(path)]
     if path.suffix.lower() == ".star":
-        tables = read_star(path)
-        return any(
-            _column(table.columns, _MOVIE_NAMES) is not None
-            and bool(_rows_of_movie(table.columns, table.rows, name))
-            for table in tables
-            if _column(table.columns, _X_NAMES) is not None
-        )
-    lines = _lines(path)
-    columns = next(csv.reader(lines[:1]), [])
-    if _column(columns, _MOVIE_NAMES) is None:
-        return False
-    return bool(_rows_of_movie(columns, list(csv.reader(lines[1:])), name))
+        tables = [(table.columns, table.rows) for table in read_star(path)]
+    found: set[str] = set()
+    for columns, rows in tables:
+        place = _column(columns, _MOVIE_NAMES)
+        if place is not None and _column(columns, _X_NAMES) is not None:
+            for written in {row[place] for row in rows if place < len(row)}:
+                found |= _names_of(written)
+    return frozenset(found)
 
 
-def _is_movie(written: str, name: str) -> bool:
-    """Whether a table's name of a micrograph is that of the movie `name`."""
-    stem = movie_stem(Path(written))
-    if stem == name or Path(written).name == name:
-        return True
-    return _PROGRAM_ENDINGS.sub("", _IMPORT_NUMBER.sub("", stem)) in (
-        name,
-        _PROGRAM_ENDINGS.sub("", name),
-    )
+@lru_cache(maxsize=4096)
+def _names_of(written: str) -> frozenset[str]:
+    """What a movie may be called of which a table writes this: programs add to names."""
+    path = Path(written)
+    stem = movie_stem(path)
+    return frozenset((path.name, stem, _bare(stem)))
+
+
+def _is_among(name: str, names: Collection[str]) -> bool:
+    return name in names or _bare(name) in names
+
+
+def _bare(stem: str) -> str:
+    return _PROGRAM_ENDINGS.sub("", _IMPORT_NUMBER.sub("", stem))
 
 
 def _is_number(cell: str) -> bool:

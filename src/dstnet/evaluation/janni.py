@@ -99,7 +99,7 @@ def read_janni_weights(path: Path) -> Layers:
         If the file is no HDF5 file, or does not hold these layers.
     """
     try:
-        import h5py
+        import h5py  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise SettingsError(
             "JANNI's weights are read by h5py, which is not installed; pip install dstnet[peers]"

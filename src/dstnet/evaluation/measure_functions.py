@@ -1,7 +1,7 @@
 """What each measure looks at of an output, and hands to the functions in `dstnet.metrics`."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -26,8 +26,6 @@ from dstnet.metrics.oracle import gaussian_filtered
 from dstnet.metrics.particle_contrast import nearest_gaussian, particle_contrast_db
 from dstnet.metrics.picking import (
     TOLERANCE,
-    best_threshold,
-    f1_score,
     match_picks,
     precision_of_hits,
 )
@@ -130,9 +128,12 @@ def against_truth(function: Callable[[Image, Image], float]) -> Callable[[Evalua
 
 
 def residual_to(finest_angstrom: float) -> Callable[[Evaluated], float]:
+    """Residual energy of what is coarser than a resolution."""
+
     def measure(e: Evaluated) -> float:
         assert e.target is not None
-        return residual_energy_to(e.image, e.target, _pixel(e), finest_angstrom, e.border_px)
+        inside = e.inside
+        return residual_energy_to(e.image[inside], e.target[inside], _pixel(e), finest_angstrom)
 
     return measure
 
@@ -170,6 +171,8 @@ def motion(part: str) -> Callable[[Evaluated], float]:
         if truth is None or truth.motion is None:
             return math.nan
         found = e.made.motion or e.scene.aligned.motion
+        if len(found.global_shift_angstrom) != len(truth.motion.global_shift_angstrom):
+            return math.nan  # frames were left out
         return getattr(motion_error(found, truth.motion, 1.0), part)  # in pixels of 1 Angstrom
 
     return measure
@@ -200,24 +203,6 @@ def average_precision(e: Evaluated) -> float:
     return precision_of_hits(np.array(picks.hits, bool), picks.centres)
 
 
-def leave_one_out_f1(fields: Sequence[ScoredPicks]) -> list[float]:
-    """F1 of each field at the score that is best for all others together; not a number where there
-    is no other.
-    """
-    found = []
-    for number, field in enumerate(fields):
-        others = [*fields[:number], *fields[number + 1 :]]
-        if not others:
-            return [math.nan]
-        scores = np.concatenate([other.scores for other in others])
-        hits = np.concatenate([other.hits for other in others])
-        threshold = best_threshold(scores, hits, sum(other.centres for other in others))
-        found.append(
-            f1_score(np.array(field.scores), np.array(field.hits), field.centres, threshold)
-        )
-    return found
-
-
 def _particle_contrast(e: Evaluated, image: Image) -> float:
     centres, diameter = _particles(e)
     return particle_contrast_db(image[e.inside], centres - e.border_px, diameter)
@@ -231,7 +216,7 @@ def contrast_of_image(e: Evaluated) -> float:
 @_once
 def contrast_of_gaussian(e: Evaluated) -> float:
     total = e.scene.aligned.total
-    sigma = nearest_gaussian(_with_total(e), _pixel(e))
+    sigma = nearest_gaussian(compared(e.image, total, _pixel(e), taper=False), _pixel(e))
     return _particle_contrast(e, gaussian_filtered(total, sigma))
 
 

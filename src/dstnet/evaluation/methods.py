@@ -19,6 +19,7 @@ from dstnet.evaluation.plain_methods import (
     RegistryCandidate,
     best_gaussian_sum,
     block_matched,
+    import_bm3d,
     raw_sum,
     true_motion_sum,
     true_wiener,
@@ -71,8 +72,8 @@ def _with_janni(settings: EvaluationSettings) -> bool:
     return settings.janni is not None
 
 
-def _function(function: Callable, needs_truth: bool = False, package: str = "") -> Make:
-    return lambda name, settings: FunctionCandidate(name, function, needs_truth, package)
+def _function(function: Callable, needs_truth: bool = False) -> Make:
+    return lambda name, settings: FunctionCandidate(name, function, needs_truth)
 
 
 def _relion_program(settings: EvaluationSettings) -> str:
@@ -104,6 +105,11 @@ def _janni(name: str, settings: EvaluationSettings) -> Candidate:
     return JanniCandidate(name, settings.janni, _source(name, settings))
 
 
+def _bm3d(name: str, settings: EvaluationSettings) -> Candidate:
+    import_bm3d()  # else every movie would fail by the same reason
+    return FunctionCandidate(name, block_matched, package="bm3d")
+
+
 METHODS: dict[str, Row] = {
     "raw-sum": Row("the frames added as they are", _function(raw_sum), _always),
     "true-motion-sum": Row(
@@ -121,7 +127,7 @@ METHODS: dict[str, Row] = {
     ),
     "bm3d": Row(
         "the dose-weighted sum through BM3D; package bm3d, for non-commercial use only",
-        _function(block_matched, package="bm3d"),
+        _bm3d,
     ),
     "relion": Row("RELION's motion correction, dose-weighted", _relion, _with_relion),
     "relion-sum": Row("RELION's motion correction, the plain sum", _relion),

@@ -182,18 +182,30 @@ def block_matched(scene: Scene) -> Made:
     BadInputError
         If the sum is without noise.
     """
-    try:
-        import bm3d
-    except ImportError:
-        raise SettingsError(
-            "bm3d is not installed; pip install dstnet[bm3d] (its licence allows non-commercial use"
-            " only)"
-        ) from None
+    bm3d = import_bm3d()
     image = dose_weighted_sum(scene.aligned).cpu()
     unit, mean, noise = unit_noise(image, scene.aligned.movie.name)
     filtered = torch.from_numpy(bm3d.bm3d(unit.double().numpy(), sigma_psd=1.0))
     note = "package bm3d: for non-commercial use only"
     return Made({"micrograph": filtered.float() * noise + mean}, (note,))
+
+
+def import_bm3d() -> Any:
+    """The package bm3d.
+
+    Raises
+    ------
+    SettingsError
+        If it is not installed.
+    """
+    try:
+        import bm3d  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise SettingsError(
+            "bm3d is not installed; pip install dstnet[bm3d] (its licence allows non-commercial use"
+            " only)"
+        ) from None
+    return bm3d
 
 
 def _summed(scene: Scene, motion: Motion) -> Made:

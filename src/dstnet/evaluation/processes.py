@@ -1,12 +1,13 @@
 """Other programs, run as a user would: with a limit of time, and what they took on record."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -19,24 +20,10 @@ from dstnet.movie import Movie
 _VERSION_SECONDS = 60.0
 _TAIL_BYTES = 1 << 16
 _LONGEST_LINE = 300
+_LOOK_SECONDS = 0.2
+_PEAK = re.compile(rb"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 # They say where our own Python finds its packages, which another program's must not see.
 _NOT_PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a program took.
-
-    Attributes
-    ----------
-    cpu_seconds
-        Of it and of the processes that it started.
-    peak_bytes
-        Most memory of any one of these.
-    """
-
-    cpu_seconds: float
-    peak_bytes: int
 
 
 def find_program(given: str | None, usual_name: str, option: str) -> str:
@@ -67,7 +54,7 @@ def find_program(given: str | None, usual_name: str, option: str) -> str:
 
 @cache
 def version_of(program: str) -> str:
-    """The last line that ``PROGRAM --version`` prints; "unknown" where it prints none."""
+    """The first line that ``PROGRAM --version`` prints; "unknown" where it prints none."""
     try:
         done = subprocess.run(
             [program, "--version"],
@@ -81,13 +68,14 @@ def version_of(program: str) -> str:
         return "unknown"
     if done.returncode != 0:
         return "unknown"
-    return _last_line(done.stdout) or _last_line(done.stderr) or "unknown"
+    return next(iter(_lines(done.stdout) or _lines(done.stderr)), "unknown")
 
 
 def run_program(
     name: str, command: Sequence[str], folder: Path, subject: str, seconds_allowed: float
-) -> Ran:
-    """Run a program to its end.
+) -> int | None:
+    """Run a program to its end, and say how many bytes of memory it held at most; None where that
+    is not known.
 
     Parameters
     ----------
@@ -124,44 +112,61 @@ def run_program(
             raise BadInputError(
                 f"{subject}: {name} cannot be started ({command[0]}: {error.strerror or error})"
             ) from None
-        ended = _wait(process, seconds_allowed)
-    if ended.in_time and ended.code == 0:
-        return ended.ran
+        watch = _Watch(process, seconds_allowed)
+        watch.start()
+        try:
+            code = process.wait()
+        finally:  # where this run is stopped, so is the program
+            watch.stop()
+            _end_group(process.pid)
+            process.wait()
+    if code == 0 and not watch.was_late:
+        return watch.peak_bytes or None
     said = _last_line(_tail(err)) or _last_line(_tail(out))
-    how = _how_it_ended(ended.code) if ended.in_time else f"took over {seconds_allowed:g} s"
+    how = f"took over {seconds_allowed:g} s" if watch.was_late else _how_it_ended(code)
     raise BadInputError(f"{subject}: {name} {how}{': ' if said else ''}{said}")
 
 
-@dataclass(frozen=True)
-class _Ended:
-    code: int
-    in_time: bool
-    ran: Ran
+class _Watch(threading.Thread):
+    """Looks at a process now and then: how much memory it holds, and whether it takes too long.
+
+    What the system says of a process that has ended counts the memory of the one that started it.
+    """
+
+    def __init__(self, process: subprocess.Popen, seconds_allowed: float) -> None:
+        super().__init__(daemon=True)
+        self._process = process
+        self._latest = time.monotonic() + seconds_allowed
+        self._has_ended = threading.Event()
+        self.peak_bytes = 0
+        self.was_late = False
+
+    def run(self) -> None:
+        """Until `stop` is called."""
+        while not self._has_ended.wait(_LOOK_SECONDS):
+            self.peak_bytes = max(self.peak_bytes, _most_memory(self._process.pid))
+            if time.monotonic() > self._latest:
+                self.was_late = True
+                _end_group(self._process.pid)
+                return
+
+    def stop(self) -> None:
+        """The process has ended."""
+        self._has_ended.set()
+        self.join()
 
 
-def _wait(process: subprocess.Popen, seconds_allowed: float) -> _Ended:
-    """Wait for a process, whatever happens here meanwhile."""
-    too_late = threading.Event()
-
-    def end() -> None:
-        too_late.set()
-        _end_group(process.pid)
-
-    timer = threading.Timer(seconds_allowed, end)
-    timer.daemon = True
-    timer.start()
+def _most_memory(number: int) -> int:
+    """Most bytes that a process, or one that it started, has held; 0 where that is not told."""
+    proc = Path("/proc") / str(number)
+    most = 0
     try:
-        _, status, usage = os.wait4(process.pid, 0)
-    except BaseException:  # this run is stopped: so is the program
-        _end_group(process.pid)
-        process.wait()
-        raise
-    finally:
-        timer.cancel()
-    _end_group(process.pid)  # what it started and left behind
-    process.returncode = os.waitstatus_to_exitcode(status)
-    ran = Ran(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
-    return _Ended(process.returncode, not too_late.is_set(), ran)
+        found = _PEAK.search((proc / "status").read_bytes())
+        most = int(found[1]) * 1024 if found else 0
+        children = (proc / "task" / str(number) / "children").read_text().split()
+    except (OSError, ValueError):  # it has ended, or this is no Linux
+        return most
+    return max([most, *(_most_memory(int(child)) for child in children)])
 
 
 def _end_group(number: int) -> None:
@@ -190,9 +195,12 @@ def _tail(path: Path) -> bytes:
 
 
 def _last_line(printed: bytes) -> str:
-    lines = [line.strip() for line in printed.decode("utf-8", "replace").splitlines()]
-    lines = [line for line in lines if line]
-    return lines[-1][:_LONGEST_LINE] if lines else ""
+    return next(reversed(_lines(printed)), "")
+
+
+def _lines(printed: bytes) -> list[str]:
+    lines = (line.strip() for line in printed.decode("utf-8", "replace").splitlines())
+    return [line[:_LONGEST_LINE] for line in lines if line]
 
 
 def check_has_frames(name: str, movie: Movie) -> None:

@@ -2,10 +2,10 @@
 
 Version 3.1 and later (Zivanov et al. 2019, doi:10.1107/S205225251801463X). It gets the frames as
 all methods do, corrected for gain and defects, as an MRC stack; so its sums lie on the grid of
-ours, their rows in the same order, at the position of the first frame, as ours do.
+ours, their rows in the same order, at the position of the first frame.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from dstnet.alignment import Grouping
 from dstnet.core.shapes import Image, Shape
 from dstnet.evaluation.base import Made, Scene
-from dstnet.evaluation.processes import Ran, check_has_frames, run_program, version_of
+from dstnet.evaluation.processes import check_has_frames, run_program, version_of
 from dstnet.evaluation.results import read_result
 from dstnet.io import write_mrc
 from dstnet.motion import Motion
@@ -41,14 +41,17 @@ class Corrected:
         None where the exposure is not known.
     motion
         As it found it.
-    ran
-        What it took; None: it was at hand, from another method of the same run.
+    was_at_hand
+        Made for another method of the same run.
+    peak_bytes
+        Of memory that RELION held; None: not known.
     """
 
     total: Image
     dose_weighted: Image | None
     motion: Motion
-    ran: Ran | None
+    was_at_hand: bool = False
+    peak_bytes: int | None = None
 
     @property
     def micrograph(self) -> Image:
@@ -57,7 +60,7 @@ class Corrected:
 
     def notes(self) -> tuple[str, ...]:
         """What a table's reader should know."""
-        if self.ran is None:
+        if self.was_at_hand:
             return ("RELION's sum was at hand: the time to make it is not in this method's",)
         return ()
 
@@ -98,15 +101,15 @@ class RelionCandidate:
         Raises
         ------
         BadInputError
-            If RELION fails, or the scene is a single image.
+            If RELION fails; DoesNotFitError if the scene is a single image.
         """
         corrected = relion_corrected(scene, self.program, self.seconds_allowed)
         image = corrected.micrograph if self.is_weighted else corrected.total
         notes = list(corrected.notes())
         if self.is_weighted and corrected.dose_weighted is None:
             notes.append("exposure not known: RELION's plain sum")
-        peak = None if corrected.ran is None else corrected.ran.peak_bytes
-        return Made({"micrograph": image}, tuple(notes), corrected.motion, peak)
+        images = {"micrograph": image}
+        return Made(images, tuple(notes), corrected.motion, corrected.peak_bytes)
 
 
 def patches_a_side(length_px: int) -> int:
@@ -123,13 +126,15 @@ def relion_corrected(scene: Scene, program: str, seconds_allowed: float) -> Corr
     Raises
     ------
     BadInputError
-        If RELION fails, or the scene is a single image.
+        If RELION fails; DoesNotFitError if the scene is a single image.
     """
     movie = scene.aligned.movie
     check_has_frames("RELION's motion correction", movie)
     folder = scene.folder / f"relion-{scene.part}"
-    ran = None
-    if not (folder / "done").exists():
+    done = folder / "done"
+    was_at_hand = done.exists()
+    peak_bytes = None
+    if not was_at_hand:
         folder.mkdir(exist_ok=True)
         frames = folder / "movie.mrcs"
         pixel = movie.pixel_size_angstrom
@@ -137,11 +142,12 @@ def relion_corrected(scene: Scene, program: str, seconds_allowed: float) -> Corr
         write_mrc(frames, images, pixel, "corrected frames", stack=True)
         command = [program, *_arguments(movie, scene.aligned.binning)]
         try:
-            ran = run_program("relion", command, folder, movie.name, seconds_allowed)
+            peak_bytes = run_program("relion", command, folder, movie.name, seconds_allowed)
         finally:
             frames.unlink(missing_ok=True)
-        (folder / "done").touch()
-    return _read(folder / _FOLDER, scene.aligned.shape, movie, ran)
+        done.touch()
+    made = _read(folder / _FOLDER, scene.aligned.shape, movie)
+    return replace(made, was_at_hand=was_at_hand, peak_bytes=peak_bytes)
 
 
 def _arguments(movie: Movie, binning: float) -> list[str]:
@@ -169,11 +175,11 @@ def _arguments(movie: Movie, binning: float) -> list[str]:
     return flags + [str(word) for pair in values.items() for word in pair]
 
 
-def _read(folder: Path, shape: Shape, movie: Movie, ran: Ran | None) -> Corrected:
+def _read(folder: Path, shape: Shape, movie: Movie) -> Corrected:
     is_weighted = movie.exposure is not None
     total = read_result(folder / f"movie{'_noDW' * is_weighted}.mrc", shape, "RELION", movie.name)
     weighted = None
     if is_weighted:
         weighted = read_result(folder / "movie.mrc", shape, "RELION", movie.name)
     motion = Motion.from_relion(read_tables(folder / "movie.star"), movie.pixel_size_angstrom)
-    return Corrected(total, weighted, motion, ran)
+    return Corrected(total, weighted, motion)

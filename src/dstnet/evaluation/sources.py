@@ -29,7 +29,8 @@ class Source:
         """What goes on record."""
         if self.relion is None:
             return {"of": "dose-weighted sum"}
-        return {"of": "RELION's sum", "relion": self.relion, "version": version_of(self.relion)}
+        version = version_of(self.relion)
+        return {"of": "RELION's sum", "relion": self.relion, "relion_version": version}
 
     def __call__(self, scene: Scene) -> tuple[Image, tuple[str, ...]]:
         """The sum, on the CPU, and notes on it.

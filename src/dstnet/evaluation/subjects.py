@@ -47,6 +47,11 @@ class SubjectOptions:
     picks: tuple[Path, ...] = ()
     diameter_angstrom: float | None = None
 
+    @property
+    def taken(self) -> tuple[Any, ...]:
+        """What decides scores beside the files."""
+        return self.movies, self.references.correction, self.diameter_angstrom
+
 
 def find_subjects(
     arguments: Sequence[str],

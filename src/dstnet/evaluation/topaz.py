@@ -71,13 +71,13 @@ class TopazCandidate:
             write_mrc(folder / "sum.mrc", image, pixel, "sum")
             own = _arguments(scene.aligned.total.device)
             command = [self.program, "denoise", "sum.mrc", *own, *self.options.split()]
-            ran = run_program("topaz", command, folder, name, self.seconds_allowed)
+            peak = run_program("topaz", command, folder, name, self.seconds_allowed)
             denoised = read_result(
                 folder / "denoised" / "sum.mrc", scene.aligned.shape, "topaz", name
             )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return Made({"micrograph": denoised}, notes, peak_bytes=ran.peak_bytes)
+        return Made({"micrograph": denoised}, notes, peak_bytes=peak)
 
 
 def _arguments(device: torch.device) -> list[str]:

@@ -13,6 +13,8 @@ import numpy as np
 from dstnet.core.shapes import Image
 from dstnet.movie import Movie
 
+_ROUNDING = 1e-7  # of single precision, relative
+
 
 def noise_only(
     movie: Movie,
@@ -75,8 +77,15 @@ def relative_power(
         0 where nothing is drawn; 1 where as much is drawn as of particles, and of a method that
         draws nothing of either.
     """
-    drawn = float((control / float(control_sum.mean())).var())
-    shown = float((particles / float(particles_sum.mean())).var())
+    drawn = _variance(control) / float(control_sum.mean()) ** 2
+    shown = _variance(particles) / float(particles_sum.mean()) ** 2
     if shown == 0:
         return 1.0 if drawn == 0 else math.inf
     return drawn / shown
+
+
+def _variance(image: Image) -> float:
+    """0 where an image is constant but for rounding."""
+    mean = float(image.double().mean())
+    variance = float(image.double().var())
+    return variance if variance > (_ROUNDING * mean) ** 2 else 0.0

@@ -19,7 +19,7 @@ PARTICLE = 0.4
 AROUND_FROM, AROUND_TO = 0.6, 1.0
 LIMIT_DB = 40.0  # of a pair of regions; a constant image has -40 dB
 # Deviations of the Gaussians tried, in pixels: 0 and from a third to 33.
-SIGMAS_PX = (0.0, *np.geomspace(1 / 3, 33, 81).tolist())
+SIGMAS_PX = (0.0, *np.geomspace(1 / 3, 33, 121).tolist())
 
 
 def particle_contrast_db(image: Image, centres_px: np.ndarray, diameter_px: float) -> float:
@@ -98,7 +98,7 @@ def nearest_gaussian(rings: Rings, pixel_size_angstrom: float) -> float:
     pixel_size_angstrom
         Of both.
     """
-    k = rings.frequency.double() * pixel_size_angstrom
+    k = rings.frequency * pixel_size_angstrom
     powers = rings.powers
     best = []
     for sigma in SIGMAS_PX:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dstnet.core.fourier import ring_count
+from dstnet.core.fourier import ring_count, ring_mean
 from dstnet.core.shapes import Image
 from dstnet.metrics.spectral import RingPowers, ring_powers
 
@@ -30,6 +30,8 @@ class Rings:
     ----------
     powers
         The first image's are `own`.
+    frequency
+        [ring]: mean of the terms', in 1/Angstrom.
     step
         Width of a ring, in 1/Angstrom.
     terms
@@ -38,13 +40,9 @@ class Rings:
     """
 
     powers: RingPowers
+    frequency: Tensor
     step: float
     terms: Tensor
-
-    @property
-    def frequency(self) -> Tensor:
-        """[ring]: of the middles, in 1/Angstrom."""
-        return (torch.arange(len(self.terms)) + 0.5) * self.step
 
     @property
     def correlation(self) -> Tensor:
@@ -57,7 +55,7 @@ class Rings:
         finest_angstrom: float = 0.0,
     ) -> Tensor:
         """Which rings begin between two resolutions, [ring]; by default up to Nyquist."""
-        begins = self.frequency - self.step / 2
+        begins = torch.arange(len(self.terms)) * self.step
         return (begins > 1 / coarsest_angstrom) & (begins * finest_angstrom < 1)
 
     def pooled(self) -> RingPowers:
@@ -92,7 +90,9 @@ def tapered(image: Image) -> Image:
     return (image - image.mean()) * rows[:, None] * columns
 
 
-def compared(image: Image, other: Image, pixel_size_angstrom: float) -> Rings:
+def compared(
+    image: Image, other: Image, pixel_size_angstrom: float, *, taper: bool = True
+) -> Rings:
     """Two images ring by ring.
 
     Parameters
@@ -101,22 +101,30 @@ def compared(image: Image, other: Image, pixel_size_angstrom: float) -> Rings:
         [y, x], of one shape; their scales and means are free.
     pixel_size_angstrom
         Of both.
+    taper
+        False where an image is a filtered other one, edges and all.
     """
     shape = (image.shape[0], image.shape[1])
     rings = shape[0] // 2
     # In double precision: whether a term lies on a ring's edge must not hang on rounding.
     ky = torch.fft.fftfreq(shape[0], dtype=torch.float64)[:, None]
     kx = torch.fft.rfftfreq(shape[1], dtype=torch.float64)
-    ring = (torch.hypot(ky, kx) * shape[0]).long()
+    k = torch.hypot(ky, kx)
+    ring = (k * shape[0]).long()
     powers = ring_powers(
-        torch.fft.rfft2(tapered(image)),
-        torch.fft.rfft2(tapered(other)),
+        torch.fft.rfft2(tapered(image) if taper else image - image.mean()),
+        torch.fft.rfft2(tapered(other) if taper else other - other.mean()),
         ring,
         rings,
         dtype=torch.float64,
     )
     terms = ring_count(ring, rings) * INDEPENDENT
-    return Rings(powers, 1 / (shape[0] * pixel_size_angstrom), terms)
+    return Rings(
+        powers,
+        frequency=ring_mean(k, ring, rings) / pixel_size_angstrom,
+        step=1 / (shape[0] * pixel_size_angstrom),
+        terms=terms,
+    )
 
 
 def correlation_area(rings: Rings, finest_angstrom: float = FINEST_ANGSTROM) -> float:
