@@ -38,25 +38,25 @@ class RegistryCandidate:
     ----------
     name
         As in tables.
-    settings
-        Their `model` says which method.
+    model
+        The method, released weights or a file of weights.
     """
 
     name: str
-    settings: EnhancementSettings
+    model: str
     needs_truth: bool = False
 
     def groupings(self, movie: Movie) -> tuple[Grouping, ...]:
         """What the method wants of the alignment."""
-        return _restorer(self.settings).needs(movie).groupings
+        return _restorer(self.model).needs(movie).groupings
 
     def describe(self) -> dict[str, Any]:
         """See `Candidate`."""
-        return _restorer(self.settings).describe()
+        return _restorer(self.model).describe()
 
     def __call__(self, scene: Scene) -> Made:
         """See `Candidate`; errors are those of `Restorer`."""
-        restorer = _restorer(self.settings, str(scene.aligned.total.device))
+        restorer = _restorer(self.model, str(scene.aligned.total.device))
         outputs = [name for name in OUTPUTS if name in restorer.outputs]
         aligned = with_groups(scene.aligned, restorer.needs(scene.aligned.movie).groupings)
         restored = restorer(aligned, outputs=outputs)
@@ -65,8 +65,8 @@ class RegistryCandidate:
 
 
 @lru_cache(maxsize=8)
-def _restorer(settings: EnhancementSettings, device: str = "cpu") -> Restorer:
-    return make_restorer(settings, device)
+def _restorer(model: str, device: str = "cpu") -> Restorer:
+    return make_restorer(EnhancementSettings(model=model), device)
 
 
 def with_groups(aligned: AlignedMovie, groupings: tuple[Grouping, ...]) -> AlignedMovie:
