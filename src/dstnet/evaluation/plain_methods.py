@@ -19,7 +19,7 @@ from dstnet.enhancement.classical import dose_weighted_sum
 from dstnet.enhancement.registry import make_restorer
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.errors import BadInputError, SettingsError
-from dstnet.evaluation.base import Made, Scene, Truth
+from dstnet.evaluation.base import DoesNotFitError, Made, Scene, Truth
 from dstnet.metrics.oracle import best_gaussian, gaussian_filtered, oracle_wiener_filtered
 from dstnet.motion import Motion
 from dstnet.movie import Movie
@@ -139,13 +139,15 @@ def true_motion_sum(scene: Scene) -> Made:
 
     Raises
     ------
+    DoesNotFitError
+        If the true motion is not known.
     BadInputError
-        If the true motion is not known, or is of another number of frames.
+        If it is of another number of frames.
     """
     movie = scene.aligned.movie
     motion = _truth_of(scene).motion
     if motion is None:
-        raise BadInputError(f"{movie.name}: its true motion is not known")
+        raise DoesNotFitError(f"{movie.name}: its true motion is not known")
     frames = len(motion.global_shift_angstrom)
     if max(movie.frame_numbers) >= frames:
         raise BadInputError(

@@ -9,13 +9,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dstnet.evaluation.base import Measure
 from dstnet.evaluation.records import MovieScores
-from dstnet.evaluation.summary import Difference, Entry, Estimate, Mean, Summary
+from dstnet.evaluation.summary import Difference, Entry, Estimate, Mean, Score, Summary
 from dstnet.io import atomic_path
 
 # What tables for people show, in this order, of what there is; all else is in the CSV files.
@@ -73,6 +73,7 @@ def write_tables(
     folder: Path,
     summary: Summary,
     movies: Sequence[MovieScores],
+    methods: Sequence[str],
     measures: Sequence[Measure],
 ) -> list[Table]:
     """Write ``scores.csv``, ``means.csv``, ``differences.csv``, ``scores.json``, ``table.md`` and
@@ -94,14 +95,17 @@ def write_tables(
     about = {m.name: _about(m) for m in measures}
     everything = {"measures": about, **{Path(name).stem: rows[name] for name in rows}}
     _write(folder / "scores.json", json.dumps(everything, indent=1, allow_nan=False) + "\n")
-    tables = tables_for_people(summary, movies, measures)
+    tables = tables_for_people(summary, movies, methods, measures)
     _write(folder / "table.md", "\n".join(map(markdown, tables)))
     _write(folder / "table.tex", "\n".join(map(latex, tables)))
     return tables
 
 
 def tables_for_people(
-    summary: Summary, movies: Sequence[MovieScores], measures: Sequence[Measure]
+    summary: Summary,
+    movies: Sequence[MovieScores],
+    methods: Sequence[str],
+    measures: Sequence[Measure],
 ) -> list[Table]:
     """A table a data set."""
     by_name = {measure.name: measure for measure in measures}
@@ -110,25 +114,32 @@ def tables_for_people(
         for d in summary.differences
         if d.role == "best other" and d.verdict == "better"
     }
+    cells = {(m.dataset, m.method, m.output, m.measure): m.estimate for m in summary.means}
     found = []
-    for dataset in dict.fromkeys(mean.dataset for mean in summary.means):
-        means = [mean for mean in summary.means if mean.dataset == dataset]
-        shown = {mean.measure for mean in means}
-        columns = [by_name[name] for name in HEADLINES if name in shown and name in by_name]
-        cells = {(m.method, m.output, m.measure): m for m in means}
-        told = {mean.method for mean in means if mean.told}
+    for dataset in dict.fromkeys(movie.dataset for movie in movies):
         of_dataset = [movie for movie in movies if movie.dataset == dataset]
+        shown = {mean.measure for mean in summary.means if mean.dataset == dataset}
+        columns = [by_name[name] for name in HEADLINES if name in shown]
         rows = []
-        for method, output in dict.fromkeys((mean.method, mean.output) for mean in means):
+        for method, output, told in _entries(of_dataset, methods):
             row = []
             for column in columns:
-                mean = cells.get((method, output, column.name))
-                is_best = (dataset, method, output, column.name) in best and method not in told
-                row.append(Cell(None if mean is None else mean.estimate, is_best))
-            label = entry_label((method, output)) + (" (told)" if method in told else "")
+                key = (dataset, method, output, column.name)
+                row.append(Cell(cells.get(key), key in best and not told))
+            label = entry_label((method, output)) + (" (told)" if told else "")
             rows.append((label, tuple(row), _mean_seconds(of_dataset, method)))
         found.append(Table(dataset, len(of_dataset), tuple(columns), tuple(rows)))
     return found
+
+
+def _entries(
+    movies: Sequence[MovieScores], methods: Sequence[str]
+) -> Iterator[tuple[str, str, bool]]:
+    """Method, output, and whether the method is told the truth, in the order of `methods`."""
+    for method in methods:
+        scores = [movie.methods[method] for movie in movies if method in movie.methods]
+        for output in dict.fromkeys(name for of in scores for name in of.outputs):
+            yield method, output, any(of.told for of in scores)
 
 
 def entry_label(entry: Entry) -> str:
@@ -209,7 +220,7 @@ def _about(measure: Measure) -> dict[str, object]:
     return values
 
 
-def _score_row(score, measure: Measure) -> dict[str, object]:
+def _score_row(score: Score, measure: Measure) -> dict[str, object]:
     return {
         "dataset": score.dataset,
         "movie": score.movie,

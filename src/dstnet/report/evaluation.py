@@ -68,7 +68,7 @@ def write_report(folder: Path, evaluation: Evaluation, left_out: Sequence[str]) 
         resamples=settings.resamples,
         seed=settings.seed,
     )
-    tables = write_tables(folder, summary, evaluation.movies, evaluation.measures)
+    tables = write_tables(folder, summary, evaluation.movies, methods, evaluation.measures)
     for table in tables:
         _write_figures(folder, evaluation, methods, table)
     about = _about(evaluation, left_out)
