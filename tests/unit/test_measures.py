@@ -144,6 +144,12 @@ def test_rows_are_complete():
             assert isinstance(found, ScoredPicks) or math.isfinite(found)
 
 
+def test_every_measure_stands_in_its_page():
+    page = Path(__file__).resolve().parents[2] / "docs" / "measures.md"
+    named = page.read_text()
+    assert not [name for name in BY_NAME if f"`{name}`" not in named]
+
+
 @pytest.mark.parametrize("name", [m.name for m in numbers() if "area" not in m.name[-5:]])
 def test_scale_and_mean_are_free(name):
     measure = BY_NAME[name]

@@ -59,7 +59,8 @@ def test_images_without_noise_or_without_particles():
     assert contrast(1e4 + 0 * noise(0)) == -40
     assert contrast(discs()) == 40
     assert math.isnan(particle_contrast_db(noise(0), np.zeros((0, 2)), DIAMETER))
-    assert math.isnan(particle_contrast_db(noise(0), np.array([[2.0, 2.0]]), DIAMETER))
+    beyond = np.array([[2.0, 2.0], [-90.0, 50.0], [500.0, 900.0], [50.0, -3.0]])
+    assert math.isnan(particle_contrast_db(noise(0), beyond, DIAMETER))
 
 
 def test_neighbours_do_not_count_as_surroundings():

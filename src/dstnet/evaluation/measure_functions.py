@@ -142,8 +142,7 @@ def residual_to(finest_angstrom: float) -> Callable[[Evaluated], float]:
 
     def measure(e: Evaluated) -> float:
         assert e.target is not None
-        inside = e.inside
-        return residual_energy_to(e.image[inside], e.target[inside], _pixel(e), finest_angstrom)
+        return residual_energy_to(e.image, e.target, _pixel(e), finest_angstrom, e.border_px)
 
     return measure
 
