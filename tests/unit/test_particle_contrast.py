@@ -78,7 +78,7 @@ def test_smoothing_raises_it_and_the_nearest_gaussian_as_much():
     total = discs() + 2 * noise(1)
     for sigma in (0.0, 1.0, 3.0, 6.0, 20.0):
         image = gaussian_filtered(total, sigma)
-        found = nearest_gaussian(compared(5 * image - 3, total, 2.0, taper=False), 2.0)
+        found = nearest_gaussian(compared(5 * image - 3, total, 2.0, taper=0.0), 2.0)
         assert found == pytest.approx(sigma, rel=0.06)
         gain = contrast(image) - contrast(gaussian_filtered(total, found))
         assert gain == pytest.approx(0, abs=0.5)

@@ -92,6 +92,33 @@ def evaluate(
             help="Also give the methods pure noise, shuffled pixels and, simulated, empty ice.",
         ),
     ] = None,
+    hallucination: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help=(
+                "Simulated movies: also say what methods draw where particles were erased"
+                " (erased.md, erased.csv, erased.png)."
+            ),
+        ),
+    ] = False,
+    reconstruction: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help=(
+                "Simulated movies of one structure a folder: also say what maps of what methods"
+                " give promise, and what is true of it (maps.md, maps.csv, maps-NAME.png)."
+            ),
+        ),
+    ] = False,
+    structures: Annotated[
+        list[Path] | None,
+        Parameter(
+            negative=(),
+            help="Folders of the structure files that movies were simulated of, for the two.",
+        ),
+    ] = None,
     border: Annotated[int | None, Parameter(help="Pixels left out at each side; 48.")] = None,
     seed: Annotated[int | None, Parameter(help="Of controls and intervals.")] = None,
     movie: MovieOptions | None = None,
@@ -117,6 +144,7 @@ def evaluate(
     from dstnet.evaluation.records import claim_folder
     from dstnet.evaluation.run import chosen_measures
     from dstnet.report.evaluation import write_report
+    from dstnet.report.trust import Trust
 
     chosen = settings_from(
         EvaluationSettings,
@@ -168,6 +196,11 @@ def evaluate(
             report=tell,
         )
         left_out = [*unread, *evaluation.left_out]
+        trust = Trust(subjects, candidates, output, chosen, tuple(structures or ()))
+        if hallucination:
+            left_out += trust.write_erased(workplace, report.say)
+        if reconstruction:
+            left_out += trust.write_maps(report.say)
         page = write_report(output, evaluation, left_out)
         for line in left_out:
             report.say(f"left out: {line}")

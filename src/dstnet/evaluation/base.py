@@ -15,7 +15,7 @@ from dstnet.errors import BadInputError
 from dstnet.motion import Motion
 from dstnet.movie import Movie
 
-Part = Literal["all", "even", "odd", "noise", "shuffled", "ice"]
+Part = Literal["all", "even", "odd", "noise", "shuffled", "ice", "erased"]
 Need = Literal["", "truth", "annotation", "halves", "noise", "shuffled", "ice"]
 
 

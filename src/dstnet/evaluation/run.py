@@ -120,7 +120,7 @@ def evaluate(
         If there is no such measure, or the workplace cannot be used.
     """
     started = time.perf_counter()
-    digests = {candidate.name: _digest(candidate, settings) for candidate in candidates}
+    digests = {candidate.name: method_digest(candidate, settings) for candidate in candidates}
     job = EvaluationJob(settings, tuple(candidates), digests, folder)
     outcomes_of = prepare(job, workplace or Workplace())
     claim_folder(folder, settings.shared, overwrite=overwrite)
@@ -157,7 +157,7 @@ def chosen_measures(settings: EvaluationSettings) -> tuple[Measure, ...]:
     return tuple(m for m in chosen if settings.controls or m.needs not in CONTROLS)
 
 
-def _digest(candidate: Candidate, settings: EvaluationSettings) -> str:
+def method_digest(candidate: Candidate, settings: EvaluationSettings) -> str:
     """Of all that decides a method's scores besides the movie."""
     text = json.dumps([settings.shared, candidate.describe()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -23,13 +23,11 @@ from dstnet.evaluation.records import TRUTH, MovieScores, read_crops, write_prov
 from dstnet.evaluation.summary import summarised
 from dstnet.evaluation.tables import Table, write_tables
 from dstnet.io import atomic_path
+from dstnet.report.drawing import draw_line_style, new_figure, save_figure, style_axes
 from dstnet.report.panels import ACCENT, INK, draw_scale_bar
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 PAGE = "evaluation.html"
+FURTHER = "erased.png", "maps-*.png"  # pictures of dstnet.report.trust
 COLUMNS = 5  # crops in a row of a panel
 PERCENTILES = (1.0, 99.0)  # of a crop; black and white are the middle ones of all crops'
 FINEST_ANGSTROM = 4.0  # of ring correlations
@@ -140,7 +138,7 @@ def write_panel(path: Path, shown: Shown, methods: Sequence[str], measure: Measu
     """
     names = [name for name in (*methods, TRUTH) if name in shown.crops]
     rows = -(-len(names) // COLUMNS)
-    figure = _figure(2.9 * min(COLUMNS, len(names)), 3.15 * rows + 0.3)
+    figure = new_figure(2.9 * min(COLUMNS, len(names)), 3.15 * rows + 0.3)
     axes_of = figure.subplots(rows, min(COLUMNS, len(names)), squeeze=False).ravel()
     images = [shown.crops[name].astype(np.float32) for name in names]
     low, high = np.median([np.percentile(image, PERCENTILES) for image in images], axis=0)
@@ -153,7 +151,7 @@ def write_panel(path: Path, shown: Shown, methods: Sequence[str], measure: Measu
     draw_scale_bar(axes_of[0], images[0].shape, pixel)
     said = "one grey scale, each scaled to explain most of the plain sum"
     figure.suptitle(f"{shown.movie.dataset}, {shown.movie.name}: {said}", fontsize=10, color=INK)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _titled(movie: MovieScores, name: str, measure: Measure | None) -> str:
@@ -180,20 +178,20 @@ def write_curves(path: Path, movies: Sequence[MovieScores], methods: Sequence[st
             found[name] = of_methods
     if not found:
         return False
-    figure = _figure(7.4 * len(found), 4.6)
+    figure = new_figure(7.4 * len(found), 4.6)
     for axes, (name, curves) in zip(
         figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
     ):
         for number, (method, curve) in enumerate(curves.items()):
             if curve is not None:
-                axes.plot(curve.x, curve.y, label=method, **_line(number, method))
-        _style(axes)
+                axes.plot(curve.x, curve.y, label=method, **draw_line_style(number, method))
+        style_axes(axes)
         axes.set_xlim(0, 1 / FINEST_ANGSTROM)
         axes.set_title(_CURVES[name], fontsize=11, color=INK)
         axes.set_xlabel("spatial frequency, 1/Å", fontsize=10, color=INK)
         axes.axhline(0, color=INK, linewidth=0.6)
         axes.legend(fontsize=8, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -225,7 +223,7 @@ def write_bars(path: Path, table: Table) -> None:
     across = min(4, count)
     down = -(-count // across)
     labels = [label for label, _, _ in table.rows]
-    figure = _figure(3.6 * across + 1.2, (0.24 * len(labels) + 0.9) * down)
+    figure = new_figure(3.6 * across + 1.2, (0.24 * len(labels) + 0.9) * down)
     axes_of = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     for number, (axes, measure) in enumerate(zip(axes_of, table.columns, strict=False)):
         for row, (_, cells, _) in enumerate(table.rows):
@@ -236,7 +234,7 @@ def write_bars(path: Path, table: Table) -> None:
             axes.barh(row, estimate.mean, color=color, height=0.7)
             if estimate.interval is not None:
                 axes.plot(estimate.interval, (row, row), color=INK, linewidth=1.4)
-        _style(axes)
+        style_axes(axes)
         unit = f", {measure.unit}" if measure.unit else ""
         way = f" ({measure.better} is better)" if measure.better else ""
         axes.set_title(f"{measure.label}{unit}{way}", fontsize=9, color=INK)
@@ -244,7 +242,7 @@ def write_bars(path: Path, table: Table) -> None:
         axes.set_axis_off()
     axes_of[0].set_yticks(range(len(labels)), labels)
     axes_of[0].invert_yaxis()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def write_page(folder: Path, tables: Sequence[Table], about: Mapping[str, Any]) -> Path:
@@ -274,6 +272,7 @@ def write_page(folder: Path, tables: Sequence[Table], about: Mapping[str, Any]) 
         "title": printable(f"dstnet: evaluation {folder.absolute().name}"),
         "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
         "blocks": blocks,
+        "further": [n for pattern in FURTHER for n in sorted(p.name for p in folder.glob(pattern))],
         "left_out": about["left_out"],
         "about": yaml.safe_dump(json.loads(json.dumps(about, default=str)), sort_keys=False),
     }
@@ -281,39 +280,3 @@ def write_page(folder: Path, tables: Sequence[Table], about: Mapping[str, Any]) 
     with atomic_path(page) as path:
         path.write_text(_TEMPLATES.get_template(PAGE).render(values), encoding="utf-8")
     return page
-
-
-def _line(number: int, method: str) -> dict[str, Any]:
-    """Colour and style of a method's curve."""
-    import matplotlib
-
-    colours = matplotlib.colormaps["tab10"].colors  # pyright: ignore[reportAttributeAccessIssue]
-    own = method.startswith("dstnet")
-    style = ("-", "--", ":")[number // len(colours) % 3]
-    return {
-        "color": colours[number % len(colours)],
-        "linestyle": style,
-        "linewidth": 2.2 if own else 1.3,
-    }
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _style(axes: "Axes") -> None:
-    axes.tick_params(labelsize=9, colors=INK)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.grid(color="#e6e9ed", linewidth=0.7)
-    axes.set_axisbelow(True)
-
-
-def _save(figure: "Figure", target: Path) -> None:
-    with atomic_path(target) as path:
-        figure.savefig(path, dpi=100)
