@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dstnet.alignment import AlignedMovie, Grouping, accumulate
+from dstnet.alignment import Grouping, accumulate
 from dstnet.alignment.undo_motion import field_of
 from dstnet.core.fourier import resample
 from dstnet.core.shapes import Image
@@ -58,8 +58,7 @@ class RegistryCandidate:
         """See `Candidate`; errors are those of `Restorer`."""
         restorer = _restorer(self.model, str(scene.aligned.total.device))
         outputs = [name for name in OUTPUTS if name in restorer.outputs]
-        aligned = with_groups(scene.aligned, restorer.needs(scene.aligned.movie).groupings)
-        restored = restorer(aligned, outputs=outputs)
+        restored = restorer(scene.aligned, outputs=outputs)
         images = {name: restored.images[name].float().cpu() for name in outputs}
         return Made(images, restored.notes)
 
@@ -67,21 +66,6 @@ class RegistryCandidate:
 @lru_cache(maxsize=8)
 def _restorer(model: str, device: str = "cpu") -> Restorer:
     return make_restorer(EnhancementSettings(model=model), device)
-
-
-def with_groups(aligned: AlignedMovie, groupings: tuple[Grouping, ...]) -> AlignedMovie:
-    """An aligned movie with the groups asked for: a half has fewer frames than the movie, and some
-    methods then take fewer groups of it.
-    """
-    if all(grouping in aligned.groups for grouping in groupings):
-        return aligned
-    return accumulate(
-        aligned.movie,
-        aligned.motion,
-        groupings=groupings,
-        binning=aligned.binning,
-        device=aligned.total.device,
-    )
 
 
 @dataclass(frozen=True)
