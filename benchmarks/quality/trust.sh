@@ -12,7 +12,7 @@ structures=$2
 here=$(dirname "$0")
 examples=$here/../../docs/examples
 results=$here/../results
-methods=sum,dose-weighted-sum,wiener,dstnet-3
+methods=sum,wiener,dstnet-3
 
 for phantom in 83 101 82; do
     for condition in frame:0.25:erased few:1.25:erased faint:1.25:erased-faint usual:6.25:erased; do
@@ -27,8 +27,8 @@ dstnet evaluate "$folder"/erased/* --methods $methods --measures residual --hall
 
 dstnet simulate "$structures/1bxn.pdb" --recipe "$examples/reconstruction.yaml" --movies 4 \
     --seed 1 -o "$folder/maps/1bxn"
-dstnet evaluate "$folder/maps/1bxn" --methods $methods --measures residual --reconstruction \
+dstnet evaluate "$folder/maps/1bxn" --methods $methods,dose-weighted-sum --measures residual --reconstruction \
     --structures "$structures" -o "$folder/maps-results"
 
-cp "$folder/erased-results/erased.csv" "$results/erased.csv"
+cp "$folder/erased-results/erased.json" "$results/erased.json"
 cp "$folder/maps-results/maps/1bxn.json" "$results/maps-1bxn.json"

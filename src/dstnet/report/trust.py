@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -109,7 +111,7 @@ class Trust:
 
 
 def write_erased(folder: Path, rows: Sequence[ErasedRow]) -> None:
-    """Write ``erased.csv``, ``erased.md`` and ``erased.png``.
+    """Write ``erased.csv``, ``erased.json``, ``erased.md`` and ``erased.png``.
 
     Parameters
     ----------
@@ -125,6 +127,7 @@ def write_erased(folder: Path, rows: Sequence[ErasedRow]) -> None:
     """
     records = [_flat(row) for row in rows]
     _write(folder / "erased.csv", _csv(records))
+    _write(folder / "erased.json", json.dumps(records, indent=1) + "\n")
     headings = ("particle", "e⁻/Å²", "contrast", "method", *_ERASED_COLUMNS.values(), "places")
     lines = [
         (
@@ -295,8 +298,9 @@ def _flat(row: ErasedRow) -> dict[str, Any]:
     for field in fields(row):
         value = getattr(row, field.name)
         if isinstance(value, Estimate):
-            record |= {field.name: value.value}
-            record |= {f"{field.name}_low": value.low, f"{field.name}_high": value.high}
+            names = (field.name, f"{field.name}_low", f"{field.name}_high")
+            numbers = (number if math.isfinite(number) else None for number in astuple(value))
+            record |= dict(zip(names, numbers, strict=True))
         else:
             record[field.name] = value
     return record
