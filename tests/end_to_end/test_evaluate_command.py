@@ -288,3 +288,9 @@ def test_a_worker_that_dies_costs_its_movie_what_was_not_on_record(dataset, tmp_
     assert "its worker ended 1 times (exit code 3)" in line and "_00000" in line
     first, second = evaluation.movies
     assert list(first.methods) == ["sum"] and list(second.methods) == ["sum", "fatal"]
+
+
+def test_a_border_that_leaves_nothing_is_said(tmp_path, capsys):
+    write_mrc(tmp_path / "a.mrc", make_frames(1)[0].astype(np.float32), 2.0, "")
+    code, _, err = dstnet(capsys, "evaluate", tmp_path / "a.mrc", "-o", tmp_path / "out")
+    assert code == 1 and "of 96 x 80 pixels, 0 are left without the border" in err

@@ -82,7 +82,9 @@ def _write_figures(
     outcomes = [o for o in evaluation.outcomes if o.scores.dataset == table.dataset]
     # The first of those that most methods were tried on: not chosen by how it looks.
     first = max(outcomes, key=lambda outcome: len(outcome.scores.methods))
-    shown = Shown(first.scores, read_crops(folder, first.subject))
+    scored = {name for name, scores in first.scores.methods.items() if scores.outputs}
+    crops = read_crops(folder, first.subject)
+    shown = Shown(first.scores, {k: crop for k, crop in crops.items() if k in scored | {TRUTH}})
     measure = table.columns[0] if table.columns else None
     if any(name in shown.crops for name in methods):
         write_panel(folder / f"panel-{table.dataset}.png", shown, methods, measure)
