@@ -103,3 +103,13 @@ def test_a_threshold_is_never_the_fields_own():
     scores = f1_by_others({"a": usual, "b": usual, "odd": odd})
     assert scores["odd"] == pytest.approx(2 * 2 / (4 + 2))  # its own would give 1
     assert f1_by_others({"alone": odd}) == {}
+
+
+def test_a_mean_of_some_movies_says_so():
+    movies = movies_of(sum=HARDNESS, net=HARDNESS)
+    few = [movie.model_copy(update={"methods": {"sum": movie.methods["sum"]}}) for movie in movies]
+    (table,) = tables_for_people(
+        summary_of([*movies[:7], *few[7:]]), [*movies[:7], *few[7:]], ["sum", "net"], [RESIDUAL]
+    )
+    lines = markdown(table).splitlines()
+    assert lines[-1].endswith("[7] | 0.0 |") and "[" not in lines[-2]

@@ -1,6 +1,7 @@
 """Tables of an evaluation: CSV for programs, Markdown and LaTeX for people, JSON of all.
 
-In tables for people a row is a method's output and a column a measure: mean and 95 % interval.
+In tables for people a row is a method's output and a column a measure: mean and 95 % interval,
+and [of how many movies] where it is not of all.
 Bold is only what is surely best: better than the best other, told nothing, by a paired difference
 whose interval leaves out zero.
 """
@@ -158,7 +159,10 @@ def markdown(table: Table) -> str:
         "|---" * (len(heads) + 2) + "|",
     ]
     for label, cells, seconds in table.rows:
-        texts = [f"**{_text(cell)}**" if cell.is_best else _text(cell) for cell in cells]
+        texts = [_text(cell, table.movies) for cell in cells]
+        texts = [
+            f"**{text}**" if cell.is_best else text for text, cell in zip(texts, cells, strict=True)
+        ]
         name = label.replace("|", r"\|")
         lines.append(f"| {name} | " + " | ".join([*texts, f"{seconds:.1f}"]) + " |")
     return "\n".join(lines) + "\n"
@@ -178,7 +182,7 @@ def latex(table: Table) -> str:
         r"\midrule",
     ]
     for label, cells, seconds in table.rows:
-        texts = [_text(cell).translate(_LATEX_ESCAPES) for cell in cells]
+        texts = [_text(cell, table.movies).translate(_LATEX_ESCAPES) for cell in cells]
         texts = [
             rf"\textbf{{{text}}}" if cell.is_best else text
             for text, cell in zip(texts, cells, strict=True)
@@ -192,16 +196,17 @@ def _unit(measure: Measure) -> str:
     return f", {measure.unit}" if measure.unit else ""
 
 
-def _text(cell: Cell) -> str:
+def _text(cell: Cell, movies: int) -> str:
+    """Mean, interval, and of how many movies where that is not all of them."""
     estimate = cell.estimate
     if estimate is None:
         return "–"
     digits = _digits(estimate.mean)
     text = f"{estimate.mean:.{digits}f}"
-    if estimate.interval is None:
-        return text
-    low, high = estimate.interval
-    return f"{text} ({low:.{digits}f}–{high:.{digits}f})"
+    if estimate.interval is not None:
+        low, high = estimate.interval
+        text += f" ({low:.{digits}f}–{high:.{digits}f})"
+    return text if estimate.movies == movies else f"{text} [{estimate.movies}]"
 
 
 def _digits(value: float) -> int:
