@@ -261,19 +261,22 @@ class _Worker:
             )
             controls = Controls(scene, settings.seed, aligned_for_all)
             scorer = Scorer(self._measures, scene, known.annotation, controls, settings.border_px)
-            crops = read_crops(folder, subject)
-            if scene.truth is not None:
-                crops[TRUTH] = crop_of(scene.truth.clean, aligned.total)
             made = []
             for number, candidate in enumerate(todo, 1):
                 if candidate.needs_truth and scene.truth is None:
                     continue
                 progress(f"{candidate.name}, method", number, len(todo))
                 scores, image = scorer(candidate, self._job.digests[candidate.name])
-                methods = {**record.methods, candidate.name: scores}
+                # Read anew: another run may have added other methods meanwhile.
+                methods = {**read_scores(folder, subject).methods, candidate.name: scores}
                 record = record.model_copy(update={"methods": methods})
                 if image is not None:
-                    crops[candidate.name] = crop_of(image, aligned.total)
+                    crops = {
+                        **read_crops(folder, subject),
+                        candidate.name: crop_of(image, aligned.total),
+                    }
+                    if scene.truth is not None:
+                        crops[TRUTH] = crop_of(scene.truth.clean, aligned.total)
                     write_crops(folder, subject, crops)
                 write_scores(folder, subject, record)
                 made.append(candidate.name)
