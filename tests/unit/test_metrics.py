@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from dstnet.core.fourier import shift_phase
+from dstnet.core.fourier import apply_transfer, radial_frequency, shift_phase
 from dstnet.metrics.image import (
     best_shift,
     correlation,
+    low_passed,
     peak_signal_to_noise_db,
     residual_after_best_shift,
     residual_energy,
+    residual_energy_to,
 )
 from dstnet.metrics.motion import motion_error
 from dstnet.metrics.oracle import best_gaussian, gaussian_filtered, oracle_wiener
@@ -135,6 +137,38 @@ def test_peak_signal_to_noise_of_known_images():
     # An image that says nothing leaves the truth's own variance, 1, of a range of 2.
     nothing = peak_signal_to_noise_db(torch.ones(1, 4), truth)
     assert nothing == pytest.approx(10 * math.log10(4))
+
+
+@pytest.mark.parametrize("scale", [1.0, -50.0])
+def test_residual_energy_of_what_is_coarser(scale):
+    """Noise beyond a fifth of the sampling rate does no harm up to there; a truth that is missed
+    below it does.
+    """
+    truth = noise(256, 240)
+    k = radial_frequency((256, 240))
+    fine = apply_transfer(noise(256, 240, seed=1), (k > 0.25).float())
+    image = scale * (truth + 3 * fine) + 7
+    assert residual_energy_to(image, truth, 2.0, 10.0, 24) < 0.02
+    assert residual_energy_to(image, truth, 2.0, 4.0) > 0.5
+    missing = apply_transfer(truth, (k > 0.2).float())
+    assert residual_energy_to(missing, truth, 2.0, 10.0) > 0.95
+    expected = (0.2 / 0.5) ** 2  # of a disc up to Nyquist
+    assert residual_energy_to(missing, truth, 2.0, 4.0) == pytest.approx(expected, abs=0.02)
+
+
+def test_no_residual_beyond_nyquist():
+    truth = noise(64, 64)
+    assert math.isnan(residual_energy_to(truth, truth, 5.36, 10.0))
+    assert residual_energy_to(truth, truth, 5.0, 10.0) == pytest.approx(0, abs=1e-6)
+
+
+def test_edges_do_not_leak_into_what_is_coarser():
+    """A slope, which ends in a step where an image is continued periodically, is itself after its
+    fine part is taken out.
+    """
+    slope = torch.linspace(-1, 1, 256)[:, None] + torch.zeros(256, 240)
+    left = low_passed(slope, 1.0, 20.0) - slope
+    assert float(left.abs().max()) < 0.02
 
 
 # --- Filters that know the truth

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from dstnet.errors import SettingsError
-from dstnet.metrics.picking import TOLERANCE, average_precision, match_picks
+from dstnet.metrics.picking import (
+    TOLERANCE,
+    average_precision,
+    best_threshold,
+    f1_score,
+    match_picks,
+)
 from dstnet.picking import pick_blobs
 
 DIAMETER = 24.0
@@ -163,3 +169,34 @@ def test_random_picks_are_as_precise_as_chance():
     chance = 100 * math.pi * tolerance**2 / side**2
     error = math.sqrt(chance / (50 * trials))
     assert np.mean(scores) == pytest.approx(chance, abs=5 * error)
+
+
+# --- F1
+# --------------------------------------------------------------------------------------------------
+
+
+def test_f1_of_known_picks():
+    """Three of four picks right, of five centres: precision 3/4, recall 3/5."""
+    scores, hits = np.array([9.0, 7.0, 5.0, 3.0]), np.array([True, True, False, True])
+    expected = 2 * (3 / 4) * (3 / 5) / (3 / 4 + 3 / 5)
+    assert f1_score(scores, hits, 5, 0.0) == pytest.approx(expected)
+    assert f1_score(scores, hits, 5, 7.0) == pytest.approx(2 * 2 / (2 + 5))
+    assert f1_score(scores, hits, 5, 10.0) == 0
+    assert f1_score(np.empty(0), np.empty(0, bool), 5, 0.0) == 0
+    assert f1_score(scores, ~hits & hits, 0, 0.0) == 0
+    assert math.isnan(f1_score(np.empty(0), np.empty(0, bool), 0, 0.0))
+
+
+def test_best_threshold_is_that_of_the_largest_f1():
+    random = np.random.default_rng(0)
+    for seed in range(5):
+        scores = random.integers(0, 12, 40).astype(float)  # some are equal
+        hits = random.random(40) < scores / 12
+        centres = 25 + seed
+        found = f1_score(scores, hits, centres, best_threshold(scores, hits, centres))
+        swept = [f1_score(scores, hits, centres, t) for t in np.arange(-0.5, 13)]
+        assert found == pytest.approx(max(swept))
+    assert best_threshold(np.array([3.0, 2.0]), np.array([False, False]), 4) == math.inf
+    assert best_threshold(np.empty(0), np.empty(0, bool), 4) == math.inf
+    # Halfway to the next score, of fields whose scores differ a little.
+    assert best_threshold(np.array([3.0, 2.0]), np.array([True, False]), 1) == 2.5

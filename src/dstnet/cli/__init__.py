@@ -20,6 +20,7 @@ from dstnet.cli.dataset import check as check_dataset
 from dstnet.cli.dataset import show as show_dataset
 from dstnet.cli.demo import demo
 from dstnet.cli.enhance import enhance
+from dstnet.cli.evaluate import evaluate
 from dstnet.cli.gain import check
 from dstnet.cli.models import models
 from dstnet.cli.simulate import simulate
@@ -43,7 +44,7 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
 )
-for verb in (demo, enhance, align, simulate, train, adapt, models):
+for verb in (demo, enhance, align, simulate, train, adapt, evaluate, models):
     app.command(verb)
 gain = App(name="gain", help="Gain and dark references.")
 gain.command(check)

@@ -80,7 +80,7 @@ class Manifest(Settings):
             ) from None
 
 
-def _recorded_names(folder: Path) -> list[str]:
+def recorded_names(folder: Path) -> list[str]:
     """Names of the movies whose record is in a folder, in order."""
     ending = f"_{RECORD_ENDING}"
     records = sorted((folder / "truth").glob(f"*{ending}"))
@@ -95,7 +95,7 @@ def read_dataset(folder: Path) -> list[SimulatedMovie]:
     BadInputError
         If there is none, or a record cannot be read.
     """
-    movies = [SimulatedMovie.read(folder, name) for name in _recorded_names(folder)]
+    movies = [SimulatedMovie.read(folder, name) for name in recorded_names(folder)]
     if not movies:
         raise BadInputError(
             f"{folder} holds no movies with truths (truth/NAME_settings.yaml); give a folder that"
@@ -107,7 +107,7 @@ def read_dataset(folder: Path) -> list[SimulatedMovie]:
 def complete_movies(folder: Path) -> list[SimulatedMovie]:
     """The movies of a folder that are there with their records; others are left out."""
     movies = []
-    for name in _recorded_names(folder):
+    for name in recorded_names(folder):
         try:
             movie = SimulatedMovie.read(folder, name)
         except DstnetError:

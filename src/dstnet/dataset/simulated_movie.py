@@ -154,6 +154,16 @@ class SimulatedMovie(MovieFiles):
         BadInputError
             If it is missing, cannot be read, or is not as its record says.
         """
+        return self.corrected(self.raw_movie())
+
+    def corrected(self, raw: Movie) -> Movie:
+        """A movie of this one's camera, its gain and defects corrected.
+
+        Raises
+        ------
+        BadInputError
+            If gain or defects cannot be read, or do not fit.
+        """
         gain = self.gain_path
         defects = self.defects_path
         corrections = Corrections(
@@ -162,7 +172,7 @@ class SimulatedMovie(MovieFiles):
             settings=CorrectionSettings(find_defects=False, drop_bad_frames=False),
             names=(str(gain), "dark", str(defects)),
         )
-        return corrections.applied(self.raw_movie())
+        return corrections.applied(raw)
 
     def truth(self, what: str) -> MrcFrames:
         """One of the true images, read when its only frame is asked for.

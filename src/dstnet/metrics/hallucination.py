@@ -5,12 +5,15 @@ empty field, recorded or simulated. What a method makes of it is measured agains
 particles.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
 from dstnet.core.shapes import Image
 from dstnet.movie import Movie
+
+_ROUNDING = 1e-7  # of single precision, relative
 
 
 def noise_only(
@@ -71,8 +74,18 @@ def relative_power(
     Returns
     -------
     float
-        0 where nothing is drawn.
+        0 where nothing is drawn; 1 where as much is drawn as of particles, and of a method that
+        draws nothing of either.
     """
-    drawn = control / float(control_sum.mean())
-    shown = particles / float(particles_sum.mean())
-    return float(drawn.var() / shown.var())
+    drawn = _variance(control) / float(control_sum.mean()) ** 2
+    shown = _variance(particles) / float(particles_sum.mean()) ** 2
+    if shown == 0:
+        return 1.0 if drawn == 0 else math.inf
+    return drawn / shown
+
+
+def _variance(image: Image) -> float:
+    """0 where an image is constant but for rounding."""
+    mean = float(image.double().mean())
+    variance = float(image.double().var())
+    return variance if variance > (_ROUNDING * mean) ** 2 else 0.0

@@ -8,7 +8,14 @@ import math
 import torch
 from torch import Tensor
 
-from dstnet.core.fourier import apply_transfer, shift_phase
+from dstnet.core.fourier import (
+    NYQUIST,
+    apply_transfer,
+    cosine_frequency,
+    cosine_transform,
+    inverse_cosine_transform,
+    shift_phase,
+)
 from dstnet.core.shapes import Image
 
 
@@ -30,6 +37,48 @@ def residual_energy(image: Image, truth: Image) -> float:
     explains. 0 is perfect, 1 is nothing.
     """
     return 1 - correlation(image, truth) ** 2
+
+
+def fitted(image: Image, truth: Image) -> Image:
+    """An image brought to the scale and the mean of a truth by least squares: the truth's mean
+    everywhere where the two have nothing in common.
+    """
+    centred = image - image.mean()
+    centred_truth = truth - truth.mean()
+    power = float(centred.double().square().sum())
+    cross = float((centred.double() * centred_truth.double()).sum())
+    scale = cross / power if power > 0 else 0.0
+    return scale * centred + truth.mean()
+
+
+def low_passed(image: Image, pixel_size_angstrom: float, finest_angstrom: float) -> Image:
+    """An image without what is finer than a resolution; it goes on as its mirror image beyond its
+    edges, so that they do not leak.
+    """
+    shape = (image.shape[0], image.shape[1])
+    k = cosine_frequency(shape, pixel_size_angstrom, image.device)
+    is_coarser = k < 1 / finest_angstrom
+    return inverse_cosine_transform(cosine_transform(image) * is_coarser)
+
+
+def residual_energy_to(
+    image: Image,
+    truth: Image,
+    pixel_size_angstrom: float,
+    finest_angstrom: float,
+    border: int = 0,
+) -> float:
+    """Residual energy of what is coarser than a resolution, `border` pixels left out at each side,
+    where what is finer leaks. Not a number where the resolution is finer than Nyquist.
+    """
+    if pixel_size_angstrom / finest_angstrom > NYQUIST:
+        return math.nan
+    inside = slice(border, -border or None)
+    coarse, coarse_truth = (
+        low_passed(whole, pixel_size_angstrom, finest_angstrom)[inside, inside]
+        for whole in (image, truth)
+    )
+    return residual_energy(coarse, coarse_truth)
 
 
 def peak_signal_to_noise_db(image: Image, truth: Image) -> float:

@@ -41,7 +41,12 @@ def best_gaussian(
 
 
 def oracle_wiener(image: Image, truth: Image, rings: int = 200) -> float:
-    """Residual energy, after the best shift, that the best filter of rings leaves: in each ring,
+    """Residual energy, after the best shift, that `oracle_wiener_filtered` leaves."""
+    return residual_after_best_shift(oracle_wiener_filtered(image, truth, rings), truth)
+
+
+def oracle_wiener_filtered(image: Image, truth: Image, rings: int = 200) -> Image:
+    """An image less its mean, through the best filter of rings: in each ring,
     <image* truth> / <|image|^2>, from the truth itself.
     """
     shape = (image.shape[0], image.shape[1])
@@ -53,5 +58,4 @@ def oracle_wiener(image: Image, truth: Image, rings: int = 200) -> float:
     ring = (k / HIGHEST_FREQUENCY * rings).long()
     powers = ring_powers(spectrum, of_truth, ring, rings)
     transfer = powers.transfer()[ring]
-    filtered = apply_transfer(centred, transfer)
-    return residual_after_best_shift(filtered, truth)
+    return apply_transfer(centred, transfer)

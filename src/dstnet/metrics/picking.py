@@ -48,10 +48,57 @@ def average_precision(picks_px: np.ndarray, centres_px: np.ndarray, tolerance_px
 
     Parameters are those of `match_picks`. From 0 to 1; not a number where there is no centre.
     """
-    if not len(centres_px):
-        return float("nan")
     right = match_picks(picks_px, centres_px, tolerance_px)
-    picked = np.arange(1, len(right) + 1)
-    precision = right.cumsum() / picked
-    of_found = precision * right
-    return float(of_found.sum() / len(centres_px))
+    return precision_of_hits(right, len(centres_px))
+
+
+def precision_of_hits(hits: np.ndarray, centres: int) -> float:
+    """`average_precision` of picks that are matched already, [pick], the surest first."""
+    if not centres:
+        return float("nan")
+    picked = np.arange(1, len(hits) + 1)
+    precision = hits.cumsum() / picked
+    of_found = precision * hits
+    return float(of_found.sum() / centres)
+
+
+def f1_score(scores: np.ndarray, hits: np.ndarray, centres: int, threshold: float) -> float:
+    """Harmonic mean of precision and recall of the picks whose score is at least a threshold (van
+    Rijsbergen, Information Retrieval, 1979).
+
+    Parameters
+    ----------
+    scores, hits
+        [pick]: of each pick, and whether it is on a particle, see `match_picks`.
+    centres
+        How many particles there are.
+    threshold
+        In the unit of scores.
+
+    Returns
+    -------
+    float
+        From 0 to 1; not a number where there is neither a pick nor a particle.
+    """
+    is_taken = np.asarray(scores, float) >= threshold
+    taken = int(is_taken.sum())
+    right = int(np.asarray(hits, bool)[is_taken].sum())
+    return 2 * right / (taken + centres) if taken + centres else float("nan")
+
+
+def best_threshold(scores: np.ndarray, hits: np.ndarray, centres: int) -> float:
+    """The score from which on picks give the largest F1, halfway to the next lower score; infinite
+    where no pick is right.
+
+    Parameters are those of `f1_score`; picks of several fields may be put together.
+    """
+    scores, hits = np.asarray(scores, float), np.asarray(hits, bool)
+    if not hits.any():
+        return float("inf")
+    order = np.argsort(-scores, kind="stable")
+    falling, right = scores[order], hits[order].cumsum()
+    f1 = 2 * right / (np.arange(1, len(right) + 1) + centres)
+    f1[:-1][falling[:-1] == falling[1:]] = -1  # equal scores are taken together
+    last = int(f1.argmax())
+    lower = falling[last + 1] if last + 1 < len(falling) else falling[last]
+    return float((falling[last] + lower) / 2)

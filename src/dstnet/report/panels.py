@@ -47,6 +47,14 @@ def draw_image(
     step = math.ceil(max(image.shape) / SHOWN_PIXELS)
     height, width = show_grey(axes, image, step, PERCENTILES, least_range)
     axes.set_title(title, fontsize=11, color=INK)
+    draw_scale_bar(axes, (height, width), pixel_size_angstrom)
+
+
+def draw_scale_bar(axes: "Axes", shape: tuple[int, int], pixel_size_angstrom: float) -> None:
+    """A bar of a round length, with that length, at the lower left of an image of `shape` (y, x)
+    pixels.
+    """
+    height, width = shape
     length = scale_bar_angstrom(width * pixel_size_angstrom)
     x = width * 0.04
     y = height * 0.96

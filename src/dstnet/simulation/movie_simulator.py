@@ -1,7 +1,7 @@
 """THE recipe: the only file that sees every stage, from particles to counts."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -70,6 +70,9 @@ class MovieSimulator:
         are equal to the last bit.
     device
         Where images are computed and frames come out; placing and all small draws stay on the CPU.
+    left_out
+        Particles that are not there, by their places in `truth.particles` of the movie that has
+        them all. All else, to the noise, is that movie's.
 
     Raises
     ------
@@ -83,6 +86,8 @@ class MovieSimulator:
         species: Sequence[Species],
         seed: int,
         device: Device = "cpu",
+        *,
+        left_out: Collection[int] = (),
     ):
         if settings.specimen.populated and not species:
             raise SettingsError(
@@ -121,7 +126,7 @@ class MovieSimulator:
             (height * pixel, width * pixel),
             stream(seed, "motion"),
         )
-        placed = self._place(species, layers)
+        placed = self._place(species, layers, frozenset(left_out))
         # In the order of the beam: a particle of positive height is nearer the source.
         self._slabs = [
             (slab * settings.slab_angstrom, torch.fft.rfft2(placed.slabs[slab].to(self.device)))
@@ -152,8 +157,10 @@ class MovieSimulator:
             return b_factor_amplitude(k, 1.0).log()
         return damage_amplitude(k, 1.0, self.settings.optics.voltage_kv).log()
 
-    def _place(self, species: Sequence[Species], layers: Layers) -> "_Placed":
-        """Put particles into the padded field."""
+    def _place(
+        self, species: Sequence[Species], layers: Layers, left_out: frozenset[int]
+    ) -> "_Placed":
+        """Put particles into the padded field, but for those left out."""
         settings = self.settings
         pixel = self.settings.pixel_size_angstrom
         placed = _Placed(torch.zeros(self._padded, dtype=torch.int32))
@@ -166,17 +173,22 @@ class MovieSimulator:
             None if layers.hole is None else layers.hole.cpu(),
             layers.thickness_angstrom.cpu(),
         )
+        number = -1  # among those in the field
         for particle, patch in particles:
-            slab = round(particle.height_angstrom / settings.slab_angstrom)
             centre = (round(particle.y_angstrom / pixel), round(particle.x_angstrom / pixel))
+            y = centre[0] - self._offset[0]
+            x = centre[1] - self._offset[1]
+            in_field = 0 <= y < settings.shape[0] and 0 <= x < settings.shape[1]
+            number += in_field
+            if in_field and number in left_out:
+                continue
+            slab = round(particle.height_angstrom / settings.slab_angstrom)
             if slab not in placed.slabs:
                 placed.slabs[slab] = torch.zeros(self._padded)
             add_patch(placed.slabs[slab], patch * settings.specimen.contrast, centre)
-            y = centre[0] - self._offset[0]
-            x = centre[1] - self._offset[1]
-            if 0 <= y < settings.shape[0] and 0 <= x < settings.shape[1]:
-                in_field = replace(particle, y_angstrom=y * pixel, x_angstrom=x * pixel)
-                placed.particles.append(in_field)
+            if in_field:
+                there = replace(particle, y_angstrom=y * pixel, x_angstrom=x * pixel)
+                placed.particles.append(there)
                 placed.cover(centre, patch)
         return placed
 
