@@ -52,6 +52,8 @@ TRIMMED_DEVIATIONS = 2.5  # from the fit
 TERMS_OF_ROUNDS = (1, 1, 1, 3, 3, 3, 3, 3, 6, 6, 6, 6)
 AROUND_ANGSTROM = 200.0  # rms of the Gaussian mean of what lies around, that replaces it
 SHOWN_ANGSTROM = 10.0  # rms of the Gaussian mean that is put back
+# Of the enhanced image below its mean, the deepest that is put back: some particles are as dark.
+SHOWN_DEVIATIONS = 4.0
 _OF_MEDIAN = 1.4826  # the deviation of a normal distribution over the median of its absolute values
 
 
@@ -116,8 +118,10 @@ class DarkRegions:
         return level + large.to(image.device)
 
     def put_back(self, image: Image, total: Image, pixel_size_angstrom: float) -> Image:
-        """An enhanced image with what the sum shows where the regions are, smoothed, and nothing
-        changed elsewhere.
+        """An enhanced image with what the sum shows where the regions are, smoothed and hardly
+        darker than particles, and nothing changed elsewhere.
+
+        Whoever looks for particles, by eye or not, scales an image by its darkest parts.
 
         Parameters
         ----------
@@ -130,7 +134,10 @@ class DarkRegions:
         k = cosine_frequency(shape, pixel_size_angstrom, image.device)
         transfer = torch.exp(-2 * (math.pi * SHOWN_ANGSTROM * k).square())
         smooth = inverse_cosine_transform(transfer * cosine_transform(total))
-        return torch.where(self.on_grid(shape), smooth, image)
+        is_dark = self.on_grid(shape)
+        free = image[~is_dark]
+        deepest = free.mean() - SHOWN_DEVIATIONS * free.std()
+        return torch.where(is_dark, smooth.maximum(deepest), image)
 
     def on_grid(self, shape: Shape) -> Tensor:
         """The mask on a grid of `shape` over the same field."""

@@ -62,7 +62,7 @@ def in_belt(atoms: Atoms, rng: np.random.Generator) -> Atoms:
     count = int((2 * reach) ** 2 * 2 * half * density)
     points = rng.uniform(-1, 1, (count, 3))
     rim = np.linalg.norm(points[:, :2], axis=1) ** 4 + points[:, 2] ** 4  # rounded
-    points = points[rim < 1] * (reach, reach, half) + (*centre, middle)
+    points = points[rim < 1] * np.array([reach, reach, half]) + np.array([*centre, middle])
     distance, _ = KDTree(own).query(points)
     points = points[distance > NEAREST_TO_PROTEIN_ANGSTROM]
     belt = _carbon((points @ frame).astype(np.float32))
@@ -75,14 +75,15 @@ def filament(atoms: Atoms, rng: np.random.Generator) -> Atoms:
     low, high = np.percentile(own[:, 2], (5, 95))
     rise = max(8.0, (high - low) * rng.uniform(0.8, 1.0))
     turn = rng.uniform(0, 2 * np.pi)
-    offset = rng.uniform(0, 0.5) * np.percentile(np.abs(own[:, 0]), 90)
+    aside = rng.uniform(0, 0.5) * np.percentile(np.abs(own[:, 0]), 90)
+    own = own + np.array([aside, 0, 0])
     shortest, longest = FILAMENT_LENGTH_ANGSTROM
     count = max(2, int(rng.uniform(shortest, longest - np.ptp(own[:, 2])) / rise))
     copies = []
     for i in range(count):
         cosine, sine = np.cos(turn * i), np.sin(turn * i)
         rotation = np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])
-        positions = (own + [offset, 0, 0]) @ rotation + [0, 0, rise * i]
+        positions = own @ rotation + np.array([0, 0, rise * i])
         copies.append(replace(atoms, positions_angstrom=positions.astype(np.float32)))
     return _joined(f"{atoms.name}-filament", copies)
 

@@ -22,7 +22,10 @@ class FaultSettings(Settings):
     """How often crops have which fault; by default none has any. Pairs are (lowest, highest)."""
 
     share: float = Field(
-        default=0.0, ge=0, le=1, description="part of the crops that may have any; the rest have none"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="part of the crops that may have any; the rest have none",
     )
     coloured: float = Field(
         default=0.4, ge=0, le=1, description="with noise that grows towards coarse detail"
@@ -88,7 +91,9 @@ class Faults:
     band: NoiseBand | None = None
     taken_for: NoiseBand | None = None
 
-    def add_to(self, counts: Stack, pixel_size_angstrom: float, generator: torch.Generator) -> Stack:
+    def add_to(
+        self, counts: Stack, pixel_size_angstrom: float, generator: torch.Generator
+    ) -> Stack:
         """Counts [frame, y, x] with coloured noise and uneven illumination."""
         if not self.coloured_power and not self.illumination:
             return counts

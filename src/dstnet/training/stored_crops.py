@@ -112,9 +112,7 @@ class _UsedFrames:
     group_index: int
 
 
-def _draw_frames(
-    frames: int, ranges: StreamSettings, generator: torch.Generator
-) -> _UsedFrames:
+def _draw_frames(frames: int, ranges: StreamSettings, generator: torch.Generator) -> _UsedFrames:
     complete, length, start, grouping, group = torch.rand(5, generator=generator).tolist()
     count = frames
     if complete >= 0.5:
