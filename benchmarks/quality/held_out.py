@@ -95,7 +95,8 @@ def main() -> None:
     arguments.add_argument("--b-factor", type=float, default=OpticsSettings().b_factor_angstrom2)
     arguments.add_argument("--output", type=Path, default=RESULTS / "held_out.json")
     options = arguments.parse_args()
-    restorer = NetworkRestorer(EnhancementSettings(model=options.model))
+    # Sharpened, a contrast is no estimate of the phase.
+    restorer = NetworkRestorer(EnhancementSettings(model=options.model, sharpen=False))
     alone = NetworkRestorer(EnhancementSettings(model=options.model, evidence=False, ctf=False))
     specimen = SpecimenSettings(coverage=COVERAGE, contrast=options.contrast)
     base = SimulationSettings(shape=SHAPE, specimen=specimen)

@@ -63,7 +63,7 @@ FAINT_ANGSTROM = 150.0, 25.0
 FILLED_ANGSTROM = 40.0
 COARSE_ANGSTROM = 60.0  # beyond it the two are brought to one scale
 # Of the Gaussian mean of so many Angstrom rms, so much is taken out of what pickers are given.
-# Between 8 and 25 Angstrom the figures of decision 26 stay as they are.
+# Between 8 and 25 Angstrom the figures of decision 13 stay as they are.
 SHARPENED_ANGSTROM = 25.0
 SHARPENED_SHARE = 0.95
 # Sharpened domes are brighter than nothing around their edges, by less than this for the most part.
