@@ -72,7 +72,12 @@ def test_what_was_taken_out_is_put_back_in_its_place_alone():
     dark = field() - 8 * (torch.hypot(Y - 200, X - 300) < 100)
     regions = dark_regions(dark, PIXEL)
     assert regions is not None
-    out = regions.put_back(torch.zeros_like(dark), dark, PIXEL)
-    assert float(out[200, 300]) < -7
-    assert not bool(out[~regions.mask].any())
+    enhanced = torch.where(regions.mask, 5.0, 0.5 * field())
+    out = regions.put_back(enhanced, dark, PIXEL)
+    free = enhanced[~regions.mask]
+    # lighter than particles, however deep it is
+    deepest = float(out[regions.mask].min())
+    assert deepest == pytest.approx(float(free.mean() - free.std()), rel=1e-3)
+    assert float(out[200, 300]) < deepest + 0.5 * float(free.std())
+    assert torch.equal(out[~regions.mask], free)
     assert regions.on_grid((350, 350)).shape == (350, 350)

@@ -283,8 +283,8 @@ def test_where_particles_are_is_the_frames_mean_whatever_their_noise(weights):
     """Not a sum in the units of counts, as images are: dark domes between 0 and -1, as of whole
     movies.
     """
-    settings = EnhancementSettings.checked({"model": str(weights), "evidence": False}, "test")
-    made = WindowRestorer(settings)
+    settings = {"model": str(weights), "evidence": False, "sharpen": False}
+    made = WindowRestorer(EnhancementSettings.checked(settings, "test"))
     one, four = (
         tiny.restore(made, movie(n), "particles", motion=still(n)).images["particles"]
         for n in (1, 4)
@@ -299,6 +299,7 @@ def test_the_contrast_is_filled_by_the_frames_mean_particles(weights):
     settings = {
         "model": str(weights),
         "evidence": False,
+        "sharpen": False,
         "half_precision": False,
         "alignment": {"patches": 0},
     }

@@ -20,8 +20,8 @@ def drawn(strength, seed=0):
 def test_contrast_and_particles_have_one_scale_for_all_movies():
     for strength in (0.3, 3.0):
         contrast = 100 + 10 * drawn(strength)
-        assert _grey_range(contrast, "contrast", NOISE_SCALE) == (75, 105)
-        assert _grey_range(-drawn(strength), "particles", None) == (-1, 0)
+        assert _grey_range(contrast, "contrast", NOISE_SCALE) == (85, 105)
+        assert _grey_range(-drawn(strength), "particles", None) == (-0.6, 0)
 
 
 def test_others_are_stretched_no_further_than_the_noise():

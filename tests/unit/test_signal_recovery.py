@@ -1,7 +1,7 @@
 """The trusted linear part: nothing on noise, the filtered image where the network gave nothing, its
 own output where it gave all.
 
-And the contrast that is filled by where particles are.
+And the contrast that is filled by where particles are, and sharpened for pickers.
 """
 
 import pytest
@@ -11,8 +11,15 @@ import torch
 from dstnet.core.fourier import radial_frequency
 from dstnet.core.randomness import stream
 from dstnet.enhancement import EnhancementSettings, NetworkRestorer
-from dstnet.enhancement.signal_recovery import filled, linear_part
+from dstnet.enhancement.signal_recovery import (
+    AROUND_DOMES,
+    filled,
+    linear_part,
+    sharpened,
+    sharpened_domes,
+)
 from dstnet.movie import Exposure, Movie
+from dstnet.picking import pick_blobs
 
 SHAPE = (384, 360)
 
@@ -209,3 +216,51 @@ def test_where_particles_do_not_fit_the_contrast_it_is_not_turned_over():
         (torch.fft.irfft2(torch.fft.rfft2(bright) * coarse, s=SHAPE) * dome).sum()
     ) < 0.3 * float((-ring * dome).sum())
     assert not filled(torch.zeros(SHAPE), torch.zeros(SHAPE), 2.0).any()
+
+
+def test_of_a_binned_sum_what_is_left_of_large_particles_is_given_back_too():
+    k = radial_frequency(SHAPE, 2.0)
+    coarse = torch.fft.irfft2(torch.fft.rfft2(noise(5)) * ((k > 1 / 350) & (k < 1 / 170)), s=SHAPE)
+    coarse *= 0.5 / coarse.std()
+    total = coarse + noise(0)
+    passed = 0.6 * coarse  # what a network that doubts gives
+    as_ever = passed + linear_part(total, passed, 2.0, 50.0)
+    of_binned = passed + linear_part(total, passed, 2.0, 50.0, band_filled=True)
+    power = coarse.square().sum()
+    assert float((as_ever * coarse).sum() / power) < 0.7
+    assert float((of_binned * coarse).sum() / power) > 0.9
+
+
+def test_touching_and_faint_particles_are_parted_for_pickers():
+    """Two of 120 Å that overlap, and one of a third of its neighbour's strength."""
+    assert found([(0, -19, 1.0), (0, 19, 1.0)], sharpen=False) == 0, "one pick between the two"
+    assert found([(0, -19, 1.0), (0, 19, 1.0)], sharpen=True) == 2
+    assert found([(0, 0, 1.0), (0, 48, 0.35)], sharpen=False) == 1, "hidden by the ring around it"
+    assert found([(0, 0, 1.0), (0, 48, 0.35)], sharpen=True) == 2
+
+
+def found(particles: list[tuple[int, int, float]], *, sharpen: bool) -> int:
+    """How many of some domes, by their rows, columns and heights, a picker finds."""
+    y = torch.arange(SHAPE[0])[:, None] - SHAPE[0] // 2
+    x = torch.arange(SHAPE[1]) - SHAPE[1] // 2
+    domes = torch.zeros(SHAPE)
+    for row, column, height in particles:
+        away = 2 * torch.hypot((y - row).float(), (x - column).float())
+        domes = domes.maximum(height * (1 - away / 60).clamp(min=0))
+    if sharpen:
+        domes = sharpened_domes(domes, 2.0)
+        assert float(domes.min()) >= 0 and float(domes.max()) <= 1
+        assert float(domes[5, 5]) == pytest.approx(AROUND_DOMES, abs=1e-3)
+    picks = torch.as_tensor(pick_blobs(-domes.double(), 60.0).centres_px.copy())
+    middle = torch.tensor([SHAPE[0] // 2, SHAPE[1] // 2])
+    centres = torch.tensor([particle[:2] for particle in particles]).double() + middle
+    return int((torch.cdist(centres, picks).min(1).values < 8).sum())
+
+
+def test_sharpening_leaves_fine_detail_and_takes_coarse():
+    k = radial_frequency(SHAPE, 2.0)
+    white = torch.fft.rfft2(noise(3))
+    fine = torch.fft.irfft2(white * (k > 1 / 30), s=SHAPE)
+    coarse = torch.fft.irfft2(white * ((k < 1 / 400) & (k > 0)), s=SHAPE)
+    assert correlation(sharpened(fine, 2.0), fine) > 0.999
+    assert float(sharpened(coarse, 2.0).norm() / coarse.norm()) < 0.25

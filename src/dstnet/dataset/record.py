@@ -27,3 +27,9 @@ class MovieRecord(Settings):
     )
     version: str
     settings: dict
+
+    def settings_of_species(self, number: int) -> SpeciesSettings:
+        """How the species of that number, from 0, was made, its own belt included."""
+        if not self.belts:
+            return self.species_settings
+        return self.species_settings.model_copy(update={"belt": self.belts[number]})

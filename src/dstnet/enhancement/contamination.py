@@ -52,6 +52,8 @@ TRIMMED_DEVIATIONS = 2.5  # from the fit
 TERMS_OF_ROUNDS = (1, 1, 1, 3, 3, 3, 3, 3, 6, 6, 6, 6)
 AROUND_ANGSTROM = 200.0  # rms of the Gaussian mean of what lies around, that replaces it
 SHOWN_ANGSTROM = 10.0  # rms of the Gaussian mean that is put back
+# Of the enhanced image, how far the deepest of it is put below the mean: less than particles are.
+SHOWN_DEVIATIONS = 1.0
 _OF_MEDIAN = 1.4826  # the deviation of a normal distribution over the median of its absolute values
 
 
@@ -79,7 +81,7 @@ class DarkRegions:
         """What the user should know."""
         return (
             f"{self.share:.1%} of the field is far darker than particles (crystals, film or dirt):"
-            " it is shown as the smoothed sum has it, and nothing was looked for there"
+            " it is shown as a shadow, and nothing was looked for there"
         )
 
     def replaced(self, images: Stack, seed: int = 0) -> Stack:
@@ -116,8 +118,11 @@ class DarkRegions:
         return level + large.to(image.device)
 
     def put_back(self, image: Image, total: Image, pixel_size_angstrom: float) -> Image:
-        """An enhanced image with what the sum shows where the regions are, smoothed, and nothing
+        """An enhanced image with a shadow of what the sum shows where the regions are, and nothing
         changed elsewhere.
+
+        Whoever looks for particles, by eye or not, scales an image by its darkest parts, and picks
+        them first.
 
         Parameters
         ----------
@@ -130,7 +135,11 @@ class DarkRegions:
         k = cosine_frequency(shape, pixel_size_angstrom, image.device)
         transfer = torch.exp(-2 * (math.pi * SHOWN_ANGSTROM * k).square())
         smooth = inverse_cosine_transform(transfer * cosine_transform(total))
-        return torch.where(self.on_grid(shape), smooth, image)
+        is_dark = self.on_grid(shape)
+        free = image[~is_dark]
+        depth = (free.mean() - smooth[is_dark].min()).clamp(min=1e-12)
+        scale = (SHOWN_DEVIATIONS * free.std() / depth).clamp(max=1)
+        return torch.where(is_dark, free.mean() + scale * (smooth - free.mean()), image)
 
     def on_grid(self, shape: Shape) -> Tensor:
         """The mask on a grid of `shape` over the same field."""

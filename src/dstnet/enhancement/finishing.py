@@ -12,7 +12,13 @@ from dstnet.core.shapes import Image, Shape
 from dstnet.enhancement.ctf_matching import TransferMatch, transfer_match
 from dstnet.enhancement.preparation import Preparation
 from dstnet.enhancement.settings import EnhancementSettings
-from dstnet.enhancement.signal_recovery import filled, linear_part, notes_on
+from dstnet.enhancement.signal_recovery import (
+    filled,
+    linear_part,
+    notes_on,
+    sharpened,
+    sharpened_domes,
+)
 from dstnet.network.outputs import OUTPUTS
 from dstnet.optics.thon import FINEST_ANGSTROM
 
@@ -119,6 +125,7 @@ def finish(
             pixel,
             total_exposure_e_per_a2,
             free_share=units.preparation.free_share,
+            band_filled=band is not None,
         )
         done["micrograph"] = done["micrograph"] + added
         notes = notes_on(added, done["micrograph"])
@@ -162,6 +169,19 @@ def empty_notes(images: Mapping[str, Image], requested: Collection[str]) -> list
             caption = OUTPUTS[name].caption
             notes.append(f"{caption}: nothing in it stands out of what noise alone gives")
     return notes
+
+
+def for_pickers(
+    images: Mapping[str, Image], units: NoiseUnits, settings: EnhancementSettings
+) -> dict[str, Image]:
+    """Images by name, the contrast and where particles are sharpened if the settings want it."""
+    done = dict(images)
+    if not settings.sharpen:
+        return done
+    for name, sharpen in (("contrast", sharpened), ("particles", sharpened_domes)):
+        if name in done:
+            done[name] = sharpen(done[name], units.pixel_size_angstrom)
+    return done
 
 
 def on_sum_grid(

@@ -22,6 +22,7 @@ from dstnet.enhancement.finishing import (
     NoiseUnits,
     empty_notes,
     finish,
+    for_pickers,
     needed_heads,
     on_sum_grid,
 )
@@ -123,7 +124,8 @@ class WindowRestorer(TrainedRestorer):
         # The match to the CTF is of the sum alone: the frames are done with before it is known.
         done = finish(sums, units, movie.total_exposure_e_per_a2, self.settings)
         requested = [name for name in outputs if name != "frames"]
-        images = on_sum_grid(done.images, units, aligned, requested)
+        shown = for_pickers(done.images, units, self.settings)
+        images = on_sum_grid(shown, units, aligned, requested)
         if frames is not None:
             if done.added is not None and done.added.any():
                 share = units.noise * done.added / len(movie)

@@ -14,6 +14,7 @@ from dstnet.enhancement.finishing import (
     NoiseUnits,
     empty_notes,
     finish,
+    for_pickers,
     needed_heads,
     on_sum_grid,
 )
@@ -84,7 +85,8 @@ class NetworkRestorer(TrainedRestorer):
         heads = self._heads(images, outputs)
         done = finish(heads, units, movie.total_exposure_e_per_a2, self.settings)
         requested = [name for name in outputs if name != "frames"]
-        results = on_sum_grid(done.images, units, aligned, requested)
+        shown = for_pickers(done.images, units, self.settings)
+        results = on_sum_grid(shown, units, aligned, requested)
         if "frames" in outputs:
             results["frames"] = _finished_frames(frames, done, units, aligned)
         notes = self._range_notes(movie)

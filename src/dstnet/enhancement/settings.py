@@ -71,6 +71,14 @@ class EnhancementSettings(Settings):
             " network's estimate as it is"
         ),
     )
+    sharpen: bool = Field(
+        default=True,
+        description=(
+            "take most of the coarse detail out of the contrast, and of where particles are, so"
+            " that template-free pickers part neighbours and see faint particles beside strong"
+            " ones; false: both as they are, for measuring"
+        ),
+    )
     half_precision: bool | None = Field(
         default=None,
         description=(

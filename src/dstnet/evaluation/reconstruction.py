@@ -272,5 +272,5 @@ def one_structure(movies: Sequence[SimulatedMovie], folders: Sequence[Path] = ()
         if optics.beam_tilt_x_mrad or optics.beam_tilt_y_mrad:
             raise BadInputError(f"{movie.name} has a tilted beam, which no map here undoes")
     (source,) = structures_of(first.record, folders)
-    kinds = first.record.species_settings
-    return load_potential(source, pixel, kinds.potential, kinds.em_map)
+    kinds = first.record.settings_of_species(0)
+    return load_potential(source, pixel, kinds.potential, kinds.em_map, kinds.belt)

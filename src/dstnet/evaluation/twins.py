@@ -139,7 +139,7 @@ def twins_of(
             " simulate each by itself"
         )
     sources = structures_of(record, folders)
-    (species,) = store.species(sources, record.species_settings, settings)
+    (species,) = store.species(sources, record.settings_of_species(0), settings)
     raw = simulated.raw_movie()
     twins = make_twins(settings, species, record.seed, name=name, complete=raw)
     on_disk = torch.from_numpy(np.array(simulated.truth("clean")[0]))

@@ -73,9 +73,16 @@ class NoiseBand:
 
     def filtered(self, image: Image, pixel_size_angstrom: float) -> Image:
         """A white image as it would look in this band."""
-        k = _frequency(image, pixel_size_angstrom)
-        transfer = self._filter(k) * self._inside(k)
+        transfer = self.transfer(_frequency(image, pixel_size_angstrom))
         return inverse_cosine_transform(transfer * cosine_transform(image))
+
+    def transfer(self, k: Tensor) -> Tensor:
+        """What `filtered` multiplies detail of `k` per Angstrom by."""
+        return self._filter(k) * self._inside(k)
+
+    def flattening(self, k: Tensor) -> Tensor:
+        """What `whitened` multiplies detail of `k` per Angstrom by, before it fills."""
+        return torch.sin(0.5 * math.pi * self._inside(k)) / self._filter(k)
 
     def whitened(
         self, images: Stack, shape: Shape, pixel_size_angstrom: float, seed: int = 0
@@ -94,9 +101,8 @@ class NoiseBand:
         """
         device = images.device
         k = cosine_frequency(shape, pixel_size_angstrom, device)
-        inside = self._inside(k)
-        flattening = torch.sin(0.5 * math.pi * inside) / self._filter(k)
-        filling = torch.cos(0.5 * math.pi * inside)
+        flattening = self.flattening(k)
+        filling = torch.cos(0.5 * math.pi * self._inside(k))
         low, high = (part * self.edge_per_angstrom for part in LEVEL_BAND)
         is_level = (k > low) & (k < high)
         random = stream(seed, "noise beyond the band")

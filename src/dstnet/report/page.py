@@ -31,11 +31,12 @@ _TRACK_MARGIN = 1.15
 _GREY_PERCENTILES = 0.5, 99.5
 # Black and white, in units of the noise above the sum's mean; what is less than the noise does not
 # show as particles do.
-_CONTRAST_RANGE = -2.5, 0.5
+_CONTRAST_RANGE = -1.5, 0.5
 # The same of others, which may be wider, each picture by its own, but no narrower.
 _LEAST_RANGES = {"enhanced": (-0.3, 0.3), "dose_weighted": (-0.6, 0.6), "aligned": (-0.6, 0.6)}
 _LEAST_ERROR = 0.3  # that is white
-_PARTICLES_RANGE = -1.0, 0.0  # certain, and none
+# Sharpened, few domes are deeper.
+_PARTICLES_RANGE = -0.6, 0.0
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),

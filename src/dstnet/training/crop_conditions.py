@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -16,6 +16,7 @@ from dstnet.optics.ctf import OpticsSettings
 from dstnet.simulation import SimulationSettings
 from dstnet.specimen.settings import SpecimenSettings
 from dstnet.specimen.species import Species
+from dstnet.training.faults import NO_FAULTS, Faults, FaultSettings, draw_faults
 
 # Of some 30 kDa, the smallest that can be told from ice at all (Henderson, Q. Rev. Biophys. 28,
 # 171 (1995): 38 kDa at the least).
@@ -36,6 +37,12 @@ class StreamSettings(Settings):
         ge=1,
         validation_alias=AliasChoices("groups", "fractions"),  # as settings before 0.8 call them
         description="most groups of frames of a crop",
+    )
+    single: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="part of the batches of one group, as sums are that somebody else made",
     )
     exposure_e_per_a2: tuple[float, float] = Field(
         default=(0.7, 110.0),
@@ -95,10 +102,14 @@ class StreamSettings(Settings):
         description="part of batches whose windows are cut short, as at a movie's ends",
     )
 
+    faults: FaultSettings = FaultSettings()
+
     @model_validator(mode="after")
     def _of_raw_frames(self) -> Self:
         if self.window is None:
             return self
+        if self.faults.share:
+            raise ValueError("a window is of raw frames, which have no faults: leave faults out")
         if self.window % 2 == 0:
             raise ValueError(
                 f"a window has as many past as future frames, so it is odd, not {self.window}"
@@ -126,6 +137,8 @@ class CropPlan:
         The frame whose own target it carries.
     exposure_known
         Whether the network is given its exposure.
+    faults
+        What happens to its images after the camera.
     """
 
     settings: SimulationSettings
@@ -133,6 +146,7 @@ class CropPlan:
     seed: int
     frame_index: int
     exposure_known: bool
+    faults: Faults = NO_FAULTS
 
 
 def plan_batch(
@@ -146,7 +160,10 @@ def plan_batch(
     generator = stream(seed, "batch", index)
     frames, frame_index = _draw_frames(ranges, generator)
     return [
-        _plan_crop(ranges, species, frames, frame_index, stream(seed, "crop", index, i))
+        replace(
+            _plan_crop(ranges, species, frames, frame_index, stream(seed, "crop", index, i)),
+            faults=draw_faults(ranges.faults, stream(seed, "faults", index, i)),
+        )
         for i in range(batch)
     ]
 
@@ -155,7 +172,7 @@ def _draw_frames(ranges: StreamSettings, generator: torch.Generator) -> tuple[in
     """How many frames the crops of a batch have, and which one's own target they carry."""
     u = torch.rand(2, generator=generator).tolist()
     if ranges.window is None:
-        frames = draw_group_count(ranges.groups, u[0])
+        frames = draw_group_count(ranges.groups, u[0], ranges.single)
         return frames, math.floor(u[1] * frames)
     half = ranges.window // 2
     past, future = half, half
@@ -164,15 +181,16 @@ def _draw_frames(ranges: StreamSettings, generator: torch.Generator) -> tuple[in
     return past + 1 + future, past
 
 
-def draw_group_count(most: int, u: float) -> int:
-    """A number of groups of frames from a uniform number `u`: one in a fifth of the cases, `most`
-    in two fifths, any from two on else.
+def draw_group_count(most: int, u: float, single: float) -> int:
+    """A number of groups of frames from a uniform number `u`: one in a part `single` of the cases;
+    of the rest, `most` in half, any from two on else.
     """
-    if u < 0.2:
+    if u < single:
         return 1
-    if u < 0.6:
+    rest = (u - single) / (1 - single)
+    if rest < 0.5:
         return most
-    return min(most, 2 + math.floor((u - 0.6) / 0.4 * (most - 1)))
+    return min(most, 2 + math.floor((rest - 0.5) / 0.5 * (most - 1)))
 
 
 def _plan_crop(

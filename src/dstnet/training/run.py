@@ -132,6 +132,7 @@ def _trainer(
             seed=settings.seed,
             widest_angstrom=settings.stream.crop * settings.stream.working_pixel_angstrom,
             report=say,
+            with_variants=settings.variants,
         )
     if not prepared.train and not trained:
         raise SettingsError(

@@ -47,6 +47,13 @@ class TrainingSettings(Settings):
             "structures made by formula to train on beside those given, every fourth a cage"
         ),
     )
+    variants: bool = Field(
+        default=False,
+        description=(
+            "train on a variant of each structure and phantom too: in a belt of detergent or lipid,"
+            " cut, or strung to a filament (dstnet.structure.variants)"
+        ),
+    )
     poses: int = Field(
         default=64, ge=1, description="projections of each structure kept for training"
     )

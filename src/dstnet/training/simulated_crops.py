@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dstnet.core.devices import Device
 from dstnet.core.fourier import scale_, shift_phase
+from dstnet.core.randomness import stream
 from dstnet.core.shapes import Image
 from dstnet.motion.warp import warp_local, warp_prefilter
 from dstnet.movie.normalise import normalised
@@ -73,10 +74,15 @@ def make_crop(plan: CropPlan, device: Device = "cpu") -> Crop:
         As `simulated_batch`.
     """
     simulator = MovieSimulator(plan.settings, plan.species, plan.seed, device)
+    faults = plan.faults
+    pixel = plan.settings.pixel_size_angstrom
     counts = torch.stack(list(simulator.frames()))
+    counts = faults.add_to(counts, pixel, stream(plan.seed, "faults"))
+    counts = faults.limit(counts, pixel, plan.seed)
     frames, total, mean, noise = normalised(counts)
+    clean = simulator.truth.clean.to(device) + simulator.static_contrast()
     truth = CropTruth(
-        clean=simulator.truth.clean.to(device) + simulator.static_contrast(),
+        clean=faults.limit_signal(clean, pixel),
         phase=simulator.truth.phase.to(device),
         label=_label_without_debris(simulator.truth, plan.species),
         mean_over_noise=mean / noise,
@@ -87,7 +93,7 @@ def make_crop(plan: CropPlan, device: Device = "cpu") -> Crop:
         total=total,
         exposure=_exposure_inputs(plan).to(device),
         targets=make_targets(truth),
-        frame_target=frame_signal * (mean / noise),
+        frame_target=faults.limit_signal(frame_signal, pixel) * (mean / noise),
     )
 
 

@@ -14,6 +14,7 @@ from dstnet.errors import SettingsError
 from dstnet.potential import Projector, build_potential
 from dstnet.specimen.species import ProjectionBank
 from dstnet.structure import Atoms, phantom, read_structure
+from dstnet.structure.variants import variants
 
 _PART_ENDING = "-part"
 
@@ -45,13 +46,14 @@ def prepare(
     seed: int,
     widest_angstrom: float,
     report: Callable[[str], None],
+    with_variants: bool = False,
 ) -> PreparedSpecies:
     """Projections of structures to train on and of held-out ones.
 
     A structure that its file builds from copies is trained on both as built and as the single copy,
     a subcomplex; complexes wider than `widest_angstrom` are left out, and reported. Phantoms 1 to
     `phantoms` are trained on as well, every fourth a cage (phantom 0, the demonstration's, never
-    is). Each structure gives a `fragment` too.
+    is). Each structure gives a `fragment` too, and `with_variants` a variant.
 
     Raises
     ------
@@ -91,6 +93,8 @@ def prepare(
     prepared.train += projected(
         fragment(atoms, stream(seed, "piece", atoms.name)) for atoms in complete
     )
+    if with_variants:
+        prepared.train += projected(variants(train, seed))
     prepared.held_out = projected(read_structure(path) for path in held_files)
     return prepared
 

@@ -86,7 +86,7 @@ def stored_batch(
     generator = stream(seed, "recorded", index)
     number = int(torch.randint(len(movies), (1,), generator=generator))
     movie = movies[number]
-    used = _draw_frames(movie.settings.frames, ranges.groups, generator)
+    used = _draw_frames(movie.settings.frames, ranges, generator)
     places = []
     known = []
     for i in range(batch):
@@ -112,13 +112,13 @@ class _UsedFrames:
     group_index: int
 
 
-def _draw_frames(frames: int, most_groups: int, generator: torch.Generator) -> _UsedFrames:
+def _draw_frames(frames: int, ranges: StreamSettings, generator: torch.Generator) -> _UsedFrames:
     complete, length, start, grouping, group = torch.rand(5, generator=generator).tolist()
     count = frames
     if complete >= 0.5:
         count = max(1, round(frames**length))
     first = math.floor(start * (frames - count + 1))
-    groups = draw_group_count(min(count, most_groups), grouping)
+    groups = draw_group_count(min(count, ranges.groups), grouping, ranges.single)
     used = range(first, first + count)
     return _UsedFrames(used, groups, math.floor(group * groups))
 
