@@ -113,3 +113,11 @@ def test_a_mean_of_some_movies_says_so():
     )
     lines = markdown(table).splitlines()
     assert lines[-1].endswith("[7] | 0.0 |") and "[" not in lines[-2]
+
+
+def test_the_best_other_is_one_that_was_scored_on_the_same_movies():
+    movies = movies_of(sum=HARDNESS, net=HARDNESS - 0.1, lucky=HARDNESS - 0.3)
+    for movie in movies[1:]:
+        del movie.methods["lucky"]
+    others = {d.method: d.other for d in summary_of(movies).differences if d.role == "best other"}
+    assert others["net"] == ("sum", "micrograph")

@@ -5,7 +5,7 @@ at.
 
     provenance.json              what all scores share; written first: the folder is then ours
     movies/DATASET/NAME.json     scores
-    movies/DATASET/NAME.npz      crops by method, on the scale of the plain sum
+    movies/DATASET/NAME.npz      crops by method, to look at
 """
 
 import json
@@ -23,7 +23,9 @@ from dstnet.evaluation.base import Curve, ScoredPicks, Subject
 from dstnet.io import atomic_path, ensure_writable_folder
 from dstnet.pipeline.ownership import PROVENANCE
 
-TRUTH = "truth"  # its crop's name beside the methods'
+# Crops beside the methods': the truth; the plain sum, also where that method is not asked for.
+TRUTH = "truth"
+PLAIN = "sum"
 _MOST_BYTES = 100_000_000
 
 

@@ -18,6 +18,7 @@ from dstnet.evaluation.controls import CONTROLS, Controls
 from dstnet.evaluation.crops import crop_of
 from dstnet.evaluation.measures import MEASURES
 from dstnet.evaluation.records import (
+    PLAIN,
     TRUTH,
     MovieScores,
     claim_folder,
@@ -273,10 +274,11 @@ class _Worker:
                 if image is not None:
                     crops = {
                         **read_crops(folder, subject),
-                        candidate.name: crop_of(image, aligned.total),
+                        candidate.name: crop_of(image),
                     }
+                    crops[PLAIN] = crop_of(aligned.total)
                     if scene.truth is not None:
-                        crops[TRUTH] = crop_of(scene.truth.clean, aligned.total)
+                        crops[TRUTH] = crop_of(scene.truth.clean)
                     write_crops(folder, subject, crops)
                 write_scores(folder, subject, record)
                 made.append(candidate.name)

@@ -237,15 +237,19 @@ def _pairs(
     if not measure.better:
         return
     sign = 1 if measure.better == "higher" else -1
-    ranked = sorted(
-        entries, key=lambda entry: -sign * float(np.mean(list(entries[entry].values())))
-    )
+
+    def rank(entry: Entry, other: Entry) -> tuple[int, float]:
+        """First those scored on most of the entry's movies, by their mean there."""
+        values = [v for movie, v in entries[other].items() if movie in entries[entry]]
+        return -len(values), -sign * float(np.mean(values)) if values else math.inf
+
     for entry in entries:
-        comparable = [o for o in ranked if o != entry and _is_comparable(o, entry, measure)]
-        of_reference = [o for o in comparable if o[0] == reference and o[0] != entry[0]]
+        comparable = [other for other in entries if _is_comparable(other, entry, measure)]
+        others = sorted(set(comparable) - {entry}, key=lambda other: (*rank(entry, other), other))
+        of_reference = [o for o in others if o[0] == reference and o[0] != entry[0]]
         if of_reference:
             yield entry, "reference", of_reference[0]
-        untold = [other for other in comparable if other[0] not in told]
+        untold = [other for other in others if other[0] not in told]
         if untold:
             yield entry, "best other", untold[0]
 

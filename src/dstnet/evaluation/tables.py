@@ -22,7 +22,6 @@ from dstnet.io import atomic_path
 # What tables for people show, in this order, of what there is; all else is in the CSV files.
 HEADLINES = (
     "residual",
-    "residual-20",
     "residual-10",
     "ssim",
     "frc-area",

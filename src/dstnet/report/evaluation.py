@@ -19,16 +19,18 @@ from dstnet.errors import printable
 from dstnet.evaluation import Evaluation
 from dstnet.evaluation.base import Curve, Measure
 from dstnet.evaluation.crops import STEP
-from dstnet.evaluation.records import TRUTH, MovieScores, read_crops, write_provenance
+from dstnet.evaluation.records import PLAIN, TRUTH, MovieScores, read_crops, write_provenance
 from dstnet.evaluation.summary import summarised
 from dstnet.evaluation.tables import Table, write_tables
 from dstnet.io import atomic_path
 from dstnet.report.drawing import draw_line_style, new_figure, save_figure, style_axes
 from dstnet.report.panels import ACCENT, INK, draw_scale_bar
+from dstnet.report.spectrum import low_passed
 
 PAGE = "evaluation.html"
 FURTHER = "erased.png", "maps-*.png"  # pictures of dstnet.report.trust
 COLUMNS = 5  # crops in a row of a panel
+SCALED_ANGSTROM = 20.0
 PERCENTILES = (1.0, 99.0)  # of a crop; black and white are the middle ones of all crops'
 FINEST_ANGSTROM = 4.0  # of ring correlations
 _CURVES = {"frc": "FRC to the truth", "half-frc": "enhanced half against raw other half"}
@@ -84,9 +86,11 @@ def _write_figures(
     first = max(outcomes, key=lambda outcome: len(outcome.scores.methods))
     scored = {name for name, scores in first.scores.methods.items() if scores.outputs}
     crops = read_crops(folder, first.subject)
-    shown = Shown(first.scores, {k: crop for k, crop in crops.items() if k in scored | {TRUTH}})
+    shown = Shown(
+        first.scores, {k: crop for k, crop in crops.items() if k in scored | {TRUTH, PLAIN}}
+    )
     measure = table.columns[0] if table.columns else None
-    if any(name in shown.crops for name in methods):
+    if PLAIN in shown.crops:
         write_panel(folder / f"panel-{table.dataset}.png", shown, methods, measure)
     movies = [outcome.scores for outcome in outcomes]
     write_curves(folder / f"frc-{table.dataset}.png", movies, methods)
@@ -142,18 +146,31 @@ def write_panel(path: Path, shown: Shown, methods: Sequence[str], measure: Measu
     rows = -(-len(names) // COLUMNS)
     figure = new_figure(2.9 * min(COLUMNS, len(names)), 3.15 * rows + 0.3)
     axes_of = figure.subplots(rows, min(COLUMNS, len(names)), squeeze=False).ravel()
-    images = [shown.crops[name].astype(np.float32) for name in names]
-    low, high = np.median([np.percentile(image, PERCENTILES) for image in images], axis=0)
     pixel = (shown.movie.pixel_size_angstrom or 1.0) * STEP
+    plain = shown.crops[PLAIN].astype(np.float32)
+    images = [_on_scale_of(plain, shown.crops[name].astype(np.float32), pixel) for name in names]
+    low, high = np.median([np.percentile(image, PERCENTILES) for image in images], axis=0)
     for axes, name, image in zip(axes_of, names, images, strict=False):
         axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
         axes.set_title(_titled(shown.movie, name, measure), fontsize=9.5, color=INK)
     for axes in axes_of:
         axes.set_axis_off()
     draw_scale_bar(axes_of[0], images[0].shape, pixel)
-    said = "one grey scale, each scaled to explain most of the plain sum"
+    said = f"one grey scale, each scaled to the plain sum's detail up to {SCALED_ANGSTROM:g} Å"
     figure.suptitle(f"{shown.movie.dataset}, {shown.movie.name}: {said}", fontsize=10, color=INK)
     save_figure(figure, path)
+
+
+def _on_scale_of(plain: np.ndarray, image: np.ndarray, pixel_size_angstrom: float) -> np.ndarray:
+    """An image scaled so that its coarse detail explains most of the plain sum's: methods have
+    scales of their own, and noise is not what they are to be equal in.
+    """
+    finest_angstrom = max(SCALED_ANGSTROM, 4 * pixel_size_angstrom)
+    coarse = low_passed(image, pixel_size_angstrom, finest_angstrom)
+    of_plain = low_passed(plain, pixel_size_angstrom, finest_angstrom)
+    coarse = coarse - coarse.mean()
+    slope = float((coarse * of_plain).sum() / max(float((coarse**2).sum()), 1e-30))
+    return slope * (image - image.mean())
 
 
 def _titled(movie: MovieScores, name: str, measure: Measure | None) -> str:
