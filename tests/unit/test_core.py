@@ -56,8 +56,9 @@ def test_settings_come_back_from_their_own_yaml(tmp_path):
     path.write_text(settings.to_yaml())
     assert Example.from_yaml(path) == settings
     assert Example.from_yaml(path, size=2) == Example(size=2, name="a: b")
-    path.write_text("")
-    assert Example.from_yaml(path) == Example()
+    path.write_text("")  # as a full disk leaves it
+    with pytest.raises(SettingsError, match="it is empty"):
+        Example.from_yaml(path)
 
 
 def test_wrong_settings_are_named_with_what_was_given_and_what_is_allowed():

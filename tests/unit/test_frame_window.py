@@ -56,6 +56,7 @@ def restorer(weights: Path, **changes) -> WindowRestorer:
     values = {
         "model": str(weights),
         "evidence": False,
+        "sharpen": False,
         "engine": "eager",
         "half_precision": False,
         "alignment": {"patches": 0},

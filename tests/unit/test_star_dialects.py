@@ -440,7 +440,7 @@ def test_gain_and_defects_of_a_table(project):
     ],
 )
 def test_options_for_relions_tables_are_looked_at_too(project, given, said):
-    with pytest.raises(BadInputError, match=said):
+    with pytest.raises(SettingsError, match=said):
         opened(
             project,
             OPTICS + loop("rlnMicrographMovieName rlnOpticsGroup", "Movies/m.mrc 1"),

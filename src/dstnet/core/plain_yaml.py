@@ -48,7 +48,7 @@ def read_yaml(path: Path | str) -> Any:
 
 
 def _check_signs(text: str) -> None:
-    """Refuse more values or levels than may be, before a tree is made of them.
+    """Refuse more values, levels or digits than may be, before a tree is made of them.
 
     Raises
     ------
@@ -67,6 +67,14 @@ def _check_signs(text: str) -> None:
             raise ValueError(f"it has more than {_MOST_VALUES} values")
         if depth > _MOST_DEPTH:
             raise ValueError(f"it has more than {_MOST_DEPTH} levels")
+        if isinstance(event, yaml.ScalarEvent) and not event.style:
+            # Here already: to tell what kind of value it is takes the square of its length.
+            _check_length(event.value)
+
+
+def _check_length(plain: str) -> None:
+    if len(plain) > _MOST_PLAIN_CHARACTERS:
+        raise ValueError(f"it has a value of {len(plain)} characters without quotes")
 
 
 def _check_size(root: yaml.Node) -> None:
@@ -75,7 +83,7 @@ def _check_size(root: yaml.Node) -> None:
     Raises
     ------
     ValueError
-        If there are too many values, levels or digits.
+        If there are too many values or levels.
     """
     waiting = [(root, 0)]
     count = 0
@@ -90,10 +98,3 @@ def _check_size(root: yaml.Node) -> None:
             waiting += [(part, depth + 1) for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             waiting += [(part, depth + 1) for part in node.value]
-        elif _is_plain(node) and len(node.value) > _MOST_PLAIN_CHARACTERS:
-            raise ValueError(f"it has a value of {len(node.value)} characters without quotes")
-
-
-def _is_plain(node: yaml.Node) -> bool:
-    """Whether a value stands without quotes, so that it may be a number."""
-    return isinstance(node, yaml.ScalarNode) and node.style is None

@@ -88,16 +88,16 @@ def _refuse_what_is_there(folder: Path, resume: bool) -> None:
     """Refuse a folder with a run that is not to be gone on with, or a user's own files under the
     names of a run's.
     """
-    if resume:
-        return
-    if (folder / CHECKPOINT_NAME).exists():
+    has_checkpoint = (folder / CHECKPOINT_NAME).exists()
+    if has_checkpoint and not resume:
         raise OutputError(
             f"{folder} already holds a training run; add --resume to go on with it, or choose"
             " another folder"
         )
-    if (folder / WEIGHTS_NAME).exists():
+    if not has_checkpoint and (folder / WEIGHTS_NAME).exists():
         raise OutputError(f"{folder} already holds weights; choose another folder")
-    refuse_foreign_records(folder)
+    if not resume:
+        refuse_foreign_records(folder)
 
 
 def _check_network(settings: TrainingSettings) -> None:
