@@ -67,6 +67,7 @@ def test_what_is_written_reads_back(tmp_path, mode):
             "motion.star",
             "ctf.star",
             "particles.star",
+            "facts.json",
             "settings.yaml",
         )
     }

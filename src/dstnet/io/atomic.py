@@ -40,14 +40,14 @@ Put = Callable[[Path, Path], None]  # puts a complete file, the first, in the pl
 
 
 @contextmanager
-def atomic_path(path: Path | str, put: Put = os.replace) -> Iterator[Path]:
+def atomic_path(path: Path | str, put: Put | None = None) -> Iterator[Path]:
     """Yield a path to write to; once the block ends well, what lies there replaces `path` in one
     step.
 
     The path yielded is a hidden name in the same folder with the same suffix; an empty file lies
     there, whose permissions the result gets, as the umask has them. If the block fails, for
-    whatever reason, nothing is left behind and an older file at `path` stays as it was. `put` is
-    `os.replace`, or a `Staged` that keeps the file for later.
+    whatever reason, nothing is left behind and an older file at `path` stays as it was. `put` is a
+    `Staged` that keeps the file for later, where there is one.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def atomic_path(path: Path | str, put: Put = os.replace) -> Iterator[Path]:
         yield temporary
         # Else a crash of the machine could leave the new name on an empty file.
         flush_to_disk(temporary)
-        put(temporary, path)
+        (put or os.replace)(temporary, path)
     except OSError as error:
         raise _output_error(path, error) from error
     finally:

@@ -252,7 +252,7 @@ def write_mrc(
     *,
     stack: bool = False,
     origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    put: Put = os.replace,
+    put: Put | None = None,
 ) -> None:
     """Write an image, an image stack or a volume as an MRC2014 file, atomically (see `atomic_path`,
     also of `put`); the header's statistics are those of the data.

@@ -22,7 +22,7 @@ def write_star(
     *,
     float_format: str = "%.6f",
     comment: str = "",
-    put: Put = os.replace,
+    put: Put | None = None,
 ) -> None:
     """Write tables, or single values by name, as the blocks ``data_NAME`` of a STAR file,
     atomically (see `atomic_path`); equal tables give equal bytes. A comment, with its sign, is the
