@@ -38,6 +38,7 @@ OUT, UNDISTURBED = Path("out"), Path("undisturbed")
 WATCHED_MOVIES = 120
 WATCH = ("--watch", "0.5", "--watch-settle", "1", "--watch-idle", "4")
 AN_HOUR = 3600.0
+LEAVE_SECONDS = 30.0
 MOST_GROWTH_MB = 30  # by 1,000 movies: their records take 10
 
 # Who is killed, and how.
@@ -212,8 +213,18 @@ def judged(inputs: Inputs, runs: list[Run], before: dict[str, tuple[int, int]]) 
         "what others put there is as it was": all(
             p.read_bytes() == FOREIGN for p in inputs.foreign
         ),
-        "nobody works any more": not any(run.processes() for run in runs),
+        "nobody works any more": all_have_left(runs),
     }
+
+
+def all_have_left(runs: list[Run]) -> bool:
+    """Whether the workers of killed runs end by themselves, once each has done with its movie."""
+    until = time.monotonic() + LEAVE_SECONDS
+    while any(run.processes() for run in runs):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def growth_mb(out: Path) -> float:

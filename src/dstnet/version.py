@@ -1,3 +1,3 @@
 """The version, where all that records it finds it."""
 
-__version__ = "0.9.0"
+__version__ = "0.10.0"
