@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -108,8 +109,8 @@ def read_janni_weights(path: Path) -> Layers:
     try:
         with h5py.File(path, "r") as file:
             for name in _LAYERS:
-                kernel = torch.from_numpy(file[f"{name}/{name}/kernel:0"][()])
-                bias = torch.from_numpy(file[f"{name}/{name}/bias:0"][()])
+                kernel = torch.from_numpy(np.asarray(file[f"{name}/{name}/kernel:0"]))
+                bias = torch.from_numpy(np.asarray(file[f"{name}/{name}/bias:0"]))
                 layers[name] = kernel.float().permute(3, 2, 0, 1).contiguous(), bias.float()
                 if name == _FIRST_LAYER and tuple(kernel.shape) != _FIRST_SHAPE:
                     raise ValueError(f"{name} is {tuple(kernel.shape)}, not {_FIRST_SHAPE}")
