@@ -181,7 +181,7 @@ def whitened(volumes: Sequence[np.ndarray], like: np.ndarray) -> list[np.ndarray
     amplitude = np.sqrt(power / np.maximum(terms, 1)).clip(min=1e-30)
     transfer = (1 / amplitude)[shell].reshape(spectrum.shape).astype(np.float32)
     return [
-        np.asarray(scipy.fft.irfftn(scipy.fft.rfftn(volume) * transfer, like.shape))
+        np.asarray(scipy.fft.irfftn(np.asarray(scipy.fft.rfftn(volume)) * transfer, like.shape))
         for volume in volumes
     ]
 
