@@ -4,7 +4,7 @@
     python benchmarks/quality/adapt.py [--settings FILE] structure FILE
 
 The first adapts to five fields of real apoferritin and scores five others; the second does the same
-with simulated movies of one structure, those of held_out.py.
+with simulated movies of one structure, those of held_out.sh.
 
 Each real field is two images, the average without one frame and that frame, with the one scale and
 the unequal exposures that a movie of two frames has; DATA is the folder of the fields and SCORES

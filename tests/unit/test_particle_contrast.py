@@ -59,7 +59,8 @@ def test_images_without_noise_or_without_particles():
     assert contrast(1e4 + 0 * noise(0)) == -40
     assert contrast(discs()) == 40
     assert math.isnan(particle_contrast_db(noise(0), np.zeros((0, 2)), DIAMETER))
-    assert math.isnan(particle_contrast_db(noise(0), np.array([[2.0, 2.0]]), DIAMETER))
+    beyond = np.array([[2.0, 2.0], [-90.0, 50.0], [500.0, 900.0], [50.0, -3.0]])
+    assert math.isnan(particle_contrast_db(noise(0), beyond, DIAMETER))
 
 
 def test_neighbours_do_not_count_as_surroundings():
@@ -78,7 +79,7 @@ def test_smoothing_raises_it_and_the_nearest_gaussian_as_much():
     total = discs() + 2 * noise(1)
     for sigma in (0.0, 1.0, 3.0, 6.0, 20.0):
         image = gaussian_filtered(total, sigma)
-        found = nearest_gaussian(compared(5 * image - 3, total, 2.0, taper=False), 2.0)
+        found = nearest_gaussian(compared(5 * image - 3, total, 2.0, taper=0.0), 2.0)
         assert found == pytest.approx(sigma, rel=0.06)
         gain = contrast(image) - contrast(gaussian_filtered(total, found))
         assert gain == pytest.approx(0, abs=0.5)

@@ -25,9 +25,9 @@ from dstnet.network.inputs import exposure_inputs
 from dstnet.network.outputs import OUTPUTS
 
 # From here on, pure noise has at most 2 % of the output power of particles: 0.2 % at 20, 6 % at 5
-# e-/Å2 (benchmarks/quality/hallucination.py).
+# e-/Å2 (benchmarks/quality/controls.sh).
 TRUSTED_E_PER_A2 = 20.0
-# Residual energy on fourteen movies of benchmarks/quality/held_out.py (strong) by 8, 6, 5 and 4
+# Residual energy on fourteen movies of benchmarks/quality/held_out.sh (strong) by 8, 6, 5 and 4
 # groups: 0.3751, 0.3752, 0.3756, 0.3764.
 USUAL_GROUPS = 5
 

@@ -7,14 +7,12 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from dstnet.alignment import Grouping
 from dstnet.core.regular_files import read_regular_text
-from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.errors import BadInputError, DstnetError
 from dstnet.evaluation.base import DoesNotFitError, Made, Scene, Subject
 from dstnet.evaluation.plain_methods import RegistryCandidate
@@ -90,15 +88,12 @@ class AdaptedCandidate:
         if adapted.refused:
             raise DoesNotFitError(f"{scene.aligned.movie.name}: {adapted.note}")
         model = self.model if adapted.weights is None else str(adapted.weights)
-        made = self._with(model)(scene)
+        made = RegistryCandidate(self.name, model)(scene)
         return Made(made.images, (*made.notes, adapted.note))
 
-    @cached_property
+    @property
     def _start(self) -> RegistryCandidate:
-        return self._with(self.model)
-
-    def _with(self, model: str) -> RegistryCandidate:
-        return RegistryCandidate(self.name, EnhancementSettings(model=model))
+        return RegistryCandidate(self.name, self.model)
 
 
 def adapted_candidate(

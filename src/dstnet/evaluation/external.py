@@ -4,6 +4,7 @@ Whether such an image shows the field as the sum does is seen by correlating bot
 rows from either end, and some turn or mirror what they write.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +20,7 @@ from dstnet.evaluation.base import DoesNotFitError, Made, Scene
 from dstnet.evaluation.results import read_image
 from dstnet.movie import Movie
 
-_MOST_SHIFT_PX = 32  # of where a program puts its sums
+_MOST_SHIFT_ANGSTROM = 100.0  # of where a program puts its sums
 _BAND_ANGSTROM = 200.0, 15.0  # where any enhanced image shows the field
 _LEAST_PEAK = 6.0  # deviations of the correlation elsewhere: noise stays below
 _UPRIGHT_SHARE = 0.8  # of the highest peak; a symmetric field is upright
@@ -152,20 +153,28 @@ def as_the_sum(
             " the whole field, of this size or binned by a whole number"
         )
     notes = [] if factor == 1 else [f"binned by {factor}: brought to the grid of the sum"]
+    # A grid that just holds the band in which both are compared
+    pixel = max(_BAND_ANGSTROM[1] / 2, pixel_size_angstrom * factor)
+    small_total = _coarser(total, pixel_size_angstrom / pixel)
+    small = _coarser(image, pixel_size_angstrom * factor / pixel)
     peaks = {}
-    for label, (turns, is_mirrored) in ORIENTATIONS.items():
-        turned = _turned_back(image, turns, is_mirrored)
-        if (turned.shape[0] * factor, turned.shape[1] * factor) == shape:
-            fine = resample(turned, shape)
-            peaks[label] = (_peak(fine, total, pixel_size_angstrom), fine)
+    for label, way in ORIENTATIONS.items():
+        turned = _turned_back(small, *way)
+        if turned.shape == small_total.shape:
+            peaks[label] = _peak(turned, small_total, pixel)
     label = _orientation(peaks, path)
-    peak, fine = peaks[label]
+    fine = resample(_turned_back(image, *ORIENTATIONS[label]), shape)
     if label != "as the sum":
         notes.append(f"lay {label}: turned back")
-    if peak < 0:
+    if peaks[label] < 0:
         notes.append("its contrast was inverted: made dark on bright as the sum")
         fine = -fine
     return fine, tuple(notes)
+
+
+def _coarser(image: Image, scale: float) -> Image:
+    height, width = (round(side * scale) for side in image.shape)
+    return resample(image, (height, width))
 
 
 def _binning_of(image: Image, shape: Shape) -> int | None:
@@ -178,8 +187,8 @@ def _binning_of(image: Image, shape: Shape) -> int | None:
     return None
 
 
-def _orientation(peaks: dict[str, tuple[float, Image]], path: Path) -> str:
-    strength = {label: abs(peak) for label, (peak, _) in peaks.items()}
+def _orientation(peaks: Mapping[str, float], path: Path) -> str:
+    strength = {label: abs(peak) for label, peak in peaks.items()}
     best = max(strength, key=lambda label: strength[label])
     if strength[best] < _LEAST_PEAK:
         raise BadInputError(
@@ -207,9 +216,9 @@ def _peak(image: Image, total: Image, pixel_size_angstrom: float) -> float:
     # Each ring counts by its phases alone: filters leave them, and coarse detail is not all.
     phases = torch.where(is_inside, product / product.abs().clamp(min=1e-30), 0)
     cross = torch.fft.irfft2(phases, s=shape)
-    near = torch.roll(cross, (_MOST_SHIFT_PX, _MOST_SHIFT_PX), (0, 1))
-    side = 2 * _MOST_SHIFT_PX + 1
-    near = near[:side, :side] / cross.std()
+    reach = round(_MOST_SHIFT_ANGSTROM / pixel_size_angstrom)
+    near = torch.roll(cross, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
+    near = near / cross.std()
     highest, lowest = float(near.max()), float(near.min())
     return highest if highest >= -lowest else lowest
 

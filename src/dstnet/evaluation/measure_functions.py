@@ -31,6 +31,7 @@ from dstnet.metrics.picking import (
 )
 from dstnet.metrics.residual_spectrum import particles_left, taken_out, unevenness
 from dstnet.metrics.rings import (
+    SHORT_TAPER,
     Rings,
     compared,
     resolution_angstrom,
@@ -42,6 +43,7 @@ from dstnet.picking import pick_blobs
 Key = TypeVar("Key", Scene, Evaluated)
 Value = TypeVar("Value")
 
+PLAIN_SUM = "sum"  # name of the method
 _DEEP = -0.3  # of a `particles` image: darker pixels say that a particle is there
 
 
@@ -68,6 +70,13 @@ def _with_truth(e: Evaluated) -> Rings:
 
 
 @_once
+def _with_truth_for_exposure(e: Evaluated) -> Rings:
+    """The same with more independent terms: an exposure is told from small differences."""
+    assert e.target is not None
+    return compared(e.image[e.inside], e.target[e.inside], _pixel(e), taper=SHORT_TAPER)
+
+
+@_once
 def _clean_at_total(scene: Scene) -> Image:
     """The clean truth where the plain aligned sum has it."""
     assert scene.truth is not None
@@ -75,10 +84,11 @@ def _clean_at_total(scene: Scene) -> Image:
 
 
 @_once
-def _total_with_truth(e: Evaluated) -> Rings:
-    """The plain aligned sum and its truth, ring by ring."""
+def _total_for_exposure(e: Evaluated) -> Rings:
+    """The same of the plain aligned sum."""
     total = e.scene.aligned.total
-    return compared(total[e.inside], _clean_at_total(e.scene)[e.inside], _pixel(e))
+    clean = _clean_at_total(e.scene)
+    return compared(total[e.inside], clean[e.inside], _pixel(e), taper=SHORT_TAPER)
 
 
 @_once
@@ -132,8 +142,7 @@ def residual_to(finest_angstrom: float) -> Callable[[Evaluated], float]:
 
     def measure(e: Evaluated) -> float:
         assert e.target is not None
-        inside = e.inside
-        return residual_energy_to(e.image[inside], e.target[inside], _pixel(e), finest_angstrom)
+        return residual_energy_to(e.image, e.target, _pixel(e), finest_angstrom, e.border_px)
 
     return measure
 
@@ -160,18 +169,24 @@ def ssnr(e: Evaluated) -> Curve:
 
 def exposure(function: Callable[[Rings, Rings], float]) -> Callable[[Evaluated], float]:
     """A measure of what the image and the plain aligned sum share with the truth."""
-    return lambda e: function(_with_truth(e), _total_with_truth(e))
+    return lambda e: function(_with_truth_for_exposure(e), _total_for_exposure(e))
 
 
 def motion(part: str) -> Callable[[Evaluated], float]:
-    """Of the method's own motion, or of that which its movie was aligned by."""
+    """Error of the method's own motion; that of the alignment which others share with the plain sum
+    stands with the plain sum.
+    """
 
     def measure(e: Evaluated) -> float:
         truth = e.scene.truth
         if truth is None or truth.motion is None:
             return math.nan
-        found = e.made.motion or e.scene.aligned.motion
-        if len(found.global_shift_angstrom) != len(truth.motion.global_shift_angstrom):
+        found = e.made.motion
+        if found is None and e.method == PLAIN_SUM:
+            found = e.scene.aligned.motion
+        if found is None or len(found.global_shift_angstrom) != len(
+            truth.motion.global_shift_angstrom
+        ):
             return math.nan  # frames were left out
         return getattr(motion_error(found, truth.motion, 1.0), part)  # in pixels of 1 Angstrom
 
@@ -216,7 +231,7 @@ def contrast_of_image(e: Evaluated) -> float:
 @_once
 def contrast_of_gaussian(e: Evaluated) -> float:
     total = e.scene.aligned.total
-    sigma = nearest_gaussian(compared(e.image, total, _pixel(e), taper=False), _pixel(e))
+    sigma = nearest_gaussian(compared(e.image, total, _pixel(e), taper=0.0), _pixel(e))
     return _particle_contrast(e, gaussian_filtered(total, sigma))
 
 

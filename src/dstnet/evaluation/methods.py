@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dstnet.enhancement import EnhancementSettings
 from dstnet.enhancement.registry import METHODS as OWN_METHODS
 from dstnet.errors import SettingsError, WeightsError
 from dstnet.evaluation.adapted import ENDING as ADAPTED
@@ -205,7 +204,7 @@ def make_candidates(
 
 
 def _of_registry(name: str) -> Candidate:
-    candidate = RegistryCandidate(name, EnhancementSettings(model=name))
+    candidate = RegistryCandidate(name, name)
     try:
         candidate.describe()  # else every movie would fail by the same reason
     except WeightsError:

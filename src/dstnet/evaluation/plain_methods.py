@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dstnet.alignment import AlignedMovie, Grouping, accumulate
+from dstnet.alignment import Grouping, accumulate
 from dstnet.alignment.undo_motion import field_of
 from dstnet.core.fourier import resample
 from dstnet.core.shapes import Image
@@ -19,7 +19,7 @@ from dstnet.enhancement.classical import dose_weighted_sum
 from dstnet.enhancement.registry import make_restorer
 from dstnet.enhancement.settings import EnhancementSettings
 from dstnet.errors import BadInputError, SettingsError
-from dstnet.evaluation.base import Made, Scene, Truth
+from dstnet.evaluation.base import DoesNotFitError, Made, Scene, Truth
 from dstnet.metrics.oracle import best_gaussian, gaussian_filtered, oracle_wiener_filtered
 from dstnet.motion import Motion
 from dstnet.movie import Movie
@@ -38,50 +38,34 @@ class RegistryCandidate:
     ----------
     name
         As in tables.
-    settings
-        Their `model` says which method.
+    model
+        The method, released weights or a file of weights.
     """
 
     name: str
-    settings: EnhancementSettings
+    model: str
     needs_truth: bool = False
 
     def groupings(self, movie: Movie) -> tuple[Grouping, ...]:
         """What the method wants of the alignment."""
-        return _restorer(self.settings).needs(movie).groupings
+        return _restorer(self.model).needs(movie).groupings
 
     def describe(self) -> dict[str, Any]:
         """See `Candidate`."""
-        return _restorer(self.settings).describe()
+        return _restorer(self.model).describe()
 
     def __call__(self, scene: Scene) -> Made:
         """See `Candidate`; errors are those of `Restorer`."""
-        restorer = _restorer(self.settings, str(scene.aligned.total.device))
+        restorer = _restorer(self.model, str(scene.aligned.total.device))
         outputs = [name for name in OUTPUTS if name in restorer.outputs]
-        aligned = with_groups(scene.aligned, restorer.needs(scene.aligned.movie).groupings)
-        restored = restorer(aligned, outputs=outputs)
+        restored = restorer(scene.aligned, outputs=outputs)
         images = {name: restored.images[name].float().cpu() for name in outputs}
         return Made(images, restored.notes)
 
 
 @lru_cache(maxsize=8)
-def _restorer(settings: EnhancementSettings, device: str = "cpu") -> Restorer:
-    return make_restorer(settings, device)
-
-
-def with_groups(aligned: AlignedMovie, groupings: tuple[Grouping, ...]) -> AlignedMovie:
-    """An aligned movie with the groups asked for: a half has fewer frames than the movie, and some
-    methods then take fewer groups of it.
-    """
-    if all(grouping in aligned.groups for grouping in groupings):
-        return aligned
-    return accumulate(
-        aligned.movie,
-        aligned.motion,
-        groupings=groupings,
-        binning=aligned.binning,
-        device=aligned.total.device,
-    )
+def _restorer(model: str, device: str = "cpu") -> Restorer:
+    return make_restorer(EnhancementSettings(model=model), device)
 
 
 @dataclass(frozen=True)
@@ -139,13 +123,15 @@ def true_motion_sum(scene: Scene) -> Made:
 
     Raises
     ------
+    DoesNotFitError
+        If the true motion is not known.
     BadInputError
-        If the true motion is not known, or is of another number of frames.
+        If it is of another number of frames.
     """
     movie = scene.aligned.movie
     motion = _truth_of(scene).motion
     if motion is None:
-        raise BadInputError(f"{movie.name}: its true motion is not known")
+        raise DoesNotFitError(f"{movie.name}: its true motion is not known")
     frames = len(motion.global_shift_angstrom)
     if max(movie.frame_numbers) >= frames:
         raise BadInputError(

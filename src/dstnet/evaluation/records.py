@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from dstnet.core.regular_files import open_regular, read_regular_text
-from dstnet.errors import OutputError
+from dstnet.errors import OutputError, printable
 from dstnet.evaluation.base import Curve, ScoredPicks, Subject
 from dstnet.io import atomic_path, ensure_writable_folder
 from dstnet.pipeline.ownership import PROVENANCE
@@ -180,7 +180,7 @@ def read_scores(folder: Path, subject: Subject) -> MovieScores:
     fresh = MovieScores(
         dataset=subject.dataset,
         name=subject.name,
-        path=str(subject.path),
+        path=printable(str(subject.path)),
         digest=subject.digest,
     )
     try:

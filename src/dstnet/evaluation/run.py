@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dstnet.alignment import AlignedMovie, Grouping, align
 from dstnet.core.progress import progress, working_on
-from dstnet.errors import DstnetError, OutputError, SettingsError
+from dstnet.errors import BadInputError, DstnetError, OutputError, SettingsError
 from dstnet.evaluation.base import Annotation, Candidate, Measure, Scene, Subject
 from dstnet.evaluation.controls import CONTROLS, Controls
 from dstnet.evaluation.crops import crop_of
@@ -31,6 +31,8 @@ from dstnet.evaluation.settings import EvaluationSettings
 from dstnet.evaluation.truths import checked_truth
 from dstnet.movie import Movie
 from dstnet.runs import Outcome, WorkerCrash, Workplace, prepare
+
+LEAST_LEFT_PX = 32  # of a movie's shorter side within the border
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,14 @@ class _Worker:
                 device=self._device,
             )
 
-        aligned = aligned_for_all(subject.open())
+        movie = subject.open()
+        left_px = min(movie.shape) - 2 * settings.border_px
+        if left_px < LEAST_LEFT_PX:
+            raise BadInputError(
+                f"of {movie.shape[0]} x {movie.shape[1]} pixels, {max(0, left_px)} are left without"
+                f" the border; give a --border that leaves {LEAST_LEFT_PX}"
+            )
+        aligned = aligned_for_all(movie)
         with tempfile.TemporaryDirectory(prefix="dstnet-evaluate-") as scratch:
             scene = Scene(subject, aligned, None, Path(scratch), groupings)
             known = _what_is_known(scene)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dstnet.alignment import AlignmentSettings
 from dstnet.core.randomness import Seed
@@ -41,6 +41,13 @@ class EvaluationSettings(Settings):
     )
     seed: Seed = Field(default=0, description="of controls and resamples")
     alignment: AlignmentSettings = AlignmentSettings()
+
+    @field_validator("alignment")
+    @classmethod
+    def _is_on_the_grid_of_truths(cls, alignment: AlignmentSettings) -> AlignmentSettings:
+        if alignment.bin != 1:
+            raise ValueError("truths and picks lie on the movie's own grid; bin must be 1")
+        return alignment
 
     @property
     def shared(self) -> dict[str, Any]:

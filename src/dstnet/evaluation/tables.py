@@ -1,6 +1,7 @@
 """Tables of an evaluation: CSV for programs, Markdown and LaTeX for people, JSON of all.
 
-In tables for people a row is a method's output and a column a measure: mean and 95 % interval.
+In tables for people a row is a method's output and a column a measure: mean and 95 % interval,
+and [of how many movies] where it is not of all.
 Bold is only what is surely best: better than the best other, told nothing, by a paired difference
 whose interval leaves out zero.
 """
@@ -9,13 +10,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dstnet.evaluation.base import Measure
 from dstnet.evaluation.records import MovieScores
-from dstnet.evaluation.summary import Difference, Entry, Estimate, Mean, Summary
+from dstnet.evaluation.summary import Difference, Entry, Estimate, Mean, Score, Summary
 from dstnet.io import atomic_path
 
 # What tables for people show, in this order, of what there is; all else is in the CSV files.
@@ -73,6 +74,7 @@ def write_tables(
     folder: Path,
     summary: Summary,
     movies: Sequence[MovieScores],
+    methods: Sequence[str],
     measures: Sequence[Measure],
 ) -> list[Table]:
     """Write ``scores.csv``, ``means.csv``, ``differences.csv``, ``scores.json``, ``table.md`` and
@@ -94,14 +96,17 @@ def write_tables(
     about = {m.name: _about(m) for m in measures}
     everything = {"measures": about, **{Path(name).stem: rows[name] for name in rows}}
     _write(folder / "scores.json", json.dumps(everything, indent=1, allow_nan=False) + "\n")
-    tables = tables_for_people(summary, movies, measures)
+    tables = tables_for_people(summary, movies, methods, measures)
     _write(folder / "table.md", "\n".join(map(markdown, tables)))
     _write(folder / "table.tex", "\n".join(map(latex, tables)))
     return tables
 
 
 def tables_for_people(
-    summary: Summary, movies: Sequence[MovieScores], measures: Sequence[Measure]
+    summary: Summary,
+    movies: Sequence[MovieScores],
+    methods: Sequence[str],
+    measures: Sequence[Measure],
 ) -> list[Table]:
     """A table a data set."""
     by_name = {measure.name: measure for measure in measures}
@@ -110,25 +115,32 @@ def tables_for_people(
         for d in summary.differences
         if d.role == "best other" and d.verdict == "better"
     }
+    cells = {(m.dataset, m.method, m.output, m.measure): m.estimate for m in summary.means}
     found = []
-    for dataset in dict.fromkeys(mean.dataset for mean in summary.means):
-        means = [mean for mean in summary.means if mean.dataset == dataset]
-        shown = {mean.measure for mean in means}
-        columns = [by_name[name] for name in HEADLINES if name in shown and name in by_name]
-        cells = {(m.method, m.output, m.measure): m for m in means}
-        told = {mean.method for mean in means if mean.told}
+    for dataset in dict.fromkeys(movie.dataset for movie in movies):
         of_dataset = [movie for movie in movies if movie.dataset == dataset]
+        shown = {mean.measure for mean in summary.means if mean.dataset == dataset}
+        columns = [by_name[name] for name in HEADLINES if name in shown]
         rows = []
-        for method, output in dict.fromkeys((mean.method, mean.output) for mean in means):
+        for method, output, told in _entries(of_dataset, methods):
             row = []
             for column in columns:
-                mean = cells.get((method, output, column.name))
-                is_best = (dataset, method, output, column.name) in best and method not in told
-                row.append(Cell(None if mean is None else mean.estimate, is_best))
-            label = entry_label((method, output)) + (" (told)" if method in told else "")
+                key = (dataset, method, output, column.name)
+                row.append(Cell(cells.get(key), key in best and not told))
+            label = entry_label((method, output)) + (" (told)" if told else "")
             rows.append((label, tuple(row), _mean_seconds(of_dataset, method)))
         found.append(Table(dataset, len(of_dataset), tuple(columns), tuple(rows)))
     return found
+
+
+def _entries(
+    movies: Sequence[MovieScores], methods: Sequence[str]
+) -> Iterator[tuple[str, str, bool]]:
+    """Method, output, and whether the method is told the truth, in the order of `methods`."""
+    for method in methods:
+        scores = [movie.methods[method] for movie in movies if method in movie.methods]
+        for output in dict.fromkeys(name for of in scores for name in of.outputs):
+            yield method, output, any(of.told for of in scores)
 
 
 def entry_label(entry: Entry) -> str:
@@ -147,7 +159,10 @@ def markdown(table: Table) -> str:
         "|---" * (len(heads) + 2) + "|",
     ]
     for label, cells, seconds in table.rows:
-        texts = [f"**{_text(cell)}**" if cell.is_best else _text(cell) for cell in cells]
+        texts = [_text(cell, table.movies) for cell in cells]
+        texts = [
+            f"**{text}**" if cell.is_best else text for text, cell in zip(texts, cells, strict=True)
+        ]
         name = label.replace("|", r"\|")
         lines.append(f"| {name} | " + " | ".join([*texts, f"{seconds:.1f}"]) + " |")
     return "\n".join(lines) + "\n"
@@ -167,7 +182,7 @@ def latex(table: Table) -> str:
         r"\midrule",
     ]
     for label, cells, seconds in table.rows:
-        texts = [_text(cell).translate(_LATEX_ESCAPES) for cell in cells]
+        texts = [_text(cell, table.movies).translate(_LATEX_ESCAPES) for cell in cells]
         texts = [
             rf"\textbf{{{text}}}" if cell.is_best else text
             for text, cell in zip(texts, cells, strict=True)
@@ -181,16 +196,17 @@ def _unit(measure: Measure) -> str:
     return f", {measure.unit}" if measure.unit else ""
 
 
-def _text(cell: Cell) -> str:
+def _text(cell: Cell, movies: int) -> str:
+    """Mean, interval, and of how many movies where that is not all of them."""
     estimate = cell.estimate
     if estimate is None:
         return "–"
     digits = _digits(estimate.mean)
     text = f"{estimate.mean:.{digits}f}"
-    if estimate.interval is None:
-        return text
-    low, high = estimate.interval
-    return f"{text} ({low:.{digits}f}–{high:.{digits}f})"
+    if estimate.interval is not None:
+        low, high = estimate.interval
+        text += f" ({low:.{digits}f}–{high:.{digits}f})"
+    return text if estimate.movies == movies else f"{text} [{estimate.movies}]"
 
 
 def _digits(value: float) -> int:
@@ -209,7 +225,7 @@ def _about(measure: Measure) -> dict[str, object]:
     return values
 
 
-def _score_row(score, measure: Measure) -> dict[str, object]:
+def _score_row(score: Score, measure: Measure) -> dict[str, object]:
     return {
         "dataset": score.dataset,
         "movie": score.movie,

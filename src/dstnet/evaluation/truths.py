@@ -2,7 +2,7 @@
 whether a truth is that of its movie.
 """
 
-import json
+import zipfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,9 +41,14 @@ def simulated_truth(movie: SimulatedMovie) -> Truth:
         torch.from_numpy(np.array(movie.truth(name)[0], dtype=np.float32))
         for name in ("clean", "phase", "label")
     )
-    table = movie.particles()
+    try:
+        table = movie.particles()[["rlnCoordinateY", "rlnCoordinateX"]]
+        centres = table.to_numpy(dtype=float)
+    except (KeyError, ValueError) as error:
+        raise BadInputError(
+            f"cannot use the particles of {movie.record_path}: {error}; simulate this movie again"
+        ) from None
     pixel = movie.settings.pixel_size_angstrom
-    centres = table[["rlnCoordinateY", "rlnCoordinateX"]].to_numpy(dtype=float)
     label = label.int()
     return Truth(clean, phase, label, movie.motion(), centres, _diameter(label, pixel))
 
@@ -66,8 +71,7 @@ def without_particles(movie: SimulatedMovie) -> Movie:
 
 class TruthFolder:
     """Truths of movies that lie elsewhere: a data set of `dstnet simulate`, or NAME_clean.mrc with
-    what else there is (NAME_phase.mrc, NAME_label.mrc), or NAME.npz with `clean` and, where `meta`
-    gives it, the pixel size (`apix`).
+    what else there is (NAME_phase.mrc, NAME_label.mrc), or NAME.npz with `clean`.
 
     Parameters
     ----------
@@ -125,9 +129,7 @@ def _of_archive(path: Path) -> Truth:
     try:
         with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
             clean = np.array(archive["clean"], dtype=np.float32)
-            if "meta" in archive:
-                json.loads(str(archive["meta"]))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         raise BadInputError(
             f"cannot read the truth {path}: {reason}; it must be a .npz file with `clean`, [y, x]"

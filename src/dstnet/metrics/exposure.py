@@ -23,7 +23,7 @@ MOST = 100.0  # times: what is better is not told apart
 def exposure_by_correlation(image: Rings, total: Rings) -> float:
     """Times the exposure that the sum would need to have the image's area under its Fourier ring
     correlation with the truth, over the rings in which the sum shares anything with it that is
-    beyond chance. No filter of rings changes it: smoothing earns nothing.
+    beyond chance. No filter of rings raises it: smoothing earns nothing.
 
     Parameters
     ----------

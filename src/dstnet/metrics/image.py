@@ -66,14 +66,17 @@ def residual_energy_to(
     truth: Image,
     pixel_size_angstrom: float,
     finest_angstrom: float,
+    border: int = 0,
 ) -> float:
-    """Residual energy of what is coarser than a resolution. Not a number where that is finer than
-    the images' Nyquist frequency.
+    """Residual energy of what is coarser than a resolution, `border` pixels left out at each side,
+    where what is finer leaks. Not a number where the resolution is finer than Nyquist.
     """
     if pixel_size_angstrom / finest_angstrom > NYQUIST:
         return math.nan
+    inside = slice(border, -border or None)
     coarse, coarse_truth = (
-        low_passed(whole, pixel_size_angstrom, finest_angstrom) for whole in (image, truth)
+        low_passed(whole, pixel_size_angstrom, finest_angstrom)[inside, inside]
+        for whole in (image, truth)
     )
     return residual_energy(coarse, coarse_truth)
 

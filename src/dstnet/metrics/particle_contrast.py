@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from scipy.spatial import KDTree
 
 from dstnet.core.shapes import Image
 from dstnet.metrics.rings import Rings
@@ -62,28 +61,32 @@ def _regions(
     pixels: np.ndarray, centres_px: np.ndarray, diameter_px: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pixels of each particle and of its surroundings."""
-    if not len(centres_px):
-        return
-    tree = KDTree(centres_px)
-    reach = math.ceil(AROUND_TO * diameter_px)
-    size = np.array(pixels.shape)
+    is_free = np.ones(pixels.shape, bool)
     for centre in centres_px:
-        inside = np.abs(centre - (size - 1) / 2) + PARTICLE * diameter_px <= (size - 1) / 2
-        if not inside.all():
+        window, away = _window(pixels.shape, centre, AROUND_FROM * diameter_px)
+        is_free[window] &= away >= AROUND_FROM * diameter_px
+    last = np.array(pixels.shape) - 1
+    for centre in centres_px:
+        to_edge = np.minimum(centre, last - centre).min()
+        if to_edge < PARTICLE * diameter_px:
             continue
-        low = np.maximum(np.round(centre).astype(int) - reach, 0)
-        high = np.minimum(np.round(centre).astype(int) + reach + 1, size)
-        y, x = np.mgrid[low[0] : high[0], low[1] : high[1]]
-        window = pixels[low[0] : high[0], low[1] : high[1]]
-        away = np.hypot(y - centre[0], x - centre[1])
-        is_free = np.ones(window.shape, bool)
-        for other in tree.query_ball_point(centre, (AROUND_TO + AROUND_FROM) * diameter_px):
-            to_other = np.hypot(y - centres_px[other, 0], x - centres_px[other, 1])
-            is_free &= to_other >= AROUND_FROM * diameter_px
-        particle = window[away <= PARTICLE * diameter_px]
-        around = window[is_free & (away <= AROUND_TO * diameter_px)]
+        window, away = _window(pixels.shape, centre, AROUND_TO * diameter_px)
+        particle = pixels[window][away <= PARTICLE * diameter_px]
+        around = pixels[window][is_free[window] & (away <= AROUND_TO * diameter_px)]
         if len(around) >= len(particle) / 2:
             yield particle, around
+
+
+def _window(
+    shape: tuple[int, ...], centre: np.ndarray, reach: float
+) -> tuple[tuple[slice, ...], np.ndarray]:
+    """The part of an image around a place, and how far from it its pixels are."""
+    window = tuple(
+        slice(max(0, math.floor(at - reach)), max(0, min(length, math.ceil(at + reach) + 1)))
+        for at, length in zip(centre, shape, strict=True)
+    )
+    y, x = (np.arange(side.start, max(side.start, side.stop)) for side in window)
+    return window, np.hypot(y[:, None] - centre[0], x - centre[1])
 
 
 def nearest_gaussian(rings: Rings, pixel_size_angstrom: float) -> float:

@@ -6,6 +6,7 @@ The images are tapered: without it, what lies at an edge leaks into all rings, i
 from dataclasses import dataclass
 
 import torch
+from scipy.signal.windows import tukey
 from torch import Tensor
 
 from dstnet.core.fourier import ring_count, ring_mean
@@ -18,8 +19,9 @@ FINEST_ANGSTROM = 4.0
 # where nobody has anything, would be taken for the resolution.
 POOLED = 1.15
 LEAST_ERRORS = 3.0  # from zero, of what is more than chance
-# Of the terms, about so many are independent after the taper: (3/8)^2 / (35/128) an axis.
-INDEPENDENT = 0.264
+# Part of an image's sides over which it falls to zero at its edges. The complete fall is what
+# Fourier ring correlations are usually computed with; it leaves a quarter of the terms independent.
+COMPLETE_TAPER, SHORT_TAPER = 1.0, 0.25
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Rings:
     step
         Width of a ring, in 1/Angstrom.
     terms
-        [ring]: independent Fourier terms, about; the correlation of images that share nothing is 0
-        within 1 / sqrt(terms).
+        [ring]: independent numbers; the correlation of images that share nothing is 0 within 1 /
+        sqrt(terms), of wide bands just that, of single tapered rings somewhat less.
     """
 
     powers: RingPowers
@@ -63,17 +65,18 @@ class Rings:
         frequency times `POOLED`.
         """
         powers = self.powers
-        sums = (self._around(values) for values in (powers.cross, powers.own, powers.other))
+        sums = (self.summed_around(values) for values in (powers.cross, powers.own, powers.other))
         return RingPowers(*sums)
 
     def is_beyond_chance(self) -> Tensor:
         """Whether the pooled correlation is more than `LEAST_ERRORS` standard errors of unrelated
         images above zero, [ring].
         """
-        error = self._around(self.terms).rsqrt()
+        error = self.summed_around(self.terms).rsqrt()
         return self.pooled().correlation() > LEAST_ERRORS * error
 
-    def _around(self, values: Tensor) -> Tensor:
+    def summed_around(self, values: Tensor) -> Tensor:
+        """Sums over each ring and those around it that `pooled` takes, [ring]."""
         k = self.frequency
         first = torch.searchsorted(k, k / POOLED)
         last = torch.searchsorted(k, k * POOLED, right=True)
@@ -81,17 +84,22 @@ class Rings:
         return up_to[last] - up_to[first]
 
 
-def tapered(image: Image) -> Image:
-    """An image less its mean, falling to zero at its edges as a raised cosine (Hann)."""
-    rows, columns = (
-        torch.hann_window(n, periodic=False, dtype=image.dtype, device=image.device)
-        for n in image.shape
-    )
+def tapered(image: Image, part: float = COMPLETE_TAPER) -> Image:
+    """An image less its mean, falling to zero at its edges as a raised cosine.
+
+    Parameters
+    ----------
+    image
+        [y, x].
+    part
+        Of each side over which it falls: 1 from the middle on (Hann), 0 nowhere.
+    """
+    rows, columns = (torch.from_numpy(tukey(n, part)).to(image) for n in image.shape)
     return (image - image.mean()) * rows[:, None] * columns
 
 
 def compared(
-    image: Image, other: Image, pixel_size_angstrom: float, *, taper: bool = True
+    image: Image, other: Image, pixel_size_angstrom: float, *, taper: float = COMPLETE_TAPER
 ) -> Rings:
     """Two images ring by ring.
 
@@ -102,7 +110,7 @@ def compared(
     pixel_size_angstrom
         Of both.
     taper
-        False where an image is a filtered other one, edges and all.
+        As of `tapered`; 0 where an image is a filtered other one, edges and all.
     """
     shape = (image.shape[0], image.shape[1])
     rings = shape[0] // 2
@@ -112,19 +120,26 @@ def compared(
     k = torch.hypot(ky, kx)
     ring = (k * shape[0]).long()
     powers = ring_powers(
-        torch.fft.rfft2(tapered(image) if taper else image - image.mean()),
-        torch.fft.rfft2(tapered(other) if taper else other - other.mean()),
+        torch.fft.rfft2(tapered(image, taper)),
+        torch.fft.rfft2(tapered(other, taper)),
         ring,
         rings,
         dtype=torch.float64,
     )
-    terms = ring_count(ring, rings) * INDEPENDENT
     return Rings(
         powers,
         frequency=ring_mean(k, ring, rings) / pixel_size_angstrom,
         step=1 / (shape[0] * pixel_size_angstrom),
-        terms=terms,
+        terms=ring_count(ring, rings) * _independent(taper),
     )
+
+
+def _independent(taper: float) -> float:
+    """Independent real numbers a complex term: two without a taper; with one fewer, per axis by the
+    square of the window's mean square over the mean of its fourth power.
+    """
+    of_axis = (1 - 5 / 8 * taper) ** 2 / (1 - 93 / 128 * taper)
+    return 2 * of_axis**2
 
 
 def correlation_area(rings: Rings, finest_angstrom: float = FINEST_ANGSTROM) -> float:

@@ -17,7 +17,7 @@ FAINT = 0.1  # of the mean gradient: less is as good as none
 LOWEST_FREQUENCY, FREQUENCY_STEP = 1 / 16, 1 / 80
 # Around each of a pattern's frequencies, in cycles per pixel: on it, and beside it.
 ON_PATTERN, BESIDE_PATTERN = 0.02, 0.04
-_LEAST_POWER = 1e-6  # of the image's mean: weaker patterns are not seen
+_LEAST_POWER = 1e-5  # of the image's mean: weaker patterns are not seen
 
 
 def seam_ratio(image: Image, borders: tuple[Sequence[int], Sequence[int]] | None = None) -> float:

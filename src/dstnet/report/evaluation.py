@@ -68,7 +68,7 @@ def write_report(folder: Path, evaluation: Evaluation, left_out: Sequence[str]) 
         resamples=settings.resamples,
         seed=settings.seed,
     )
-    tables = write_tables(folder, summary, evaluation.movies, evaluation.measures)
+    tables = write_tables(folder, summary, evaluation.movies, methods, evaluation.measures)
     for table in tables:
         _write_figures(folder, evaluation, methods, table)
     about = _about(evaluation, left_out)
@@ -82,7 +82,9 @@ def _write_figures(
     outcomes = [o for o in evaluation.outcomes if o.scores.dataset == table.dataset]
     # The first of those that most methods were tried on: not chosen by how it looks.
     first = max(outcomes, key=lambda outcome: len(outcome.scores.methods))
-    shown = Shown(first.scores, read_crops(folder, first.subject))
+    scored = {name for name, scores in first.scores.methods.items() if scores.outputs}
+    crops = read_crops(folder, first.subject)
+    shown = Shown(first.scores, {k: crop for k, crop in crops.items() if k in scored | {TRUTH}})
     measure = table.columns[0] if table.columns else None
     if any(name in shown.crops for name in methods):
         write_panel(folder / f"panel-{table.dataset}.png", shown, methods, measure)
