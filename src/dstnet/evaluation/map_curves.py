@@ -1,5 +1,6 @@
 """Half maps of particles, and their correlations with each other and with the truth."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,8 +66,9 @@ class MapCurves:
     confirmed_angstrom
         Resolution by the truth, at 0.5: the same where halves share nothing but the truth.
     bias
-        Mean of what is promised less what is confirmed, over shells from 30 Å to 0.8 of Nyquist.
-        0 is honest, above 0 the half maps promise too much.
+        Mean of what is promised less what is confirmed, over shells from 30 Å to the resolution
+        promised by the half maps, where they are believed. 0 is honest, above 0 they promise too
+        much.
     """
 
     method: str
@@ -141,8 +143,7 @@ class _Judge:
         self.ball = soft_ball(size, radius_px, EDGE_ANGSTROM / pixel_size_angstrom)
         (white,) = whitened([truth], truth)
         self.truth = white * self.ball
-        first = round(self.box_angstrom / BIAS_FROM_ANGSTROM)
-        self.judged = slice(first, int(0.8 * size / 2))
+        self.first = math.ceil(self.box_angstrom / BIAS_FROM_ANGSTROM)
 
     def correlations(
         self, gathered: Gathered, times: Sequence[np.ndarray]
@@ -162,8 +163,10 @@ class _Judge:
     def figures(self, half_maps: np.ndarray, confirmed: np.ndarray) -> tuple[float, float, float]:
         """Resolution promised, resolution confirmed, bias."""
         gap = promised_correlation(half_maps) - confirmed
+        promised = resolution_angstrom(half_maps, HALF_MAPS_LEVEL, self.box_angstrom)
+        last = max(self.first, int(self.box_angstrom / promised))
         return (
-            resolution_angstrom(half_maps, HALF_MAPS_LEVEL, self.box_angstrom),
+            promised,
             resolution_angstrom(confirmed, TRUTH_LEVEL, self.box_angstrom),
-            float(gap[self.judged].mean()),
+            float(gap[self.first : last + 1].mean()),
         )
