@@ -19,7 +19,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import small_commands
-from small_commands import COMMANDS, again, half_done, hidden_files, make_data, results, run, unsaid
+from small_commands import (
+    COMMANDS,
+    again,
+    differences,
+    half_done,
+    hidden_files,
+    make_data,
+    results,
+    run,
+    unsaid,
+)
 
 from dstnet.dataset import plan
 
@@ -78,9 +88,7 @@ def trial(name: str, folder: Path, options: str, whole: dict[str, bytes]) -> dic
         second = run(again(arguments, out), folder / "said")
         if second.code != 0:
             wrong.append(f"the second run ended with {second.code}: {second.err[-300:]}")
-        found = results(out)
-        wrong += [f"differs: {key}" for key in whole if found.get(key) != whole[key]]
-        wrong += [f"too many: {key}" for key in found if key not in whole]
+        wrong += differences(whole, results(out))
         wrong += [f"left {key}" for key in hidden_files(out)]
     return {"fits": False, "code": first.code, "said": first.err[-400:], "wrong": wrong}
 

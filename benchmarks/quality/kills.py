@@ -18,7 +18,17 @@ import time
 from pathlib import Path
 
 import small_commands
-from small_commands import COMMANDS, again, ended, hidden_files, make_data, results, run, start
+from small_commands import (
+    COMMANDS,
+    again,
+    differences,
+    ended,
+    hidden_files,
+    make_data,
+    results,
+    run,
+    start,
+)
 
 OLD_SECONDS = 1000.0  # so old, what is half-written counts as left behind
 
@@ -78,9 +88,7 @@ def campaign(name: str, folder: Path, count: int, generator: random.Random) -> d
         has_ended = name == "adapt" or name.startswith("train")
         if found["code"] != 0 and not (has_ended and not found["killed"]):
             faults.append(f"ended with {found['code']}: {found['said']}")
-        now = results(out)
-        faults += [f"differs: {key}" for key in whole if now.get(key) != whole[key]]
-        faults += [f"too many: {key}" for key in now if key not in whole]
+        faults += differences(whole, results(out))
         if faults:
             wrong[f"{seconds:.3f} s of {length:.3f}"] = faults
     return {"killed": killed, "with_half_written": half, "wrong": wrong}

@@ -196,6 +196,12 @@ def results(out: Path) -> dict[str, bytes]:
     return found
 
 
+def differences(whole: Mapping[str, bytes], found: Mapping[str, bytes]) -> list[str]:
+    """What results are not as those of a whole run, or are none of its."""
+    wrong = [f"differs: {key}" for key in whole if found.get(key) != whole[key]]
+    return wrong + [f"too many: {key}" for key in found if key not in whole]
+
+
 def hidden_files(out: Path) -> list[str]:
     """What is left of half-written files."""
     return [str(path.relative_to(out)) for path in out.rglob(".*")]

@@ -3,7 +3,6 @@ that names it, soon.
 """
 
 import os
-import signal
 import socket
 from pathlib import Path
 
@@ -81,16 +80,7 @@ KINDS = {
 ALLOWED = {("-o", "folder"), ("-o", "dangling link"), ("--defects", "empty")}
 
 
-@pytest.fixture(autouse=True)
-def _time_limit():
-    def end(*_):
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(LIMIT_SECONDS)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("time_limit")
 
 
 @pytest.fixture(autouse=True)

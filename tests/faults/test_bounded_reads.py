@@ -8,7 +8,6 @@ import json
 import os
 import resource
 import shutil
-import signal
 import tracemalloc
 from pathlib import Path
 
@@ -46,18 +45,7 @@ READERS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _time_limit():
-    """Ends a test that waits for a pipe or follows aliases for ever."""
-
-    def end(*_):
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(LIMIT_SECONDS)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("time_limit")
 
 
 def _pipe(path: Path) -> None:

@@ -4,6 +4,7 @@ Whatever else bears a file's name - a pipe, a device, a socket - may keep a read
 or never end.
 """
 
+import hashlib
 import os
 import stat
 from io import BufferedReader
@@ -47,6 +48,18 @@ def open_regular(path: Path | str, most_bytes: int | None = None) -> BufferedRea
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def file_sha256(path: Path | str) -> str:
+    """SHA-256 of a regular file, in hexadecimal digits; it is read piece by piece.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `open_regular`.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_regular(path: Path | str, most_bytes: int = RECORD_BYTES) -> bytes:

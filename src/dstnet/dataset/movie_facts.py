@@ -2,18 +2,17 @@
 of its files.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
+from dstnet.core.regular_files import file_sha256
 from dstnet.core.settings import Settings
 from dstnet.simulation import MovieSimulator
 
 FACTS_ENDING = "facts.json"
-_CHUNK_BYTES = 1 << 22
 
 
 class FileFacts(Settings):
@@ -83,20 +82,14 @@ def statistics_of(simulator: MovieSimulator, counts_per_pixel: float) -> Statist
 
 
 def file_facts(path: Path) -> FileFacts:
-    """Size and digest of a file, which is read piece by piece.
+    """Size and digest of a file.
 
     Raises
     ------
     OSError
         If it cannot be read.
     """
-    digest = hashlib.sha256()
-    size = 0
-    with open(path, "rb") as file:
-        while piece := file.read(_CHUNK_BYTES):
-            digest.update(piece)
-            size += len(piece)
-    return FileFacts(bytes=size, sha256=digest.hexdigest())
+    return FileFacts(bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
 class MeanCounts:

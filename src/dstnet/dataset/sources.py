@@ -1,9 +1,9 @@
 """Where the structures of a simulated movie are, so that it can be simulated again."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from dstnet.core.regular_files import file_sha256
 from dstnet.dataset.record import MovieRecord
 from dstnet.errors import BadInputError
 from dstnet.structure.fetch import cache_folder
@@ -33,7 +33,7 @@ def _structure(source: str, movie: str, folders: Sequence[Path]) -> str:
         return name
     found = [folder / name for folder in (*folders, cache_folder()) if (folder / name).is_file()]
     for path in found:
-        if _digest(path).startswith(digest):
+        if file_sha256(path).startswith(digest):
             return str(path)
     if found:
         raise BadInputError(
@@ -44,8 +44,3 @@ def _structure(source: str, movie: str, folders: Sequence[Path]) -> str:
         f"{movie} was made of {name}, which is needed and not at hand; give its folder with"
         " --structures"
     )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

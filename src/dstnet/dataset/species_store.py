@@ -1,6 +1,5 @@
 """The species of a data set: each read once, each made into projections once while it is in use."""
 
-import hashlib
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from dstnet.core.fourier import next_fast_size
 from dstnet.potential import Belt, BeltSettings, radius_with_belt
 from dstnet.potential.potential import MARGIN_ANGSTROM
 from dstnet.simulation import SimulationSettings
-from dstnet.specimen.sources import Entry, Source, StandIn
+from dstnet.specimen.sources import Entry, Source, StandIn, file_source
 from dstnet.specimen.species import (
     ProjectedSpecies,
     SpeciesSettings,
@@ -144,6 +143,4 @@ def _source(structure: Source) -> str:
     kind, _, entry = structure.partition(":")
     if kind == "phantom":
         return structure
-    path = fetch_structure(entry) if kind == "pdb" and entry else Path(structure)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return f"{path.name} sha256:{digest}"
+    return file_source(fetch_structure(entry) if kind == "pdb" and entry else Path(structure))

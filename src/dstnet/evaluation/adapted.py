@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dstnet.alignment import Grouping
-from dstnet.core.regular_files import read_regular_text
+from dstnet.core.regular_files import file_sha256, read_regular_text
 from dstnet.errors import BadInputError, DstnetError
 from dstnet.evaluation.base import DoesNotFitError, Made, Scene, Subject
 from dstnet.evaluation.plain_methods import RegistryCandidate
@@ -71,7 +71,7 @@ class AdaptedCandidate:
     def describe(self) -> dict[str, Any]:
         """See `Candidate`."""
         adapted = {
-            dataset: None if made.weights is None else sha256(made.weights.read_bytes()).hexdigest()
+            dataset: None if made.weights is None else file_sha256(made.weights)
             for dataset, made in self.by_dataset.items()
         }
         return {"adapted_from": self._start.describe(), "weights_sha256": adapted}

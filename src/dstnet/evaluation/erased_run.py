@@ -6,27 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from dstnet.core.progress import working_on
-from dstnet.core.regular_files import read_regular_text
 from dstnet.dataset import SimulatedMovie
 from dstnet.dataset.species_store import SpeciesStore
 from dstnet.errors import BadInputError, OutputError
 from dstnet.evaluation.base import Candidate, Subject
 from dstnet.evaluation.erased_particles import ErasedScores, judge
 from dstnet.evaluation.erased_summary import ErasedRow, summarise
+from dstnet.evaluation.records import Digested, read_record, write_record
 from dstnet.evaluation.run import method_digest
 from dstnet.evaluation.scoring import said
 from dstnet.evaluation.settings import EvaluationSettings
 from dstnet.evaluation.twins import twins_of
-from dstnet.io import atomic_path, ensure_writable_folder
 from dstnet.runs import WorkerCrash, Workplace, prepare
 
-_MOST_BYTES = 100_000_000
 
-
-class ErasedMovie(BaseModel):
+class ErasedMovie(Digested):
     """What is on record of a movie and its twin.
 
     Attributes
@@ -39,10 +36,7 @@ class ErasedMovie(BaseModel):
         Of all of them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    digest: str
-    methods: dict[str, str] = {}
+    methods: dict[str, str] = Field(default={})
     scores: tuple[ErasedScores, ...] = ()
 
 
@@ -158,7 +152,8 @@ class ErasedJob:
 
     def work(self, subject: Subject, store: SpeciesStore) -> ErasedOutcome:
         """Judge the methods that are not on record yet."""
-        record = self._read(subject)
+        fresh = ErasedMovie(digest=subject.digest)
+        record = read_record(self._path(subject), ErasedMovie, subject.digest) or fresh
         digests = {c.name: method_digest(c, self.settings) for c in self.candidates}
         todo = [c for c in self.candidates if record.methods.get(c.name) != digests[c.name]]
         if not todo:
@@ -182,25 +177,9 @@ class ErasedJob:
             methods={**record.methods, **done},
             scores=(*kept, *scores),
         )
-        self._write(subject, record)
+        write_record(self._path(subject), record)
         lines = tuple(f"{subject.path}: {name}: {why}" for name, why in failures.items())
         return ErasedOutcome(record, lines)
 
     def _path(self, subject: Subject) -> Path:
         return self.folder / subject.dataset / f"{subject.name}.json"
-
-    def _read(self, subject: Subject) -> ErasedMovie:
-        fresh = ErasedMovie(digest=subject.digest)
-        try:
-            found = ErasedMovie.model_validate_json(
-                read_regular_text(self._path(subject), _MOST_BYTES)
-            )
-        except (OSError, ValueError):
-            return fresh
-        return found if found.digest == subject.digest else fresh
-
-    def _write(self, subject: Subject, record: ErasedMovie) -> None:
-        path = self._path(subject)
-        ensure_writable_folder(path.parent)
-        with atomic_path(path) as temporary:
-            temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")

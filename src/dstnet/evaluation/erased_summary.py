@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dstnet.evaluation.erased_particles import ErasedScores
-from dstnet.metrics.picking import best_threshold
+from dstnet.metrics.picking import common_threshold
 
 RESAMPLES = 1000
 INTERVAL = 2.5, 97.5  # percentiles: 95 %
@@ -131,9 +131,8 @@ def _row(movies: list[ErasedScores], seed: int) -> ErasedRow:
 
 def _threshold(movies: Movies) -> float:
     """The picker's, of the best F1 of some movies together."""
-    scores = np.concatenate([score.picks.scores for score in movies])
-    hits = np.concatenate([score.picks.hits for score in movies]).astype(bool)
-    return best_threshold(scores, hits, sum(score.picks.particles for score in movies))
+    picks = [score.picks for score in movies]
+    return common_threshold((of.scores, of.hits, of.particles) for of in picks)
 
 
 def _others(movies: list[ErasedScores], score: ErasedScores) -> list[ErasedScores]:

@@ -4,7 +4,6 @@ Its network, a U-Net of the kind of Lehtinen et al. (2018, arXiv:1803.04189), is
 from the names and shapes of the layers in the file of weights: no program of JANNI's is needed.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from dstnet.alignment import Grouping
 from dstnet.core.devices import Device
+from dstnet.core.regular_files import file_sha256
 from dstnet.core.shapes import Image
 from dstnet.enhancement.tiling import blend_tiles
 from dstnet.errors import BadInputError, SettingsError, WeightsError
@@ -69,7 +69,7 @@ class JanniCandidate:
 
     def describe(self) -> dict[str, Any]:
         """See `Candidate`."""
-        digest = hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        digest = file_sha256(self.weights)
         return {"weights": self.weights.name, "weights_sha256": digest, **self.source.describe()}
 
     def __call__(self, scene: Scene) -> Made:

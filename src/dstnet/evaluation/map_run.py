@@ -7,22 +7,17 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
-from dstnet.core.regular_files import read_regular_text
 from dstnet.errors import DstnetError
 from dstnet.evaluation.base import Candidate, Subject
 from dstnet.evaluation.erased_run import simulated_of
 from dstnet.evaluation.map_curves import MapCurves, map_curves
 from dstnet.evaluation.reconstruction import box_size, gather, one_structure, true_map
+from dstnet.evaluation.records import Digested, read_record, write_record
 from dstnet.evaluation.run import method_digest
 from dstnet.evaluation.settings import EvaluationSettings
-from dstnet.io import atomic_path, ensure_writable_folder
-
-_MOST_BYTES = 10_000_000
 
 
-class DatasetMaps(BaseModel):
+class DatasetMaps(Digested):
     """What is on record of a data set's maps.
 
     Attributes
@@ -37,9 +32,6 @@ class DatasetMaps(BaseModel):
         A line on each method that failed on a movie.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    digest: str
     dataset: str
     curves: tuple[MapCurves, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -96,28 +88,18 @@ def reconstruct(
         text = json.dumps([digests, [subject.digest for subject in group], matched])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         path = folder / "maps" / f"{dataset}.json"
-        maps = _on_record(path, digest)
+        maps = read_record(path, DatasetMaps, digest)
         if maps is None:
             try:
                 maps = _maps(group, candidates, settings, structures, matched, digest)
             except DstnetError as error:
                 left_out.append(f"{dataset}: {error}")
                 continue
-            ensure_writable_folder(path.parent)
-            with atomic_path(path) as temporary:
-                temporary.write_text(maps.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            write_record(path, maps)
         report(f"{dataset}: maps of {len(maps.curves)} kinds of image")
         done.append(maps)
         left_out += maps.left_out
     return Reconstructions(tuple(done), tuple(left_out))
-
-
-def _on_record(path: Path, digest: str) -> DatasetMaps | None:
-    try:
-        found = DatasetMaps.model_validate_json(read_regular_text(path, _MOST_BYTES))
-    except (OSError, ValueError):
-        return None
-    return found if found.digest == digest else None
 
 
 def _maps(

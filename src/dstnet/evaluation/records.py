@@ -12,7 +12,7 @@ import json
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -31,6 +31,17 @@ _MOST_BYTES = 100_000_000
 
 class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Digested(BaseModel):
+    """A record with the digest of what it was made from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: str
+
+
+R = TypeVar("R", bound=Digested)
 
 
 class OutputScores(_Stored):
@@ -79,7 +90,7 @@ class MethodScores(_Stored):
     peak_bytes: int | None = None
 
 
-class MovieScores(_Stored):
+class MovieScores(Digested):
     """What is on record of one movie.
 
     Attributes
@@ -94,10 +105,11 @@ class MovieScores(_Stored):
         By name.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     dataset: str
     name: str
     path: str
-    digest: str
     pixel_size_angstrom: float | None = None
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
@@ -185,12 +197,7 @@ def read_scores(folder: Path, subject: Subject) -> MovieScores:
         path=printable(str(subject.path)),
         digest=subject.digest,
     )
-    try:
-        text = read_regular_text(scores_path(folder, subject), _MOST_BYTES)
-        found = MovieScores.model_validate_json(text)
-    except (OSError, ValueError):
-        return fresh
-    return found if found.digest == subject.digest else fresh
+    return read_record(scores_path(folder, subject), MovieScores, subject.digest) or fresh
 
 
 def write_scores(folder: Path, subject: Subject, scores: MovieScores) -> None:
@@ -201,10 +208,29 @@ def write_scores(folder: Path, subject: Subject, scores: MovieScores) -> None:
     OutputError
         If they cannot be written.
     """
-    target = scores_path(folder, subject)
-    ensure_writable_folder(target.parent)
-    with atomic_path(target) as path:
-        path.write_text(scores.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_record(scores_path(folder, subject), scores)
+
+
+def read_record(path: Path, kind: type[R], digest: str) -> R | None:
+    """A record of some kind; None where there is none, or it is of another digest."""
+    try:
+        found = kind.model_validate_json(read_regular_text(path, _MOST_BYTES))
+    except (OSError, ValueError):
+        return None
+    return found if found.digest == digest else None
+
+
+def write_record(path: Path, record: Digested) -> None:
+    """Put a record in its place, its folder made where it is missing.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    ensure_writable_folder(path.parent)
+    with atomic_path(path) as temporary:
+        temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def read_crops(folder: Path, subject: Subject) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dstnet.evaluation.base import Measure, ScoredPicks
 from dstnet.evaluation.records import MovieScores
-from dstnet.metrics.picking import best_threshold, f1_score
+from dstnet.metrics.picking import common_threshold, f1_score
 
 INTERVAL = 2.5, 97.5  # percentiles: 95 %
 # Of fewer, resamples are too alike to say anything.
@@ -218,9 +218,7 @@ def f1_by_others(fields: Mapping[str, ScoredPicks]) -> dict[str, float]:
         others = [other for key, other in fields.items() if key != name]
         if not others:
             continue
-        scores = np.concatenate([other.scores for other in others])
-        hits = np.concatenate([other.hits for other in others]).astype(bool)
-        threshold = best_threshold(scores, hits, sum(other.centres for other in others))
+        threshold = common_threshold((of.scores, of.hits, of.centres) for of in others)
         f1 = f1_score(np.array(picks.scores), np.array(picks.hits, bool), picks.centres, threshold)
         if math.isfinite(f1):
             found[name] = f1

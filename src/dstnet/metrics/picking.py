@@ -1,5 +1,7 @@
 """How well picks agree with known particle centres."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 TOLERANCE = 0.35  # of the diameter: within it a pick is on the particle
@@ -84,6 +86,12 @@ def f1_score(scores: np.ndarray, hits: np.ndarray, centres: int, threshold: floa
     taken = int(is_taken.sum())
     right = int(np.asarray(hits, bool)[is_taken].sum())
     return 2 * right / (taken + centres) if taken + centres else float("nan")
+
+
+def common_threshold(fields: Iterable[tuple[Sequence[float], Sequence[bool], int]]) -> float:
+    """`best_threshold` of several fields together: scores, hits and centres of each."""
+    scores, hits, centres = zip(*fields, strict=True)
+    return best_threshold(np.concatenate(scores), np.concatenate(hits), sum(centres))
 
 
 def best_threshold(scores: np.ndarray, hits: np.ndarray, centres: int) -> float:

@@ -1,10 +1,9 @@
 """Whether a file is still the one that it was."""
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-from dstnet.core.regular_files import open_regular
+from dstnet.core import regular_files
 
 FileVersion = tuple[int, int]
 FileState = tuple[int, int, str]
@@ -49,5 +48,4 @@ def file_sha256(path: Path) -> str | None:
 
 @lru_cache(maxsize=8)
 def _sha256(path: Path, _version: FileVersion | None) -> str:
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return regular_files.file_sha256(path)

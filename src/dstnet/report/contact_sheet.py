@@ -4,11 +4,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from dstnet.dataset import SimulatedMovie
 from dstnet.io import atomic_path
-from dstnet.report.overview import SEEN_ANGSTROM
+from dstnet.report.overview import SEEN_ANGSTROM, recorded_sum
 from dstnet.report.panels import INK, draw_image
 from dstnet.report.spectrum import low_passed
 
@@ -47,7 +45,7 @@ def draw_contact_sheet(movies: Sequence[SimulatedMovie], path: Path) -> None:
         row, column = divmod(number, columns)
         pixel = movie.settings.pixel_size_angstrom
         of_sum, of_truth = panels[row, 2 * column : 2 * column + 2]
-        seen = low_passed(_sum(movie), pixel, SEEN_ANGSTROM)
+        seen = low_passed(recorded_sum(movie).numpy(), pixel, SEEN_ANGSTROM)
         draw_image(of_sum, seen, pixel, movie.name[-28:])
         draw_image(of_truth, movie.truth("clean")[0], pixel, _numbers(movie))
         of_sum.title.set_fontsize(7.5)
@@ -60,14 +58,6 @@ def draw_contact_sheet(movies: Sequence[SimulatedMovie], path: Path) -> None:
     canvas = FigureCanvasAgg(figure)
     with atomic_path(path) as temporary:
         canvas.print_png(str(temporary))
-
-
-def _sum(movie: SimulatedMovie) -> np.ndarray:
-    frames = movie.raw_movie()
-    total = frames.frame(0).clone()
-    for i in range(1, len(frames)):
-        total += frames.frame(i)
-    return total.numpy()
 
 
 def _numbers(movie: SimulatedMovie) -> str:

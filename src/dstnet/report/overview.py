@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from dstnet.dataset import SimulatedMovie
 from dstnet.io import atomic_path, ensure_writable_folder
@@ -95,10 +96,7 @@ def read_overview(movie: SimulatedMovie) -> Overview:
         If a file of the movie is missing or damaged.
     """
     settings = movie.settings
-    frames = movie.raw_movie()
-    total = frames.frame(0).clone()
-    for i in range(1, len(frames)):
-        total += frames.frame(i)
+    total = recorded_sum(movie)
     motion = movie.motion()
     coefficients = motion.local_coefficients_angstrom
     local = local_displacement(coefficients[-1] - coefficients[0], (9, 9))
@@ -119,6 +117,21 @@ def read_overview(movie: SimulatedMovie) -> Overview:
         optics=settings.optics,
         numbers=_numbers(movie, counts),
     )
+
+
+def recorded_sum(movie: SimulatedMovie) -> Tensor:
+    """Sum of a movie's frames as the camera wrote them, [y, x].
+
+    Raises
+    ------
+    BadInputError
+        If the movie is missing or damaged.
+    """
+    frames = movie.raw_movie()
+    total = frames.frame(0).clone()
+    for i in range(1, len(frames)):
+        total += frames.frame(i)
+    return total
 
 
 def _numbers(movie: SimulatedMovie, counts_per_pixel: float) -> list[tuple[str, str]]:

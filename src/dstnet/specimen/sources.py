@@ -9,6 +9,7 @@ from typing import Self
 
 from pydantic import Field, field_validator
 
+from dstnet.core.regular_files import file_sha256
 from dstnet.core.settings import Settings
 from dstnet.errors import BadInputError, SettingsError
 from dstnet.potential import BeltSettings
@@ -114,8 +115,7 @@ class Entry(Settings):
         BadInputError
             If it cannot be had.
         """
-        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
-        return f"{self.path.name} sha256:{digest}"
+        return file_source(self.path)
 
     def atoms(self) -> Atoms:
         """The complex, called by its entry.
@@ -152,6 +152,11 @@ class Entry(Settings):
 
 
 Source = str | Entry | StandIn
+
+
+def file_source(path: Path) -> str:
+    """What a record says of a structure's file: its name, and a digest of its bytes."""
+    return f"{path.name} sha256:{file_sha256(path)[:16]}"
 
 
 def _holds(title: str, alternatives: str) -> bool:

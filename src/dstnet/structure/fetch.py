@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from dstnet.core.regular_files import TABLE_BYTES, read_regular_text
+from dstnet.core.regular_files import TABLE_BYTES, file_sha256, read_regular_text
 from dstnet.errors import BadInputError
 from dstnet.io import atomic_path, ensure_writable_folder
 
@@ -164,9 +164,7 @@ def _check(path: Path) -> None:
     OutputError
         If the checksum cannot be kept.
     """
-    import pooch
-
-    digest = pooch.file_hash(str(path))
+    digest = file_sha256(path)
     kept = path.with_name(CHECKSUMS)
     lines = read_regular_text(kept, TABLE_BYTES).splitlines() if kept.is_file() else []
     known = dict(line.split(maxsplit=1) for line in lines if len(line.split()) == 2)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,29 @@ def refuse_foreign_records(folder: Path) -> None:
         return
     except WeightsError:
         pass
-    for name in (RECORD_NAME, SETTINGS_NAME, LOG_NAME):
+    refuse_present(folder, (RECORD_NAME, SETTINGS_NAME, LOG_NAME), "training run")
+
+
+def refuse_present(folder: Path, names: Iterable[str], kind: str) -> None:
+    """Refuse a folder that holds anything under one of some names.
+
+    Parameters
+    ----------
+    folder, names
+        Where, and which.
+    kind
+        What it is not of, in the message.
+
+    Raises
+    ------
+    OutputError
+        If there is such a thing.
+    """
+    for name in names:
         if os.path.lexists(folder / name):
             raise OutputError(
-                f"{folder / name} is of no training run and is not replaced; choose another folder,"
-                " or move it away"
+                f"{folder / name} is of no {kind} and is not replaced; choose another folder, or"
+                " move it away"
             )
 
 

@@ -1,7 +1,6 @@
 """A fine-tuning from what opens a user's movies."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from dstnet.training.finetune.records import (
     StartRecord,
 )
 from dstnet.training.finetune.settings import FinetuneSettings
+from dstnet.training.records import refuse_present
 
 SETTINGS_NAME, LOG_NAME, OUTCOME_NAME = "settings.yaml", "log.jsonl", "outcome.json"
 WEIGHTS_NAME = "weights.safetensors"
@@ -136,12 +136,7 @@ def _refuse_foreign(folder: Path) -> None:
             return
     except (OSError, ValueError):
         pass
-    for name in (LOG_NAME, SETTINGS_NAME, OUTCOME_NAME):
-        if os.path.lexists(folder / name):
-            raise OutputError(
-                f"{folder / name} is of no adaptation and is not replaced; choose another folder,"
-                " or move it away"
-            )
+    refuse_present(folder, (LOG_NAME, SETTINGS_NAME, OUTCOME_NAME), "adaptation")
 
 
 def _is_adapted(path: Path) -> bool:
