@@ -9,6 +9,7 @@ differ from machine to machine; the ratio less so.
 """
 
 import time
+from typing import Any
 
 import numpy as np
 import torch

@@ -160,6 +160,23 @@ def test_a_file_that_changed_is_not_used(archive, tmp_path):
     assert fetch_structure("1abc").read_bytes() == archive.files["1ABC.cif.gz"]
 
 
+def test_a_shared_cache_that_cannot_be_written_serves(archive, tmp_path, monkeypatch):
+    """What somebody put there is used, though its checksum cannot be kept."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "1abc.cif.gz").write_bytes(entry())
+    (cache / CHECKSUMS).mkdir()  # permissions do not hold an administrator back
+    assert fetch_structure("1abc") == cache / "1abc.cif.gz"
+    assert archive.asked == []
+
+
+def test_checksums_that_cannot_be_read_are_named(archive, tmp_path):
+    path = fetch_structure("1abc")
+    path.with_name(CHECKSUMS).write_bytes(b"\xff\xfe\n")
+    with pytest.raises(BadInputError, match=r"checksums\.txt.*delete it"):
+        fetch_structure("1abc")
+
+
 def test_a_cache_that_cannot_be_written_is_told(archive, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("DSTNET_CACHE", str(tmp_path / "file"))

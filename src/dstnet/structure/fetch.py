@@ -6,10 +6,11 @@ import re
 import sys
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from dstnet.core.regular_files import TABLE_BYTES, file_sha256, read_regular_text
-from dstnet.errors import BadInputError
+from dstnet.errors import BadInputError, OutputError
 from dstnet.io import atomic_path, ensure_writable_folder
 
 ARCHIVES = ("https://files.rcsb.org/download",)
@@ -155,21 +156,23 @@ def _is_whole(path: Path) -> bool:
 
 
 def _check(path: Path) -> None:
-    """Refuse a file of the cache that is not what it was when it was first used.
+    """Refuse a file of the cache that is not what it was when it was first used. In a cache that
+    cannot be written, as many share one, a file without a checksum is taken as it is.
 
     Raises
     ------
     BadInputError
-        If it is not.
-    OutputError
-        If the checksum cannot be kept.
+        If it is not, or the checksums cannot be read.
     """
     digest = file_sha256(path)
     kept = path.with_name(CHECKSUMS)
-    lines = read_regular_text(kept, TABLE_BYTES).splitlines() if kept.is_file() else []
+    try:
+        lines = read_regular_text(kept, TABLE_BYTES).splitlines() if kept.is_file() else []
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"cannot read {kept}: {_one_line(error)}; delete it") from None
     known = dict(line.split(maxsplit=1) for line in lines if len(line.split()) == 2)
     if path.name not in known:
-        with atomic_path(kept) as temporary:
+        with suppress(OutputError), atomic_path(kept) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in [*lines, f"{path.name} {digest}"]))
     elif known[path.name].strip() != digest:
         raise BadInputError(
